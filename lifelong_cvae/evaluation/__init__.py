@@ -1,0 +1,1 @@
+"""Measures: of recognition over time, of generation."""

@@ -1,0 +1,226 @@
+"""The state of a lifelong learner, and how it grows: append, drop, stack and freeze categories."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lifelong_cvae import cvae
+from lifelong_cvae.config import Config
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.images import Shape, check_image_shape, power_of_two
+from lifelong_cvae.networks import Networks, build
+
+STACK_MINIMUM = 4
+
+
+class LifelongState(flax.struct.PyTreeNode):
+    """What a learner knows: an immutable pytree that holds no image.
+
+    Attributes:
+        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior}}}`.
+        names: the categories in the order of learning.
+        visits: how often each of them has been learned.
+        childhood_left: categories during which the mixed part will still learn.
+        image_shape: (height, width, channels).
+        config: the settings.
+    """
+
+    params: dict[str, Any]
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    visits: tuple[int, ...] = flax.struct.field(pytree_node=False)
+    childhood_left: int = flax.struct.field(pytree_node=False)
+    image_shape: Shape = flax.struct.field(pytree_node=False)
+    config: Config = flax.struct.field(pytree_node=False)
+
+    @property
+    def networks(self) -> Networks:
+        """The modules that `params` belong to."""
+        return build(self.config.network, self.image_shape, has_mixed=self.config.has_mixed)
+
+    def path(self, name: str) -> cvae.Path:
+        """All that a category reads: the mixed part and its own parameters.
+
+        Raises:
+            InputError: the category is unknown.
+        """
+        check_known(self, [name])
+        return cvae.Path(self.params["mixed"], self.params["categories"][name], self.networks)
+
+
+class Stack(flax.struct.PyTreeNode):
+    """Subtrees of categories with a leading category axis, padded to a power of two.
+
+    Attributes:
+        categories: leaves `[capacity, ...]`; rows from `count` on repeat the first.
+        count: number of categories, int32.
+    """
+
+    categories: Any
+    count: jax.Array
+
+    @property
+    def capacity(self) -> int:
+        """Length of the padded axis."""
+        return jax.tree.leaves(self.categories)[0].shape[0]
+
+    def map(self, function: Callable[..., jax.Array], *stacked: jax.Array) -> jax.Array:
+        """`function(subtree, *rows)` for every category, results along the leading axis `[capacity]`.
+
+        A `vmap` on accelerators. A CPU computes one category after another, which keeps the caches
+        warm, and leaves the padding out: rows from `count` on are zero there.
+        """
+
+        def loop(stack: Stack, *stacked: jax.Array) -> jax.Array:
+            first = jax.tree.map(lambda leaf: leaf[0], (stack.categories, *stacked))
+            result = jax.eval_shape(function, *first)
+
+            def skip(*_: Any) -> jax.Array:
+                return jnp.zeros(result.shape, result.dtype)
+
+            def step(index: jax.Array, arguments: tuple[Any, ...]):
+                return index + 1, jax.lax.cond(index < stack.count, function, skip, *arguments)
+
+            return jax.lax.scan(step, jnp.int32(0), (stack.categories, *stacked))[1]
+
+        def vectorised(stack: Stack, *stacked: jax.Array) -> jax.Array:
+            return jax.vmap(function)(stack.categories, *stacked)
+
+        return jax.lax.platform_dependent(self, *stacked, cpu=loop, default=vectorised)
+
+
+def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> LifelongState:
+    """A learner that has seen nothing yet.
+
+    Args:
+        config: the settings.
+        image_shape: (height, width, channels), or (height, width) for one channel.
+        rng: source of the mixed part's initial values.
+
+    Raises:
+        InputError: the shape is not one of images.
+    """
+    shape = check_image_shape(image_shape)
+    networks = build(config.network, shape, has_mixed=config.has_mixed)
+    return LifelongState(
+        params={"mixed": cvae.init_mixed(networks, rng=rng), "categories": {}},
+        names=(),
+        visits=(),
+        childhood_left=config.learning.childhood if config.has_mixed else 0,
+        image_shape=shape,
+        config=config,
+    )
+
+
+def category_rng(rng: jax.Array, name: str, visit: int) -> jax.Array:
+    """Randomness of one category and visit: a hash of the name, never the position in the order."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return jax.random.fold_in(jax.random.fold_in(rng, int.from_bytes(digest[:4], "little")), visit)
+
+
+def grow(state: LifelongState, name: str, *, rng: jax.Array) -> LifelongState:
+    """Appends a category with fresh parameters; nothing else changes.
+
+    Raises:
+        InputError: the name is not printable, or known already.
+    """
+    check_name(name)
+    if name in state.names:
+        raise InputError(f"category {name!r} is known already: a new name is expected")
+    fresh = _init_category(state.params["mixed"], category_rng(rng, name, 0), networks=state.networks)
+    categories = {**state.params["categories"], name: fresh}
+    return state.replace(
+        params={**state.params, "categories": categories},
+        names=(*state.names, name),
+        visits=(*state.visits, 0),
+    )
+
+
+_init_category = jax.jit(
+    lambda mixed, rng, *, networks: cvae.init_category(networks, mixed, rng=rng), static_argnames="networks"
+)
+
+
+def drop(state: LifelongState, name: str) -> LifelongState:
+    """Forgets a category: its subtree goes, everything else stays bitwise as it was.
+
+    Raises:
+        InputError: the category is unknown.
+    """
+    check_known(state, [name])
+    index = state.names.index(name)
+    return state.replace(
+        params={
+            **state.params,
+            "categories": {k: v for k, v in state.params["categories"].items() if k != name},
+        },
+        names=state.names[:index] + state.names[index + 1 :],
+        visits=state.visits[:index] + state.visits[index + 1 :],
+    )
+
+
+def stack(state: LifelongState, names: Sequence[str]) -> Stack:
+    """The subtrees of `names` along a new leading axis, in that order, padded to a power of two.
+
+    On the host, where it is a copy, it compiles nothing; inside a `jit` of the caller it is traced.
+
+    Raises:
+        InputError: a category is unknown, or there is none.
+    """
+    check_known(state, names)
+    if not names:
+        raise InputError("no category: at least one is expected")
+    capacity = power_of_two(len(names), STACK_MINIMUM)
+    padded = [*names, *[names[0]] * (capacity - len(names))]
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state.params))
+    stack_leaves = jnp.stack if traced else lambda leaves: jnp.asarray(np.stack(leaves))
+    trees = [state.params["categories"][name] for name in padded]
+    return Stack(jax.tree.map(lambda *leaves: stack_leaves(leaves), *trees), jnp.int32(len(names)))
+
+
+def labels(params: dict[str, Any], names: Collection[str], *, train_mixed: bool) -> dict[str, Any]:
+    """For `optax.partition`: `train` or `freeze` for each leaf of the whole parameter dict.
+
+    Args:
+        params: the whole dict.
+        names: the categories that learn. Their priors are fitted, not trained: they are frozen here.
+        train_mixed: whether the mixed part learns.
+    """
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        keys = [part.key for part in path]
+        if keys[0] == "mixed":
+            return "train" if train_mixed else "freeze"
+        return "train" if keys[1] in names and keys[2] != "prior" else "freeze"
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
+def parameters_per_category(state: LifelongState) -> int:
+    """Number of values that one more category appends."""
+    fresh = jax.eval_shape(
+        lambda mixed, rng: cvae.init_category(state.networks, mixed, rng=rng),
+        state.params["mixed"],
+        jax.random.key(0),
+    )
+    return sum(leaf.size for leaf in jax.tree.leaves(fresh))
+
+
+def check_name(name: Any) -> None:
+    """Raises InputError unless `name` is a non-empty text of printable characters."""
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise InputError(f"category name {name!r}: a non-empty text of printable characters is expected")
+
+
+def check_known(state: LifelongState, names: Sequence[str]) -> None:
+    """Raises InputError unless all names are categories of the state."""
+    for name in names:
+        if name not in state.names:
+            known = ", ".join(state.names) or "none yet"
+            raise InputError(f"unknown category {name!r}: known are {known}")

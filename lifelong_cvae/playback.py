@@ -1,0 +1,60 @@
+"""Memory playback: the model imagines images of the categories that it has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lifelong_cvae import cvae, growth, prior
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.growth import LifelongState, Stack
+from lifelong_cvae.networks import Networks
+
+
+def imagine(
+    state: LifelongState, names: Sequence[str], count: int, *, rng: jax.Array, cycles: int = 0
+) -> dict[str, jax.Array]:
+    """Imagines images: z ~ p(z|c), x the decoder's mean, then turns of the circle.
+
+    What a category gives depends on `rng` and its name, not on the other names.
+
+    Args:
+        state: what has been learned.
+        names: the categories, each once.
+        count: images of each.
+        rng: source of the samples.
+        cycles: turns of the circle before an image is returned (see `cvae.circulate`).
+
+    Returns:
+        Category name to float32 `[count, h, w, c]` in [0, 1].
+
+    Raises:
+        InputError: an unknown or repeated category, or a negative number.
+    """
+    if len(set(names)) < len(names):
+        raise InputError(f"categories {', '.join(names)}: each one once is expected")
+    if count < 0 or cycles < 0:
+        raise InputError(f"count={count}, cycles={cycles}: numbers of at least 0 are expected")
+    stack = growth.stack(state, names)
+    rngs = [growth.category_rng(rng, name, 0) for name in names]
+    rngs = jnp.stack(rngs + [rngs[0]] * (stack.capacity - len(names)))
+    images = _imagine(state.params["mixed"], stack, rngs, networks=state.networks, count=count, cycles=cycles)
+    shape = (count, *state.image_shape)
+    return {name: images[index].reshape(shape) for index, name in enumerate(names)}
+
+
+@partial(jax.jit, static_argnames=("networks", "count", "cycles"))
+def _imagine(
+    mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, count: int, cycles: int
+) -> jax.Array:
+    def one(category: Any, rng: jax.Array) -> jax.Array:
+        path = cvae.Path(mixed, category, networks)
+        latent_rng, circle_rng = jax.random.split(rng)
+        z = prior.sample(category["prior"], count, rng=latent_rng)
+        return cvae.circulate(path, z, cvae.decode_mean(path, z), cycles, rng=circle_rng)[1]
+
+    return stack.map(one, rngs)

@@ -1,0 +1,53 @@
+"""Shared fixtures: strict JAX, real images, a small learner."""
+
+import jax
+import numpy as np
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae.data import open_source
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Small enough that a task takes a second, large enough that digits are learned.
+SMALL = {
+    "mixed_widths": "32",
+    "category_widths": "16",
+    "rank": "12",
+    "latent_size": "4",
+    "epochs": "1",
+    "min_steps": "20",
+    "chunk_steps": "10",
+    "batch_size": "16",
+}
+
+
+@pytest.fixture(scope="session")
+def small_config():
+    """A tiny network and short tasks."""
+    return lifelong.Config().with_settings(SMALL)
+
+
+@pytest.fixture(scope="session")
+def rng():
+    """The seed's key."""
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def mnist5k():
+    """5,000 real MNIST digits."""
+    return open_source("mnist5k")
+
+
+@pytest.fixture(scope="session")
+def digits(mnist5k):
+    """Training images of each digit, uint8 [400, 28, 28, 1]."""
+    return {name: mnist5k.read("train", name) for name in mnist5k.categories}
+
+
+def assert_trees_equal(first, second):
+    """Same structure, and every leaf the same bit for bit."""
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(np.asarray(a).view(np.uint8), np.asarray(b).view(np.uint8))
