@@ -7,5 +7,25 @@ from lifelong_cvae.growth import LifelongState, drop, init
 from lifelong_cvae.learning import Report, learn
 from lifelong_cvae.playback import imagine
 from lifelong_cvae.recognition import evidence, recognise
-
 from lifelong_cvae.version import __version__
+
+__all__ = [
+    "Config",
+    "InputError",
+    "LearningConfig",
+    "LifelongState",
+    "MissingExtraError",
+    "NetworkConfig",
+    "RecognitionConfig",
+    "Report",
+    "__version__",
+    "drop",
+    "evidence",
+    "imagine",
+    "init",
+    "learn",
+    "load",
+    "preset",
+    "recognise",
+    "save",
+]

@@ -44,11 +44,11 @@ class Posterior(NamedTuple):
     log_var: jax.Array  # [batch, latent]
 
     def sample(self, *, rng: jax.Array) -> jax.Array:
-        """z ~ q(z|x,c): `[batch, latent]`."""
+        """Z ~ q(z|x,c): `[batch, latent]`."""
         return self.mean + jnp.exp(0.5 * self.log_var) * jax.random.normal(rng, self.mean.shape)
 
     def log_prob(self, z: jax.Array) -> jax.Array:
-        """log q(z|x,c) in nats: `[batch]`."""
+        """Log q(z|x,c) in nats: `[batch]`."""
         return priors.gaussian_log_prob(z, self.mean, self.log_var)
 
 
@@ -79,7 +79,7 @@ def init_category(networks: Networks, mixed: Any, *, rng: jax.Array) -> dict[str
 
 
 def mixed_neurons(path: Path, half: str, inputs: jax.Array) -> list[jax.Array]:
-    """Mixed neurons of the `encoder` or the `decoder`, a `[batch, width]` per layer; none without a mixed part."""
+    """Mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer; none without a mixed part."""
     module = getattr(path.networks, f"mixed_{half}")
     return [] if module is None else module.apply(path.mixed[half], inputs)
 
@@ -107,7 +107,7 @@ def decode_mean(path: Path, z: jax.Array) -> jax.Array:
 
 
 def log_likelihood(path: Path, x: jax.Array, logits: jax.Array) -> jax.Array:
-    """log p(x|z,c) in nats per image, `[batch]`, for x and logits `[batch, pixels]`.
+    """Log p(x|z,c) in nats per image, `[batch]`, for x and logits `[batch, pixels]`.
 
     `gaussian`: N(sigmoid(logits), scale), a density on pixels in [0, 1]. `bernoulli`: the pixel
     is the probability of a binary one, log p = x log s(l) + (1 - x) log s(-l).
@@ -122,7 +122,7 @@ def log_likelihood(path: Path, x: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def elbo_at(path: Path, x: jax.Array, posterior: Posterior, z: jax.Array) -> jax.Array:
-    """log p(x|z,c) - KL(q(z|x,c) || p(z|c)) in nats per image, the second term exact: `[batch]`.
+    """Log p(x|z,c) - KL(q(z|x,c) || p(z|c)) in nats per image, the second term exact: `[batch]`.
 
     With z ~ q(z|x,c) its mean is ELBO_c(x). With z at the posterior's mean there is no randomness,
     and it is not a bound: it leaves out the loss by the spread of z, and serves to compare categories.
@@ -145,7 +145,7 @@ def elbo(path: Path, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samp
 def importance_bound(
     path: Path, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int
 ) -> jax.Array:
-    """log 1/S sum_s p(x|z_s,c) p(z_s|c) / q(z_s|x,c), z_s ~ q: at least the ELBO on average, `[batch]`."""
+    """Log 1/S sum_s p(x|z_s,c) p(z_s|c) / q(z_s|x,c), z_s ~ q: at least the ELBO on average, `[batch]`."""
 
     def log_weight(key: jax.Array) -> jax.Array:
         z = posterior.sample(rng=key)

@@ -79,7 +79,8 @@ class CategoryDecoder(nn.Module):
     def __call__(self, z: jax.Array, mixed: list[jax.Array]) -> jax.Array:
         hidden = CategoryNeurons(self.widths, name="neurons")(z, mixed)
         basis = nn.Dense(self.rank, use_bias=False, name="basis")(hidden)
-        return nn.Dense(self.pixels, name="pixels")(basis)
+        # Zero: from random values, pixels that hardly matter keep some of them, and samples are speckled.
+        return nn.Dense(self.pixels, kernel_init=nn.initializers.zeros, name="pixels")(basis)
 
 
 @dataclass(frozen=True)

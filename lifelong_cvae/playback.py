@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from lifelong_cvae import cvae, growth, prior
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, Stack
+from lifelong_cvae.images import as_rows, to_unit
 from lifelong_cvae.networks import Networks
 
 
@@ -45,6 +46,30 @@ def imagine(
     images = _imagine(state.params["mixed"], stack, rngs, networks=state.networks, count=count, cycles=cycles)
     shape = (count, *state.image_shape)
     return {name: images[index].reshape(shape) for index, name in enumerate(names)}
+
+
+def reconstruct(state: LifelongState, name: str, images: Any) -> jax.Array:
+    """What a category makes of images: the decoder's mean at the mean of q(z|x,c).
+
+    Args:
+        state: what has been learned.
+        name: the category.
+        images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
+
+    Returns:
+        float32 `[n, h, w, c]` in [0, 1].
+
+    Raises:
+        InputError: an unknown category, or bad images.
+    """
+    path = state.path(name)
+    rows = as_rows(images, state.image_shape)
+    return _reconstruct(path, jnp.asarray(rows)).reshape(len(rows), *state.image_shape)
+
+
+@jax.jit
+def _reconstruct(path: cvae.Path, rows: jax.Array) -> jax.Array:
+    return cvae.decode_mean(path, cvae.encode(path, to_unit(rows)).mean)
 
 
 @partial(jax.jit, static_argnames=("networks", "count", "cycles"))

@@ -23,19 +23,19 @@ def standard_normal(latent_size: int) -> Prior:
 
 
 def gaussian_log_prob(z: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """log N(z; mean, diag(exp(log_var))) in nats, summed over the last axis; leading axes broadcast."""
+    """Log N(z; mean, diag(exp(log_var))) in nats, summed over the last axis; leading axes broadcast."""
     per_dimension = jnp.square(z - mean) * jnp.exp(-log_var) + log_var + math.log(2 * math.pi)
     return -0.5 * jnp.sum(per_dimension, axis=-1)
 
 
 def log_prob(prior: Prior, z: jax.Array) -> jax.Array:
-    """log p(z|c) in nats, for z `[batch, latent]`: `[batch]`."""
+    """Log p(z|c) in nats, for z `[batch, latent]`: `[batch]`."""
     per_component = gaussian_log_prob(z[:, None], prior["means"][None], prior["log_vars"][None])
     return jax.nn.logsumexp(per_component + jax.nn.log_softmax(prior["logits"])[None], axis=-1)
 
 
 def sample(prior: Prior, count: int, *, rng: jax.Array) -> jax.Array:
-    """z ~ p(z|c): `[count, latent]`."""
+    """Z ~ p(z|c): `[count, latent]`."""
     component_rng, noise_rng = jax.random.split(rng)
     component = jax.random.categorical(component_rng, prior["logits"], shape=(count,))
     noise = jax.random.normal(noise_rng, (count, prior["means"].shape[1]))

@@ -80,7 +80,7 @@ def _block(
 
 
 def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
-    """log p(c|x) in nats, `[n, categories]`, from log p(x|c) and log p(c) `[categories]` (default uniform)."""
+    """`log p(c|x)` in nats from log p(x|c), both `[n, categories]`, and log p(c) `[categories]` (uniform)."""
     if log_prior is not None:
         log_evidence = log_evidence + log_prior[None]
     return jax.nn.log_softmax(log_evidence, axis=-1)

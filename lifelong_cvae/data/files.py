@@ -96,7 +96,7 @@ def read_pictures(paths: list[Path], channels: int) -> np.ndarray:
 
 
 def read_images(path: Path, channels: int) -> np.ndarray:
-    """Images to recognise: an npz (`images`), an IDX file, a picture, or a folder of pictures in natural order.
+    """Images to recognise: an npz (`images`), an IDX file, a picture, or a folder of these in natural order.
 
     Raises:
         InputError: nothing readable is there.

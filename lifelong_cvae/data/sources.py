@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Source:
         categories: names in label order.
         image_shape: (height, width, channels).
         fingerprint: a hash of all images and labels.
+        counts: split to category to number of images.
         read: `read(split, category)` gives the images `[n, h, w, c]` of a category in the source's
             order; splits are `train`, `test`, and `validation` where some were held out.
     """
@@ -34,6 +35,7 @@ class Source:
     categories: tuple[str, ...]
     image_shape: Shape
     fingerprint: str
+    counts: Mapping[str, Mapping[str, int]]
     read: Callable[[str, str], np.ndarray]
 
 
@@ -77,9 +79,9 @@ def from_arrays(
     if labels.dtype.kind != other_labels.dtype.kind and "U" in (labels.dtype.kind, other_labels.dtype.kind):
         raise InputError(f"{name}: train labels are {labels.dtype}, test labels {other_labels.dtype}")
     distinct = np.unique(labels)
-    unlearnt = np.setdiff1d(other_labels, distinct)
-    if unlearnt.size:
-        raise InputError(f"{name}: test label {unlearnt[0]} does not occur among the train labels")
+    lonely = np.setxor1d(distinct, np.unique(other_labels))
+    if lonely.size:
+        raise InputError(f"{name}: label {lonely[0]} has train images or test images only: both are expected")
     by_name = {str(label): label for label in distinct}
 
     def read(split: str, category: str) -> np.ndarray:
@@ -88,36 +90,42 @@ def from_arrays(
         images, labels = splits[split]
         return images[labels == by_name[category]]
 
+    counts = {
+        split: {category: int((labels == label).sum()) for category, label in by_name.items()}
+        for split, (_, labels) in splits.items()
+    }
     digest = hashlib.sha256()
     for images, labels in splits.values():
         digest.update(np.ascontiguousarray(images))
         digest.update("\n".join(map(str, labels.tolist())).encode())
-    return Source(name, tuple(by_name), check_image_shape(images.shape[1:]), digest.hexdigest(), read)
+    return Source(name, tuple(by_name), check_image_shape(images.shape[1:]), digest.hexdigest(), counts, read)
 
 
 def hold_out(source: Source, fraction: float) -> Source:
     """The source with the last part of each training category set aside as the split `validation`.
 
     Raises:
-        InputError: the fraction is not in [0, 1); on reading, a category of which nothing would be left.
+        InputError: the fraction is not in [0, 1), or a category has too few images to split.
     """
     if not 0 <= fraction < 1:
         raise InputError(f"validation_fraction={fraction}: at least 0 and below 1 is expected")
     if fraction == 0:
         return source
+    held = {name: round(fraction * count) for name, count in source.counts["train"].items()}
+    kept = {name: count - held[name] for name, count in source.counts["train"].items()}
+    for name, count in source.counts["train"].items():
+        if 0 in (held[name], kept[name]):
+            raise InputError(
+                f"validation_fraction={fraction}: category {name!r} has {count} images, too few to split"
+            )
 
     def read(split: str, category: str) -> np.ndarray:
         if split == "test":
             return source.read(split, category)
         images = source.read("train", category)
-        kept = len(images) - round(fraction * len(images))
-        if kept in (0, len(images)):
-            raise InputError(
-                f"validation_fraction={fraction} splits the {len(images)} images of {category!r} into none"
-            )
-        return images[:kept] if split == "train" else images[kept:]
+        return images[: kept[category]] if split == "train" else images[kept[category] :]
 
-    return replace(source, read=read)
+    return replace(source, read=read, counts={**source.counts, "train": kept, "validation": held})
 
 
 def _check_pair(
@@ -127,7 +135,8 @@ def _check_pair(
         raise InputError(f"{name}: {split} images [n, h, w] or [n, h, w, c] are expected, got {images.shape}")
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise InputError(
-            f"{name}: {split} labels [n] of whole numbers or texts are expected, got {labels.dtype} {labels.shape}"
+            f"{name}: {split} labels [n] of whole numbers or texts are expected, "
+            f"got {labels.dtype} {labels.shape}"
         )
     if len(images) != len(labels):
         raise InputError(

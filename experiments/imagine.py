@@ -1,0 +1,41 @@
+"""Imagines images of the categories that a run has learned.
+
+    python -m experiments.imagine --workdir=runs/digits --output=imagined.png
+
+writes a labelled grid, or with --output=FILE.npz `images` (uint8 [n, h, w, c]) and `labels` (texts [n]).
+Takes a few seconds. Run it from a checkout of the repository.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import launcher
+from lifelong_cvae import export, run
+
+FLAGS = flags.FLAGS
+launcher.define_workdir()
+launcher.define_seed()
+flags.DEFINE_integer("per_category", 10, "Images of each category.", lower_bound=1)
+flags.DEFINE_list("categories", None, "Which categories, and in which order; default all, as learned.")
+flags.DEFINE_integer("cycles", 0, "Turns of the circle before an image is kept.", lower_bound=0)
+flags.DEFINE_string("output", None, "File to write: .npz or .png.", required=True)
+
+
+def main() -> None:
+    """Flags to one call of `export.imagined`."""
+    state = run.load_state(launcher.workdir())
+    export.imagined(
+        state,
+        FLAGS.categories or state.names,
+        FLAGS.per_category,
+        Path(FLAGS.output),
+        seed=FLAGS.seed,
+        cycles=FLAGS.cycles,
+    )
+
+
+if __name__ == "__main__":
+    launcher.run(main)

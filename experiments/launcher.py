@@ -1,0 +1,76 @@
+"""What the launchers share: how flags are read, how errors are told, the flags that all of them have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from lifelong_cvae import InputError
+
+# Flags that are defined in here belong to the launcher that calls.
+flags.disclaim_key_flags()
+
+DATASETS = "mnist5k (5,000 real MNIST digits, embedded), idx:DIR (the four IDX files), npz:FILE"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses flags and calls `main`; bad input ends in one line on stderr and exit 2."""
+
+    def parse(arguments: list[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS(arguments)
+        except flags.Error as error:
+            fail(str(error))
+        except SystemExit:  # --help has been printed, for which absl exits with 1
+            sys.exit(0)
+        if rest[1:]:
+            fail(f"unexpected argument {rest[1]!r}: flags are written --name=value")
+        return rest
+
+    def guarded(_: list[str]) -> None:
+        logging.set_verbosity(logging.ERROR)
+        try:
+            main()
+        except (InputError, OSError) as error:
+            fail(str(error))
+        except FloatingPointError as error:
+            fail(str(error), code=1)
+        except KeyboardInterrupt:
+            fail("interrupted", code=130)
+
+    app.run(guarded, flags_parser=parse)
+
+
+def fail(message: str, *, code: int = 2) -> None:
+    """Writes one line to stderr and exits."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def define_workdir() -> None:
+    """The folder of a run, for the launchers that read one."""
+    flags.DEFINE_string("workdir", None, "Folder of a run that `learn` wrote.", required=True)
+
+
+def define_seed() -> None:
+    """The seed, for the launchers that draw samples."""
+    flags.DEFINE_integer("seed", 0, "Seed of all randomness.", lower_bound=0)
+
+
+def workdir() -> Path:
+    """The value of --workdir."""
+    return Path(flags.FLAGS.workdir)
+
+
+def settings_of(pairs: list[str]) -> dict[str, str]:
+    """`key=value` pairs of --set as a dict."""
+    settings = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise InputError(f"--set={pair}: key=value is expected")
+        settings[key] = value
+    return settings

@@ -1,0 +1,44 @@
+"""Recognises images among the categories that a run has learned.
+
+    python -m experiments.recognise --workdir=runs/digits --images=pictures/ --output=answers.csv
+
+writes a row per image, in the order given: index, category, probability, log_evidence (nats), unknown.
+Takes a few seconds. Run it from a checkout of the repository.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import launcher
+from lifelong_cvae import export, run
+from lifelong_cvae.data.files import read_images
+from lifelong_cvae.plan import RECOGNISERS
+
+FLAGS = flags.FLAGS
+launcher.define_workdir()
+launcher.define_seed()
+flags.DEFINE_string(
+    "images",
+    None,
+    "Images: an .npz with `images`, an IDX file, a PNG or JPEG, a folder of these.",
+    required=True,
+)
+flags.DEFINE_enum("recogniser", "elbo", RECOGNISERS, "Recogniser.")
+flags.DEFINE_float(
+    "unknown_below", None, "Log evidence in nats below which an image is unknown; default none is."
+)
+flags.DEFINE_string("output", None, "CSV file to write.", required=True)
+
+
+def main() -> None:
+    """Flags to one call of `export.recognised`."""
+    state = run.load_state(launcher.workdir())
+    images = read_images(Path(FLAGS.images), channels=state.image_shape[-1])
+    export.recognised(state, images, Path(FLAGS.output), seed=FLAGS.seed, unknown_below=FLAGS.unknown_below)
+
+
+if __name__ == "__main__":
+    launcher.run(main)

@@ -1,0 +1,82 @@
+"""Files that others read: imagined images as npz or PNG, answers as CSV."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lifelong_cvae import figures, playback, recognition
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.growth import LifelongState
+
+COLUMNS = ("index", "category", "probability", "log_evidence", "unknown")
+
+
+def imagined(
+    state: LifelongState, names: Sequence[str], count: int, file: Path, *, seed: int, cycles: int = 0
+) -> None:
+    """Imagines `count` images of each category and writes them.
+
+    Args:
+        state: what has been learned.
+        names: the categories.
+        count: images of each.
+        file: `.npz` (`images` uint8 [n, h, w, c], `labels` texts [n]) or `.png` (a labelled grid).
+        seed: of the samples.
+        cycles: turns of the circle.
+
+    Raises:
+        InputError: another kind of file, a folder that does not exist, or an unknown category.
+    """
+    _check_file(file, (".npz", ".png"))
+    if file.suffix == ".png":
+        figures.require_matplotlib()
+    images = playback.imagine(state, names, count, rng=jax.random.key(seed), cycles=cycles)
+    if file.suffix == ".png":
+        return figures.image_grid(images, file)
+    pixels = np.concatenate([np.rint(255 * np.asarray(images[name])).astype(np.uint8) for name in names])
+    np.savez_compressed(file, images=pixels, labels=np.repeat(np.asarray(names), count))
+    return None
+
+
+def recognised(
+    state: LifelongState, images: Any, file: Path, *, seed: int, unknown_below: float | None = None
+) -> None:
+    """Recognises images and writes a CSV row for each, in their order.
+
+    Args:
+        state: what has been learned.
+        images: as for `recognition.evidence`.
+        file: the `.csv` to write.
+        seed: of the samples, for the bounds that draw some.
+        unknown_below: an image whose log evidence (nats) is below this in every category is unknown.
+
+    Raises:
+        InputError: another kind of file, a folder that does not exist, or bad images.
+    """
+    _check_file(file, (".csv",))
+    evidence = recognition.evidence(state, images, rng=jax.random.key(seed))
+    probabilities = np.exp(np.asarray(recognition.log_posteriors(evidence)))
+    evidence = np.asarray(evidence)
+    draft = file.with_name(f".{file.name}.tmp")
+    with draft.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        for index, answer in enumerate(probabilities.argmax(axis=1)):
+            unknown = unknown_below is not None and bool(evidence[index].max() < unknown_below)
+            row = (probabilities[index, answer], evidence[index, answer])
+            writer.writerow([index, state.names[answer], *map(float, row), str(unknown).lower()])
+    os.replace(draft, file)
+
+
+def _check_file(file: Path, suffixes: tuple[str, ...]) -> None:
+    if file.suffix not in suffixes:
+        raise InputError(f"{file}: a file name that ends in {' or '.join(suffixes)} is expected")
+    if not file.parent.is_dir():
+        raise InputError(f"{file.parent}: no such folder to write into")

@@ -1,0 +1,71 @@
+"""What a run does: the data, the tasks, the seed and the settings, as `config.json` records them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lifelong_cvae import records
+from lifelong_cvae.config import Config
+from lifelong_cvae.errors import InputError
+
+RECOGNISERS = ("elbo",)
+SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; written to `config.json`.
+
+    Attributes:
+        dataset: the source, as `--dataset` names it.
+        validation_fraction: part of each training category that is held out.
+        tasks: the categories of each task.
+        seed: all randomness derives from it.
+        evaluate_on: `test` or `validation`.
+        recogniser: whose accuracy is reported as `accuracy`.
+        config: the model's settings.
+    """
+
+    dataset: str
+    tasks: tuple[tuple[str, ...], ...]
+    validation_fraction: float = 0.0
+    seed: int = 0
+    evaluate_on: str = "test"
+    recogniser: str = "elbo"
+    config: Config = field(default_factory=Config)
+
+    def __post_init__(self):
+        if self.evaluate_on == "validation" and self.validation_fraction == 0:
+            raise InputError("evaluate_on=validation: a validation_fraction above 0 is expected")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        plain = {**vars(self), "config": self.config.to_dict()}
+        return {**plain, "tasks": [list(names) for names in self.tasks]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Inverse of `to_dict`; keys that do not belong to a plan are passed over.
+
+        Raises:
+            InputError: a key is missing, or a setting is not allowed.
+        """
+        try:
+            plain = {name: values[name] for name in cls.__dataclass_fields__}
+        except KeyError as error:
+            raise InputError(f"config.json lacks {error}") from error
+        plain["config"] = Config.from_dict(plain["config"])
+        plain["tasks"] = tuple(tuple(names) for names in plain["tasks"])
+        return cls(**plain)
+
+
+def read_plan(workdir: Path) -> Plan:
+    """The plan of the run in a folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    return Plan.from_dict(records.read_json(workdir / "config.json"))

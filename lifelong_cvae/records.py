@@ -1,0 +1,83 @@
+"""The files of a run: `config.json`, `metrics.jsonl`, `result.json`; and what made them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.version import __version__
+
+SCHEMA = 1
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON object with `"schema"`, through a file beside it, so that it is never half there."""
+    text = json.dumps({"schema": SCHEMA, **values}, indent=2, ensure_ascii=False, allow_nan=False)
+    draft = file.with_name(f".{file.name}.tmp")
+    draft.write_text(text + "\n", encoding="utf-8")
+    os.replace(draft, file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads what `write_json` wrote.
+
+    Raises:
+        InputError: the file is missing, no JSON object, or of another schema.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file; a folder that `learn` wrote is expected") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file}: not readable as JSON ({error})") from error
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise InputError(f"{file}: a JSON object of schema {SCHEMA} is expected")
+    return values
+
+
+def append_line(file: Path, values: Mapping[str, Any]) -> None:
+    """Appends one line of JSON, and has it on disk when it returns."""
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"schema": SCHEMA, **values}, ensure_ascii=False, allow_nan=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def keep_lines(file: Path, count: int) -> list[dict[str, Any]]:
+    """Cuts a file of JSON lines back to its first `count`, and returns them.
+
+    Raises:
+        InputError: there are fewer, or one of them is no JSON.
+    """
+    lines = file.read_text(encoding="utf-8").splitlines()[:count] if file.is_file() else []
+    try:
+        values = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise InputError(f"{file}: a line is no JSON ({error})") from error
+    if len(values) < count:
+        raise InputError(f"{file}: {count} lines are expected, one for each task learned, got {len(values)}")
+    draft = file.with_name(f".{file.name}.tmp")
+    draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    os.replace(draft, file)
+    return values
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the figures depend on."""
+    packages = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"lifelong_cvae": __version__, "python": platform.python_version(), **packages}
+
+
+def device() -> str:
+    """What computes, in words."""
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {os.cpu_count()} CPU cores"

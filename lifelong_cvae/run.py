@@ -1,0 +1,256 @@
+"""A run: learns a stream of tasks into a folder, evaluating, saving and drawing after each; and resumes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from lifelong_cvae import checkpoint, figures, growth, learning, playback, recognition, records
+from lifelong_cvae.data import Source
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.evaluation import continual
+from lifelong_cvae.growth import LifelongState
+from lifelong_cvae.plan import Plan, read_plan
+
+IMAGES_A_ROW = 10
+TASKS_KEPT = 3
+
+
+def load_state(workdir: Path) -> LifelongState:
+    """The newest state of the run in a folder.
+
+    Raises:
+        InputError: there is no run, it has not finished a task, or its checkpoint is damaged.
+    """
+    read_plan(workdir)
+    return checkpoint.load(workdir / "checkpoints")
+
+
+def learn(
+    workdir: Path,
+    plan: Plan,
+    source: Source,
+    *,
+    resume: bool = False,
+    keep_all: bool = False,
+    draw: bool = True,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Learns all tasks of a plan into `workdir`, and returns what `result.json` holds.
+
+    Args:
+        workdir: a new folder, or with `resume` the one of a run that is to go on.
+        plan: what to do; when resuming, its tasks may go on after those of the run.
+        source: the images; those of earlier categories are read to evaluate, never to learn.
+        resume: whether to go on from the newest checkpoint.
+        keep_all: whether to keep the checkpoints of all tasks rather than of the last three.
+        draw: whether to draw figures (needs matplotlib).
+        say: told a line after every task.
+
+    Raises:
+        InputError: the folder holds another run, or none to resume, or matplotlib is missing;
+            nothing has been written then.
+        FloatingPointError: a loss that is not finite; the last task's checkpoint is intact.
+    """
+    start = time.perf_counter()
+    if draw:
+        figures.require_matplotlib()
+    rng = jax.random.key(plan.seed)
+    state, history = _resume(workdir, plan, source) if resume else _begin(workdir, plan, source, rng=rng)
+    say(_TABLE_HEAD)
+    for line in history:
+        say(_table_line(line))
+    log_evidence = None
+    for index in range(len(history), len(plan.tasks)):
+        names = plan.tasks[index]
+        label = f"task {index + 1}/{len(plan.tasks)}: {', '.join(names)}"
+        state, report = _learn_task(
+            state, {name: source.read("train", name) for name in names}, label, rng=rng
+        )
+        log_evidence = evaluate(state, source, plan.evaluate_on, rng=rng)
+        line = _metrics(index + 1, report, log_evidence, state.names)
+        records.append_line(workdir / "metrics.jsonl", line)
+        checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=None if keep_all else TASKS_KEPT)
+        history.append(line)
+        if draw:
+            _draw_imagined(workdir, state, index + 1, rng=rng)
+        say(_table_line(line))
+    if log_evidence is None:  # a finished run was resumed
+        log_evidence = evaluate(state, source, plan.evaluate_on, rng=rng)
+    result = _result(plan, history, log_evidence, state, seconds_total=time.perf_counter() - start)
+    records.write_json(workdir / "result.json", result)
+    if draw:
+        figures.accuracy_matrix(
+            [line["accuracy_per_category"] for line in history], workdir / "figures/accuracy.png"
+        )
+        _draw_reconstructions(workdir, state, source, plan.evaluate_on)
+    return result
+
+
+def evaluate(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, np.ndarray]:
+    """Evidence of all images of a split: true category to `[n, categories]` in nats."""
+    images = {name: source.read(split, name) for name in state.names}
+    values = np.asarray(recognition.evidence(state, np.concatenate(list(images.values())), rng=rng))
+    ends = np.cumsum([len(x) for x in images.values()])[:-1]
+    return dict(zip(images, np.split(values, ends), strict=True))
+
+
+def _begin(workdir: Path, plan: Plan, source: Source, *, rng: jax.Array) -> tuple[LifelongState, list[dict]]:
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise InputError(f"{workdir} holds something already: a new folder is expected, or --resume to go on")
+    state = growth.init(plan.config, source.image_shape, rng=rng)
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write_config(workdir, plan, source)
+    return state, []
+
+
+def _resume(workdir: Path, plan: Plan, source: Source) -> tuple[LifelongState, list[dict]]:
+    recorded = records.read_json(workdir / "config.json")
+    before = Plan.from_dict(recorded)
+    for name, value in before.to_dict().items():
+        if name != "tasks" and plan.to_dict()[name] != value:
+            raise InputError(
+                f"{workdir} was begun with {name}={value}: "
+                f"--resume cannot change it to {plan.to_dict()[name]}"
+            )
+    if plan.tasks[: len(before.tasks)] != before.tasks:
+        raise InputError(
+            f"{workdir} was begun with the tasks {_tasks_text(before.tasks)}: "
+            "more can be added after them, nothing else"
+        )
+    if recorded.get("fingerprint") != source.fingerprint:
+        raise InputError(
+            f"{source.name} is not the data that {workdir} was begun with: its images have changed"
+        )
+    steps = checkpoint.checkpoint_steps(workdir / "checkpoints")
+    if steps:
+        state = checkpoint.load(workdir / "checkpoints")
+    else:
+        state = growth.init(plan.config, source.image_shape, rng=jax.random.key(plan.seed))
+    history = records.keep_lines(workdir / "metrics.jsonl", steps[-1] if steps else 0)
+    _write_config(workdir, plan, source)
+    return state, history
+
+
+def _write_config(workdir: Path, plan: Plan, source: Source) -> None:
+    values = {
+        **plan.to_dict(),
+        "image_shape": list(source.image_shape),
+        "fingerprint": source.fingerprint,
+        "versions": records.versions(),
+        "device": records.device(),
+    }
+    records.write_json(workdir / "config.json", values)
+
+
+def _learn_task(
+    state: LifelongState, images: dict[str, np.ndarray], label: str, *, rng: jax.Array
+) -> tuple[LifelongState, learning.Report]:
+    # disable=None: silent where the output is no terminal
+    with tqdm(desc=label, unit="step", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int, terms: dict[str, float]) -> None:
+            bar.total = total
+            bar.set_postfix({name: f"{value:.1f}" for name, value in terms.items()}, refresh=False)
+            bar.update(done - bar.n)
+
+        return learning.learn(state, images, rng=rng, progress=progress)
+
+
+def _metrics(
+    task: int, report: learning.Report, log_evidence: dict[str, np.ndarray], names: Sequence[str]
+) -> dict[str, Any]:
+    per_category = continual.accuracy_per_category(log_evidence, names)
+    accuracy = continual.pooled_accuracy(per_category, _counts(log_evidence))
+    return {
+        "task": task,
+        "categories": list(report.names),
+        "accuracy": accuracy,
+        "accuracy_elbo": accuracy,
+        "accuracy_per_category": per_category,
+        "terms": report.terms,
+        "steps": report.steps,
+        "seconds": report.seconds,
+        "images_per_second": report.images_per_second,
+        "parameters_per_category": report.parameters_per_category,
+        "compilations": report.compilations,
+    }
+
+
+def _result(
+    plan: Plan,
+    history: list[dict[str, Any]],
+    log_evidence: dict[str, np.ndarray],
+    state: LifelongState,
+    *,
+    seconds_total: float,
+) -> dict[str, Any]:
+    matrix = [line["accuracy_per_category"] for line in history]
+    known_then: dict[str, list[str]] = {}
+    known: list[str] = []
+    for names in plan.tasks:
+        known = [*known, *names]
+        known_then.update({name: known for name in names})
+    restricted = continual.accuracy_per_category(log_evidence, state.names, candidates=known_then)
+    return {
+        "accuracy": history[-1]["accuracy"],
+        "accuracy_elbo": history[-1]["accuracy_elbo"],
+        "accuracy_per_category": matrix[-1],
+        "forgetting": continual.forgetting(matrix),
+        "forgetting_same_candidates": continual.forgetting(matrix, restricted),
+        "parameters_per_category": history[-1]["parameters_per_category"],
+        "seconds_total": seconds_total,
+        "seconds_learning": sum(line["seconds"] for line in history),
+        "categories": list(state.names),
+        "versions": records.versions(),
+        "device": records.device(),
+    }
+
+
+def _counts(log_evidence: dict[str, np.ndarray]) -> dict[str, int]:
+    return {name: len(values) for name, values in log_evidence.items()}
+
+
+def _draw_imagined(workdir: Path, state: LifelongState, task: int, *, rng: jax.Array) -> None:
+    images = playback.imagine(state, state.names, IMAGES_A_ROW, rng=rng)
+    title = f"imagined after task {task}"
+    figures.image_grid(images, workdir / f"figures/imagined_{task:03d}.png", title=title)
+
+
+def _draw_reconstructions(workdir: Path, state: LifelongState, source: Source, split: str) -> None:
+    rows = {}
+    for name in state.names:
+        images = source.read(split, name)[:IMAGES_A_ROW]
+        images = np.pad(images, [(0, IMAGES_A_ROW - len(images)), (0, 0), (0, 0), (0, 0)])
+        rows[name] = images / np.float32(255) if images.dtype == np.uint8 else images
+        rows[f"{name}, reconstructed"] = playback.reconstruct(state, name, images)
+    figures.image_grid(
+        rows, workdir / "figures/reconstructions.png", title=f"{split} images and reconstructions"
+    )
+
+
+def _tasks_text(tasks: Sequence[Sequence[str]]) -> str:
+    return "; ".join(", ".join(names) for names in tasks)
+
+
+_TABLE_HEAD = (
+    f"{'task':>4}  {'learned':<16}{'accuracy':>9}{'of new':>9}{'loss':>9}{'seconds':>9}{'images/s':>10}"
+)
+
+
+def _table_line(line: Mapping[str, Any]) -> str:
+    """A line of metrics.jsonl for the eye: accuracies in per cent, loss in nats per image."""
+    names = line["categories"]
+    of_new = np.mean([line["accuracy_per_category"][name] for name in names])
+    label = ", ".join(names)
+    label = label if len(label) < 16 else label[:14] + "…"
+    return (
+        f"{line['task']:>4}  {label:<16}{100 * line['accuracy']:>8.2f}%{100 * of_new:>8.2f}%"
+        f"{sum(line['terms'].values()):>9.1f}{line['seconds']:>9.1f}{line['images_per_second']:>10.0f}"
+    )
