@@ -115,7 +115,8 @@ def _template(config: Config, image_shape: tuple[int, int, int], count: int) -> 
 
     def build(rng: jax.Array) -> dict[str, Any]:
         state = init(config, image_shape, rng=rng)
-        category = cvae.init_category(state.networks, state.params["mixed"], rng=rng)
+        networks = state.networks
+        category = cvae.init_category(networks, state.params["mixed"], jnp.zeros((networks.pixels,)), rng=rng)
         stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape)), category)
         return {"mixed": state.params["mixed"], "categories": stacked if count else {}}
 

@@ -21,6 +21,8 @@ from lifelong_cvae.networks import Networks
 # One floor for all categories: else a scale that shrinks on black borders wins every comparison.
 LOG_SCALE_FLOOR = -2.5
 INITIAL_LOG_SCALE = -1.0
+# A pixel that is always black starts near it, where the sigmoid still has a slope.
+MEAN_IMAGE_RANGE = (0.005, 0.995)
 
 
 class Path(flax.struct.PyTreeNode):
@@ -64,16 +66,27 @@ def init_mixed(networks: Networks, *, rng: jax.Array) -> dict[str, Any]:
     }
 
 
-def init_category(networks: Networks, mixed: Any, *, rng: jax.Array) -> dict[str, Any]:
-    """Fresh parameters of one category: encoder, decoder, scale, prior."""
+def init_category(networks: Networks, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of one category: encoder, decoder, scale, prior.
+
+    Args:
+        networks: the modules.
+        mixed: the mixed parameters, which are read for their shapes alone.
+        mean_image: `[pixels]` in [0, 1]; the decoder starts by drawing it, whatever z is.
+        rng: source of the random values.
+    """
     encoder_rng, decoder_rng = jax.random.split(rng)
     x, z = jnp.zeros((1, networks.pixels)), jnp.zeros((1, networks.latent_size))
     path = Path(mixed, {}, networks)
     gaussian = networks.likelihood == "gaussian"
+    decoder = networks.category_decoder.init(decoder_rng, z, mixed_neurons(path, "decoder", z))
+    decoder["params"]["pixels"]["bias"] = jax.scipy.special.logit(jnp.clip(mean_image, *MEAN_IMAGE_RANGE))
     return {
         "encoder": networks.category_encoder.init(encoder_rng, x, mixed_neurons(path, "encoder", x)),
-        "decoder": networks.category_decoder.init(decoder_rng, z, mixed_neurons(path, "decoder", z)),
-        "scale": {"log_scale": jnp.full((networks.pixels,), INITIAL_LOG_SCALE)} if gaussian else {},
+        "decoder": decoder,
+        "scale": {"log_scale": jnp.full((networks.pixels,), INITIAL_LOG_SCALE, jnp.float32)}
+        if gaussian
+        else {},
         "prior": priors.standard_normal(networks.latent_size),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -124,8 +125,16 @@ def category_rng(rng: jax.Array, name: str, visit: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(rng, int.from_bytes(digest[:4], "little")), visit)
 
 
-def grow(state: LifelongState, name: str, *, rng: jax.Array) -> LifelongState:
+def grow(
+    state: LifelongState, name: str, mean_image: jax.Array | None = None, *, rng: jax.Array
+) -> LifelongState:
     """Appends a category with fresh parameters; nothing else changes.
+
+    Args:
+        state: what is known so far.
+        name: of the new category.
+        mean_image: `[pixels]` in [0, 1], what the decoder draws at first; grey unless given.
+        rng: the seed's key.
 
     Raises:
         InputError: the name is not printable, or known already.
@@ -133,7 +142,9 @@ def grow(state: LifelongState, name: str, *, rng: jax.Array) -> LifelongState:
     check_name(name)
     if name in state.names:
         raise InputError(f"category {name!r} is known already: a new name is expected")
-    fresh = _init_category(state.params["mixed"], category_rng(rng, name, 0), networks=state.networks)
+    networks = state.networks
+    mean_image = jnp.full((networks.pixels,), 0.5, jnp.float32) if mean_image is None else mean_image
+    fresh = _init_category(networks, state.params["mixed"], mean_image, rng=category_rng(rng, name, 0))
     categories = {**state.params["categories"], name: fresh}
     return state.replace(
         params={**state.params, "categories": categories},
@@ -142,9 +153,7 @@ def grow(state: LifelongState, name: str, *, rng: jax.Array) -> LifelongState:
     )
 
 
-_init_category = jax.jit(
-    lambda mixed, rng, *, networks: cvae.init_category(networks, mixed, rng=rng), static_argnames="networks"
-)
+_init_category = jax.jit(cvae.init_category, static_argnums=0)
 
 
 def drop(state: LifelongState, name: str) -> LifelongState:
@@ -204,11 +213,10 @@ def labels(params: dict[str, Any], names: Collection[str], *, train_mixed: bool)
 
 def parameters_per_category(state: LifelongState) -> int:
     """Number of values that one more category appends."""
-    fresh = jax.eval_shape(
-        lambda mixed, rng: cvae.init_category(state.networks, mixed, rng=rng),
-        state.params["mixed"],
-        jax.random.key(0),
-    )
+    networks = state.networks
+    pixels = jax.ShapeDtypeStruct((networks.pixels,), jnp.float32)
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    fresh = jax.eval_shape(partial(cvae.init_category, networks), state.params["mixed"], pixels, rng=rng)
     return sum(leaf.size for leaf in jax.tree.leaves(fresh))
 
 

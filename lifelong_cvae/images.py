@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ def as_rows(images: Any, image_shape: Shape, *, what: str = "images") -> Any:
         raise InputError(
             f"{what}: shape [n, {', '.join(map(str, image_shape))}] is expected, got {images.shape}"
         )
-    rows = images.reshape(images.shape[0], -1)
+    rows = images.reshape(images.shape[0], math.prod(image_shape))
     if rows.dtype == np.uint8:
         return rows
     rows = rows.astype(np.float32)

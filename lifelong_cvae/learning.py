@@ -27,6 +27,7 @@ from lifelong_cvae.networks import Networks
 
 TASK = "task"
 MINIMUM_ROWS = 1024
+MINIMUM_AVERAGED = 50
 
 
 class Report(NamedTuple):
@@ -156,7 +157,7 @@ def learn(
     grown = state
     for name in names:
         if name not in state.names:
-            grown = growth.grow(grown, name, rng=rng)
+            grown = growth.grow(grown, name, _mean_image(rows[name]), rng=rng)
     data = _task_data(grown, rows, rng=rng)
     train_mixed = grown.childhood_left > 0
     with compilations.counted("train_chunk") as compiled:
@@ -185,6 +186,12 @@ def _check_task(state: LifelongState, images: Mapping[str, Any]) -> dict[str, np
         if not len(rows[name]):
             raise InputError(f"images of category {name!r}: at least one image is expected, got none")
     return rows
+
+
+def _mean_image(rows: np.ndarray) -> jax.Array:
+    """Average of the images, `[pixels]`; of few also over the pixels, for it must not show any of them."""
+    mean = rows.mean(axis=0, dtype=np.float32) / np.float32(255 if rows.dtype == np.uint8 else 1)
+    return jnp.asarray(mean if len(rows) >= MINIMUM_AVERAGED else np.full_like(mean, mean.mean()))
 
 
 def _task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Array) -> TaskData:

@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae import cvae, growth, playback, prior
+from tests.conftest import assert_trees_equal
+
+
+@pytest.fixture
+def state(learner):
+    return learner
+
+
+def test_imagined_images_have_the_promised_form(state, rng):
+    images = lifelong.imagine(state, ["0", "1"], 7, rng=rng)
+    assert list(images) == ["0", "1"]
+    for values in images.values():
+        assert (values.shape, values.dtype) == ((7, 28, 28, 1), jnp.float32)
+        assert 0 <= float(values.min()) <= float(values.max()) <= 1
+    assert lifelong.imagine(state, ["0"], 0, rng=rng)["0"].shape == (0, 28, 28, 1)
+
+
+def test_imagined_images_look_like_their_category(state, digits, rng):
+    images = lifelong.imagine(state, ["0", "1"], 200, rng=rng)
+    means = {name: digits[name].mean(axis=0) / 255 for name in "01"}
+    for name, other in (("0", "1"), ("1", "0")):
+        drawn = np.asarray(images[name]).mean(axis=0)
+        assert np.square(drawn - means[name]).mean() < 0.2 * np.square(drawn - means[other]).mean()
+
+
+@pytest.mark.parametrize("cycles", [0, 2])
+def test_what_a_category_imagines_does_not_depend_on_the_others(state, rng, cycles):
+    both = lifelong.imagine(state, ["1", "0"], 5, rng=rng, cycles=cycles)
+    alone = lifelong.imagine(state, ["0"], 5, rng=rng, cycles=cycles)
+    assert_trees_equal(alone["0"], both["0"])
+    reseeded = lifelong.imagine(state, ["0"], 5, rng=jax.random.key(5), cycles=cycles)
+    assert not np.array_equal(reseeded["0"], alone["0"])
+
+
+def test_imagining_follows_prior_decoder_and_circle(state, rng):
+    path = state.path("0")
+    latent_rng, circle_rng = jax.random.split(growth.category_rng(rng, "0", 0))
+    z = prior.sample(path.category["prior"], 3, rng=latent_rng)
+    expected = cvae.circulate(path, z, cvae.decode_mean(path, z), 1, rng=circle_rng)[1]
+    images = lifelong.imagine(state, ["0"], 3, rng=rng, cycles=1)["0"]
+    np.testing.assert_allclose(images.reshape(3, -1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_imagining_works_inside_the_users_jit(state, rng):
+    inside = jax.jit(lambda s, key: lifelong.imagine(s, ["0", "1"], 3, rng=key))(state, rng)
+    outside = lifelong.imagine(state, ["0", "1"], 3, rng=rng)
+    for name, images in inside.items():
+        np.testing.assert_allclose(images, outside[name], rtol=1e-4, atol=1e-5)
+
+
+def test_reconstructions_are_nearer_than_the_mean_image(state, mnist5k):
+    images = mnist5k.read("test", "0")
+    reconstructed = np.asarray(playback.reconstruct(state, "0", images))
+    assert reconstructed.shape == images.shape
+    x = images / np.float32(255)
+    assert np.square(reconstructed - x).mean() < 0.8 * np.square(x.mean(axis=0) - x).mean()
+
+
+def test_bad_requests_are_refused(state, rng):
+    with pytest.raises(lifelong.InputError, match="unknown category '7': known are 2, 0, 1"):
+        lifelong.imagine(state, ["7"], 1, rng=rng)
+    with pytest.raises(lifelong.InputError, match="each one once is expected"):
+        lifelong.imagine(state, ["1", "1"], 1, rng=rng)
+    with pytest.raises(lifelong.InputError, match="numbers of at least 0 are expected"):
+        lifelong.imagine(state, ["1"], -1, rng=rng)
+    with pytest.raises(lifelong.InputError, match="no category: at least one is expected"):
+        lifelong.imagine(state, [], 1, rng=rng)
