@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,12 @@ def save(
         "config": state.config.to_dict(),
         "checksums": _checksums(params),
     }
-    with _manager(folder, keep=keep) as manager:
+    if (keep is not None and keep < 1) or (step is not None and (step < 0 or int(step) != step)):
+        raise InputError(f"keep={keep}, step={step}: whole numbers of at least 1 and 0 are expected")
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise InputError(f"{folder}: a folder is expected")
+    meta["digest"] = _digest(meta)
+    with _manager(folder, keep=keep, writes=True) as manager:
         newest = manager.latest_step()
         step = (0 if newest is None else newest + 1) if step is None else step
         arguments = ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta))
@@ -76,6 +82,10 @@ def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
             meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
                 raise InputError(f"{folder}: checkpoint {step} has another schema, {SCHEMA} is expected")
+            if meta.pop("digest", None) != _digest(meta):
+                raise InputError(
+                    f"{folder}: checkpoint {step} is damaged: its settings differ from their checksum"
+                )
             config = Config.from_dict(meta["config"])
             template = _template(config, check_image_shape(meta["image_shape"]), len(meta["names"]))
             arguments = ocp.args.Composite(params=ocp.args.StandardRestore(template))
@@ -103,9 +113,10 @@ def checkpoint_steps(folder: str | Path) -> list[int]:
         return sorted(manager.all_steps())
 
 
-def _manager(folder: str | Path, *, keep: int | None = None) -> ocp.CheckpointManager:
+def _manager(folder: str | Path, *, keep: int | None = None, writes: bool = False) -> ocp.CheckpointManager:
+    """A reader creates and cleans up nothing: another process may just be writing."""
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        max_to_keep=keep, create=writes, enable_async_checkpointing=False, cleanup_tmp_directories=writes
     )
     return ocp.CheckpointManager(Path(folder).absolute(), options=options, item_names=("params", "meta"))
 
@@ -130,13 +141,18 @@ def _state(meta: dict[str, Any], config: Config, params: dict[str, Any]) -> Life
         for index, name in enumerate(meta["names"])
     }
     return LifelongState(
-        params={"mixed": params["mixed"], "categories": categories},
+        params={"mixed": jax.tree.map(jnp.asarray, params["mixed"]), "categories": categories},
         names=tuple(meta["names"]),
         visits=tuple(meta["visits"]),
         childhood_left=meta["childhood_left"],
         image_shape=check_image_shape(meta["image_shape"]),
         config=config,
     )
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    """Checksum of the JSON beside the arrays."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _checksums(params: dict[str, Any]) -> dict[str, str]:

@@ -57,7 +57,6 @@ def as_rows(images: Any, image_shape: Shape, *, what: str = "images") -> Any:
     rows = images.reshape(images.shape[0], math.prod(image_shape))
     if rows.dtype == np.uint8:
         return rows
-    rows = rows.astype(np.float32)
     if not traced and rows.size:
         if not np.isfinite(rows).all():
             raise InputError(
@@ -66,7 +65,7 @@ def as_rows(images: Any, image_shape: Shape, *, what: str = "images") -> Any:
         if rows.min() < 0 or rows.max() > 1:
             bad = _first((rows < 0) | (rows > 1))
             raise InputError(f"{what}: image {bad} has values outside [0, 1]: scale them, or pass uint8")
-    return rows
+    return rows.astype(np.float32)
 
 
 def _first(wrong: np.ndarray) -> int:

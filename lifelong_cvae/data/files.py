@@ -8,6 +8,7 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -38,16 +39,26 @@ def read_idx(path: Path) -> np.ndarray:
             sizes = file.read(4 * magic[3])
             shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
             expected = math.prod(shape)
-            # Never more than the file holds, whatever its header claims.
-            data = file.read(expected + 1)
+            data = _read_at_most(file, expected + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged gzip data ({error}); the complete file is expected") from error
-    if len(shape) < magic[3] or len(data) != expected:
+    if len(sizes) < 4 * magic[3] or len(data) != expected:
         found = f"more than {expected}" if len(data) > expected else len(data)
         raise InputError(
             f"{path}: its header says {shape}, {expected} bytes of data are expected, got {found}"
         )
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8).reshape(shape)
+    except ValueError as error:
+        raise InputError(f"{path}: its header says {shape}, which no array can have ({error})") from error
+
+
+def _read_at_most(file: IO[bytes], count: int) -> bytes:
+    """The next `count` bytes, or what there is. Memory grows with the file, not with the count."""
+    data = bytearray()
+    while len(data) < count and (part := file.read(min(count - len(data), 1 << 20))):
+        data += part
+    return bytes(data)
 
 
 def read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
@@ -59,16 +70,20 @@ def read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; an npz file with {', '.join(keys)} is expected")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw:  # np.load leaves a file open that is no zip file
+            file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: not an npz file")
             missing = [key for key in keys if key not in file]
             if missing:
                 raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(file)}")
-            return [file[key] for key in keys]
+            arrays = [file[key] for key in keys]
+            if not all(isinstance(array, np.ndarray) for array in arrays):
+                raise InputError(f"{path}: not a readable npz file of plain arrays")
+            return arrays
     except InputError:
         raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable npz file of plain arrays ({reason})") from error
 
@@ -85,7 +100,11 @@ def read_pictures(paths: list[Path], channels: int) -> np.ndarray:
     for path in paths:
         try:
             with Image.open(path) as picture:
+                if picture.mode.startswith(("I", "F")):
+                    raise InputError(f"{path}: 8 bits per channel are expected, got mode {picture.mode}")
                 pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+        except InputError:
+            raise
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{path}: not a readable picture ({error})") from error
         if images and pixels.shape != images[0].shape:

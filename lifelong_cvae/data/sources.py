@@ -96,6 +96,7 @@ def from_arrays(
     }
     digest = hashlib.sha256()
     for images, labels in splits.values():
+        digest.update(repr((images.shape, images.dtype.str)).encode())
         digest.update(np.ascontiguousarray(images))
         digest.update("\n".join(map(str, labels.tolist())).encode())
     return Source(name, tuple(by_name), check_image_shape(images.shape[1:]), digest.hexdigest(), counts, read)
@@ -120,7 +121,7 @@ def hold_out(source: Source, fraction: float) -> Source:
             )
 
     def read(split: str, category: str) -> np.ndarray:
-        if split == "test":
+        if split not in ("train", "validation"):
             return source.read(split, category)
         images = source.read("train", category)
         return images[: kept[category]] if split == "train" else images[kept[category] :]

@@ -1,0 +1,83 @@
+"""Streams: which categories arrive when."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lifelong_cvae.data import tasks
+from lifelong_cvae.errors import InputError
+
+NAMES = ("a", "b", "c", "d", "e")
+names = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=12, unique=True)
+
+
+class TestOrder:
+    def test_is_the_sources_by_default(self):
+        assert tasks(NAMES) == (("a",), ("b",), ("c",), ("d",), ("e",))
+
+    def test_is_the_one_that_is_named(self):
+        assert tasks(NAMES, categories=["d", "a", "c"]) == (("d",), ("a",), ("c",))
+
+    @pytest.mark.parametrize(
+        ("per_task", "expected"),
+        [
+            (1, (("a",), ("b",), ("c",), ("d",), ("e",))),
+            (2, (("a", "b"), ("c", "d"), ("e",))),
+            (3, (("a", "b", "c"), ("d", "e"))),
+            (5, (NAMES,)),
+            (99, (NAMES,)),
+        ],
+    )
+    def test_several_arrive_at_once(self, per_task, expected):
+        assert tasks(NAMES, categories_per_task=per_task) == expected
+
+    def test_a_seed_gives_the_same_order_every_time(self):
+        assert tasks(NAMES, order_seed=3) == tasks(list(NAMES), order_seed=3)
+
+    def test_seeds_give_every_order(self):
+        orders = {tasks(("a", "b", "c"), order_seed=seed) for seed in range(200)}
+        assert len(orders) == 6
+
+    def test_a_seed_shuffles_what_was_chosen(self):
+        orders = {tasks(NAMES, categories=["b", "d"], order_seed=seed) for seed in range(20)}
+        assert orders == {(("b",), ("d",)), (("d",), ("b",))}
+
+    @given(names, st.none() | st.integers(0, 2**63), st.integers(1, 15))
+    def test_every_category_arrives_once_in_tasks_of_the_size_asked_for(self, available, seed, per_task):
+        stream = tasks(available, order_seed=seed, categories_per_task=per_task)
+        arrived = [name for task in stream for name in task]
+        assert sorted(arrived) == sorted(available)
+        assert all(len(task) == per_task for task in stream[:-1])
+        assert 1 <= len(stream[-1]) <= per_task
+        if seed is None:
+            assert arrived == available
+
+    @given(names, st.integers(0, 2**31), st.integers(1, 15))
+    def test_the_size_of_tasks_does_not_change_the_order(self, available, seed, per_task):
+        single = tasks(available, order_seed=seed)
+        grouped = tasks(available, order_seed=seed, categories_per_task=per_task)
+        assert [name for (name,) in single] == [name for task in grouped for name in task]
+
+
+class TestRefused:
+    def test_an_unknown_category_names_the_known_ones(self):
+        with pytest.raises(InputError, match="unknown category 'x': one of a, b, c, d, e is expected"):
+            tasks(NAMES, categories=["a", "x"])
+
+    def test_a_category_named_twice(self):
+        with pytest.raises(InputError, match="category 'b' is named twice"):
+            tasks(NAMES, categories=["b", "a", "b"])
+
+    @pytest.mark.parametrize(("available", "categories"), [(NAMES, []), ([], None)])
+    def test_no_category(self, available, categories):
+        with pytest.raises(InputError, match="no category: at least one is expected"):
+            tasks(available, categories=categories)
+
+    @pytest.mark.parametrize("wrong", [0, -1])
+    def test_tasks_without_categories(self, wrong):
+        with pytest.raises(InputError, match=f"categories_per_task={wrong}: at least 1 is expected"):
+            tasks(NAMES, categories_per_task=wrong)
+
+    def test_a_negative_seed(self):
+        with pytest.raises(InputError, match="order_seed=-1: at least 0 is expected"):
+            tasks(NAMES, order_seed=-1)
