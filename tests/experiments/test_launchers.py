@@ -1,0 +1,609 @@
+"""Launchers as processes: help, a run from its beginning to answers, and one line for each thing wrong.
+
+The flags of several launchers clash within one process, and a fresh process takes seconds to import
+everything. So a server imports the libraries once, before any JAX backend starts, and forks a process
+for each call, which runs the launcher as `python -m` does; a test compares the two.
+"""
+
+import csv
+import dataclasses
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import lifelong_cvae as lifelong
+from lifelong_cvae import playback, run
+from lifelong_cvae.plan import read_plan
+from tests.conftest import SMALL
+
+ROOT = Path(__file__).resolve().parents[2]
+# Without a mixed part there is one training function to compile instead of two.
+SETTINGS = [f"--set={key}={value}" for key, value in {**SMALL, "mixed_mode": "none"}.items()]
+TIME_LIMIT = 300
+
+# Reads a call as a line of JSON, answers with its exit status as a line. The forked process leaves the
+# loop, so that it ends as a launcher of its own would; after an error it spares itself the tidying up.
+SERVER = """
+import gc, json, os, runpy, signal, sys
+import absl.app, absl.flags, matplotlib.backends.backend_agg, matplotlib.figure, mlxtend.data
+import lifelong_cvae.export, lifelong_cvae.run
+gc.freeze()  # else every child copies all memory when it collects garbage
+for line in iter(sys.stdin.readline, ""):
+    call = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+signal.alarm(call["time_limit"])
+for descriptor, file in enumerate(["/dev/null", call["out"], call["err"]]):
+    opened = os.open(file, os.O_RDWR)
+    os.dup2(opened, descriptor)
+    os.close(opened)
+for name in list(sys.modules):
+    if name.partition(".")[0] in call["without"]:
+        del sys.modules[name]
+sys.modules.update(dict.fromkeys(call["without"]))
+sys.argv = ["", *call["flags"]]
+try:
+    runpy.run_module(call["module"], run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    if end.code != 2:
+        raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """What a process left: its exit status, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+def in_a_process(name, *flags):
+    """Runs a launcher as a user does."""
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=TIME_LIMIT
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def environment():
+    """On the CPU, unless told otherwise: an accelerator is held by the tests' own process."""
+    return {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONIOENCODING": "utf-8"}
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory):
+    """Runs a launcher in a process forked from the server; `without` are packages it cannot import."""
+    folder = tmp_path_factory.mktemp("launch")
+    out, err = folder / "out", folder / "err"
+    # What one process compiled, the next one finds.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=ROOT,
+        env={**environment(), **cache},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def call(name, *flags, without=()):
+        out.write_text("")
+        err.write_text("")
+        request = {
+            "module": f"experiments.{name}",
+            "flags": [*map(str, flags)],
+            "without": without,
+            "out": str(out),
+            "err": str(err),
+            "time_limit": TIME_LIMIT,
+        }
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        assert code != -signal.SIGALRM, f"{name} took more than {TIME_LIMIT} seconds"
+        return Ended(code, out.read_text("utf-8"), err.read_text("utf-8"))
+
+    with server:
+        yield call
+        server.stdin.close()
+
+
+def snapshot(folder):
+    """Every file and folder in a folder, files with their content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def write_idx(file, values):
+    """An IDX file of uint8."""
+    values = np.asarray(values, np.uint8)
+    header = b"\0\0\x08" + bytes([values.ndim]) + np.asarray(values.shape, ">u4").tobytes()
+    with gzip.open(file, "wb") if file.suffix == ".gz" else file.open("wb") as stream:
+        stream.write(header + values.tobytes())
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, mnist5k):
+    """Real digits in IDX files, 60 train and 20 test images of each of 0, 1, 3; one file is gzipped."""
+    folder = tmp_path_factory.mktemp("data") / "idx"
+    folder.mkdir()
+    for split, stem, count in [("train", "train", 60), ("test", "t10k", 20)]:
+        images = [mnist5k.read(split, name)[:count, ..., 0] for name in "013"]
+        write_idx(
+            folder / f"{stem}-images-idx3-ubyte{'.gz' if stem == 'train' else ''}", np.concatenate(images)
+        )
+        write_idx(folder / f"{stem}-labels-idx1-ubyte", np.repeat([0, 1, 3], count))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory, launch, data):
+    """A run of the categories 3 and 1 that the launcher learned, and how it ended."""
+    workdir = tmp_path_factory.mktemp("learned") / "run"
+    ended = launch("learn", f"--workdir={workdir}", f"--dataset=idx:{data}", "--categories=3,1", *SETTINGS)
+    assert ended.code == 0, ended.err
+    return workdir, ended
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory, data, learned):
+    """Where things are that the flags below name; right and wrong ones."""
+    folder = tmp_path_factory.mktemp("places")
+    images, labels = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+    wrongs = {}
+    for wrong in ("cut", "cut_header", "magic", "type", "lengths", "gzip", "missing_file", "swapped"):
+        wrongs[wrong] = folder / wrong
+        shutil.copytree(data, wrongs[wrong])
+        if wrong not in ("gzip", "missing_file"):
+            with gzip.open(data / f"{images}.gz") as stream:
+                (wrongs[wrong] / images).write_bytes(stream.read())
+            (wrongs[wrong] / f"{images}.gz").unlink()
+    content = (wrongs["cut"] / images).read_bytes()
+    (wrongs["cut"] / images).write_bytes(content[:-1])
+    (wrongs["cut_header"] / images).write_bytes(content[:9])
+    (wrongs["magic"] / images).write_bytes(b"\x89PNG" + content[4:])
+    (wrongs["type"] / images).write_bytes(b"\0\0\x0d" + content[3:])
+    write_idx(wrongs["lengths"] / labels, np.zeros(179))
+    zipped = (data / f"{images}.gz").read_bytes()
+    (wrongs["gzip"] / f"{images}.gz").write_bytes(zipped[: len(zipped) // 2])
+    (wrongs["missing_file"] / "t10k-labels-idx1-ubyte").unlink()
+    (wrongs["swapped"] / labels).write_bytes(content)
+
+    digits = np.arange(4 * 28 * 28, dtype=np.uint8).reshape(4, 28, 28)
+    arrays = {
+        "train_images": digits,
+        "train_labels": np.arange(4) // 2,
+        "test_images": digits,
+        "test_labels": np.arange(4) // 2,
+    }
+    npz = {
+        "good": arrays,
+        "lacking": {key: value for key, value in arrays.items() if key != "test_labels"},
+        "pickled": {**arrays, "train_labels": np.asarray([None] * 4)},
+        "whole_numbers": {**arrays, "train_images": digits.astype(int), "test_images": digits.astype(int)},
+        "unprintable": {
+            **arrays,
+            "train_labels": np.asarray(["\na", "b"] * 2),
+            "test_labels": np.asarray(["\na", "b"] * 2),
+        },
+        "small": {"images": digits[:, ::2, ::2]},
+        "bright": {"images": digits / 1.0},
+        "digits": {"images": digits},
+    }
+    for name, values in npz.items():
+        np.savez(folder / f"{name}.npz", **values)
+    (folder / "empty").mkdir()
+    (folder / "occupied").mkdir()
+    (folder / "occupied" / "notes.txt").write_text("mine")
+    (folder / "begun").mkdir()
+    shutil.copy(learned[0] / "config.json", folder / "begun")
+    (folder / "text.txt").write_text("These are no images.")
+    (folder / "text.png").write_text("This is no picture.")
+    Image.fromarray(digits[0, :20]).save(folder / "flat.png")
+    return folder, {
+        "idx": data,
+        "run": learned[0],
+        "here": folder,
+        **wrongs,
+        **{name: folder / f"{name}.npz" for name in npz},
+    }
+
+
+def test_a_forked_launcher_ends_as_one_in_a_process_of_its_own(launch, data, tmp_path):
+    flags = (f"--workdir={tmp_path / 'new'}", f"--dataset=idx:{data}", "--categories=3,7")
+    forked = launch("learn", *flags)
+    assert forked == in_a_process("learn", *flags)
+    assert forked.code == 2
+    assert forked.err == "error: unknown category '7': one of 0, 1, 3 is expected\n"
+
+
+FLAGS = {
+    "learn": {
+        "workdir": None,
+        "dataset": "mnist5k",
+        "seed": "0",
+        "preset": "default",
+        "set": "[]",
+        "categories": None,
+        "order_seed": None,
+        "categories_per_task": "1",
+        "validation_fraction": "0.0",
+        "evaluate_on": "test",
+        "recogniser": "elbo",
+        "resume": "false",
+        "keep": "last",
+        "figures": "true",
+    },
+    "imagine": {
+        "workdir": None,
+        "seed": "0",
+        "per_category": "10",
+        "categories": None,
+        "cycles": "0",
+        "output": None,
+    },
+    "recognise": {
+        "workdir": None,
+        "seed": "0",
+        "images": None,
+        "recogniser": "elbo",
+        "unknown_below": None,
+        "output": None,
+    },
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_help_exits_with_0_and_tells_every_flag_with_its_default(launch, name):
+    ended = launch(name, "--help")
+    assert ended.code == 0
+    assert ended.err == ""
+    assert f"python -m experiments.{name}" in ended.out
+    assert "checkout" in ended.out
+    told = {}
+    for entry in re.split(r"^  --(?:\[no\])?", ended.out, flags=re.MULTILINE)[1:]:
+        default = re.search(r"\(default: '(.*)'\)", entry)
+        told[entry.partition(":")[0]] = default and default[1]
+    assert told == FLAGS[name]
+
+
+# From learning to answers
+
+
+def test_learning_writes_a_run_and_says_how_well_it_went(learned, data):
+    workdir, ended = learned
+    assert ended.err == ""
+    plan = read_plan(workdir)
+    assert plan.tasks == (("3",), ("1",))
+    assert plan.dataset == f"idx:{data}"
+    assert plan.config == lifelong.Config().with_settings({**SMALL, "mixed_mode": "none"})
+    assert {path.name for path in workdir.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints",
+        "figures",
+    }
+    result = json.loads((workdir / "result.json").read_text("utf-8"))
+    assert result["categories"] == ["3", "1"]
+    assert f"recognised {100 * result['accuracy']:.2f} % of the test images of 2 categories" in ended.out
+    assert str(workdir) in ended.out.splitlines()[-1]
+
+
+def test_a_run_goes_on_with_its_own_settings_and_further_categories(learned, launch, data, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(learned[0], workdir)
+    before = snapshot(workdir)
+    ended = launch(
+        "learn",
+        f"--workdir={workdir}",
+        "--resume",
+        "--categories=3,1,0",
+        "--nofigures",
+        without=["matplotlib"],
+    )
+    assert (ended.code, ended.err) == (0, "")
+    after = snapshot(workdir)
+    assert after["metrics.jsonl"].startswith(before["metrics.jsonl"])
+    assert len(after["metrics.jsonl"].splitlines()) == 3
+    assert json.loads(after["result.json"])["categories"] == ["3", "1", "0"]
+    first, second = (json.loads(files["config.json"]) for files in (before, after))
+    assert second == {**first, "tasks": [["3"], ["1"], ["0"]]}
+    # What an earlier category is stays as it was.
+    states = [run.load_state(folder) for folder in (learned[0], workdir)]
+    for name in ("3", "1"):
+        leaves = [state.params["categories"][name]["decoder"] for state in states]
+        assert str(leaves[0]) == str(leaves[1])
+
+
+def test_imagined_images_are_those_of_the_library(learned, launch, tmp_path):
+    file = tmp_path / "imagined.npz"
+    flags = (f"--workdir={learned[0]}", f"--output={file}", "--per_category=3", "--seed=4", "--cycles=1")
+    ended = launch("imagine", *flags, "--categories=1,3", without=["matplotlib", "mlxtend"])
+    assert ended == Ended(0, "", "")
+    with np.load(file, allow_pickle=False) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    assert images.shape == (6, 28, 28, 1)
+    assert images.dtype == np.uint8
+    assert labels.tolist() == ["1"] * 3 + ["3"] * 3
+    state = run.load_state(learned[0])
+    expected = playback.imagine(state, ("1", "3"), 3, rng=jax.random.key(4), cycles=1)
+    fractions = np.concatenate([np.asarray(expected[name]) for name in ("1", "3")])
+    assert np.abs(images - 255 * fractions).max() < 0.51
+
+
+def test_imagined_images_are_drawn_as_a_grid(learned, launch, tmp_path):
+    file = tmp_path / "imagined.png"
+    ended = launch("imagine", f"--workdir={learned[0]}", f"--output={file}")
+    assert ended == Ended(0, "", "")
+    with Image.open(file) as picture:
+        assert picture.format == "PNG"
+        width, height = picture.size
+    # Two categories, ten images of each
+    assert width > 3 * height
+
+
+@pytest.fixture(scope="session")
+def test_digits(mnist5k):
+    """Test images of both categories in mixed order."""
+    images = np.concatenate([mnist5k.read("test", name)[:6] for name in "31"])
+    return images[np.random.default_rng(0).permutation(12)]
+
+
+def answers_of(file):
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_digits_in_an_npz_are_recognised_in_their_order(learned, launch, test_digits, tmp_path):
+    np.savez(tmp_path / "digits.npz", images=test_digits)
+    best = np.asarray(lifelong.evidence(run.load_state(learned[0]), test_digits)).max(axis=1)
+    bar = (np.sort(best)[5] + np.sort(best)[6]) / 2
+    file = tmp_path / "answers.csv"
+    flags = (f"--workdir={learned[0]}", f"--images={tmp_path / 'digits.npz'}", f"--output={file}")
+    ended = launch("recognise", *flags, f"--unknown_below={bar}")
+    assert ended == Ended(0, "", "")
+    rows = answers_of(file)
+    names, probabilities = lifelong.recognise(run.load_state(learned[0]), test_digits)
+    assert [row["index"] for row in rows] == [*map(str, range(12))]
+    assert [row["category"] for row in rows] == names.tolist()
+    np.testing.assert_allclose([float(row["log_evidence"]) for row in rows], best, rtol=1e-5)
+    chances = [float(row["probability"]) for row in rows]
+    np.testing.assert_allclose(chances, probabilities.max(axis=1), rtol=1e-3)
+    assert [row["unknown"] for row in rows] == [str(bool(value < bar)).lower() for value in best]
+
+
+def test_a_folder_of_pictures_gives_the_answers_of_the_same_images_in_an_npz(
+    learned, launch, test_digits, tmp_path
+):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index, image in enumerate(test_digits):  # image2 comes before image10
+        Image.fromarray(image[..., 0]).save(folder / f"image{index}.png")
+    (folder / "readme.txt").write_text("not a picture")
+    write_idx(tmp_path / "digits-idx3-ubyte", test_digits[..., 0])
+    answers = []
+    for images in (folder, tmp_path / "digits-idx3-ubyte"):
+        file = tmp_path / "answers.csv"
+        ended = launch("recognise", f"--workdir={learned[0]}", f"--images={images}", f"--output={file}")
+        assert ended == Ended(0, "", "")
+        answers.append(answers_of(file))
+    assert answers[0] == answers[1]
+    best = np.asarray(lifelong.evidence(run.load_state(learned[0]), test_digits)).max(axis=1)
+    np.testing.assert_allclose([float(row["log_evidence"]) for row in answers[0]], best, rtol=1e-5)
+
+
+# One line for each thing wrong
+
+
+def ends_in_one_line(ended, *words):
+    assert ended.code == 2, ended
+    assert ended.out == ""
+    assert re.fullmatch(r"error: [^\n]+\n", ended.err), ended.err
+    for word in words:
+        assert str(word) in ended.err
+
+
+def refused(launch, places, name, line, words, tmp_path, without=()):
+    """Launches with the flags of a line, places filled in; they end in one line and nothing is written."""
+    folder, where = places
+    where = {**where, "new": tmp_path / "new"}
+    before = snapshot(tmp_path), snapshot(folder), snapshot(where["run"])
+    ended = launch(name, *(flag.format(**where) for flag in line.split()), without=without)
+    ends_in_one_line(ended, *(word.format(**where) for word in words))
+    assert (snapshot(tmp_path), snapshot(folder), snapshot(where["run"])) == before
+
+
+def bug(reason):
+    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
+
+
+LEARN = "--workdir={new} --dataset=idx:{idx} "
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        # data
+        ("--workdir={new} --dataset=idx:{here}/none", ["{here}/none"]),
+        ("--workdir={new} --dataset=idx:{cut}", ["{cut}/train-images-idx3-ubyte", "141120", "141119"]),
+        ("--workdir={new} --dataset=idx:{cut_header}", ["{cut_header}/train-images-idx3-ubyte"]),
+        ("--workdir={new} --dataset=idx:{magic}", ["{magic}/train-images-idx3-ubyte", "89 50 4e 47"]),
+        ("--workdir={new} --dataset=idx:{type}", ["{type}/train-images-idx3-ubyte", "uint8"]),
+        ("--workdir={new} --dataset=idx:{lengths}", ["{lengths}", "180", "179"]),
+        ("--workdir={new} --dataset=idx:{gzip}", ["{gzip}/train-images-idx3-ubyte.gz", "damaged"]),
+        ("--workdir={new} --dataset=idx:{missing_file}", ["{missing_file}/t10k-labels-idx1-ubyte"]),
+        ("--workdir={new} --dataset=idx:{swapped}", ["{swapped}", "train labels"]),
+        ("--workdir={new} --dataset=npz:{here}/none.npz", ["{here}/none.npz", "train_images"]),
+        ("--workdir={new} --dataset=npz:{lacking}", ["{lacking}", "test_labels"]),
+        ("--workdir={new} --dataset=npz:{pickled}", ["{pickled}"]),
+        ("--workdir={new} --dataset=npz:{here}/text.txt", ["{here}/text.txt"]),
+        pytest.param(
+            "--workdir={new} --dataset=npz:{whole_numbers} --set=mixed_mode=none",
+            ["uint8", "int64"],
+            marks=bug("config.json is written before the images are looked at"),
+        ),
+        pytest.param(
+            "--workdir={new} --dataset=npz:{unprintable} --set=mixed_mode=none",
+            ["printable"],
+            marks=bug("config.json is written before the names are looked at"),
+        ),
+        ("--workdir={new} --dataset=mnist", ["'mnist'", "mnist5k", "idx:DIR", "npz:FILE"]),
+        ("--workdir={new} --dataset=ftp:{idx}", ["ftp:", "mnist5k"]),
+        ("--workdir={new} --dataset=idx:", ["idx:DIR"]),
+        ("--workdir={new} --dataset=", ["mnist5k"]),
+        # categories
+        (LEARN + "--categories=3,7", ["'7'", "0, 1, 3"]),
+        (LEARN + "--categories=3,1,3", ["'3'", "twice"]),
+        (LEARN + "--categories=", ["category"]),
+        (LEARN + "--categories_per_task=0", ["categories_per_task"]),
+        (LEARN + "--order_seed=-1", ["order_seed"]),
+        # settings
+        (LEARN + "--set=epochs=abc", ["epochs", "'abc'", "whole number"]),
+        (LEARN + "--set=epochs=1.5", ["epochs", "'1.5'", "whole number"]),
+        (LEARN + "--set=epochs=0", ["epochs", "above 0"]),
+        (LEARN + "--set=learning_rate=nan", ["learning_rate"]),
+        (LEARN + "--set=mixed_widths=32,x", ["mixed_widths"]),
+        (LEARN + "--set=mixed_widths=32,16,8", ["mixed_widths", "category_widths", "layers"]),
+        (LEARN + "--set=likelihood=poisson", ["likelihood", "'poisson'", "bernoulli"]),
+        (LEARN + "--set=foo=1", ["'foo'", "epochs"]),
+        (LEARN + "--set=foo", ["--set=foo", "key=value"]),
+        (LEARN + "--set=epochs=2 --set=rank=-1", ["rank"]),
+        # flags
+        (LEARN + "--epochs=3", ["epochs"]),
+        (LEARN + "extra", ["'extra'"]),
+        ("--dataset=idx:{idx}", ["--workdir"]),
+        (LEARN + "--seed=-1", ["seed"]),
+        (LEARN + "--seed=x", ["seed"]),
+        pytest.param(
+            LEARN + "--seed=18446744073709551616",
+            ["seed"],
+            marks=bug("OverflowError: JAX takes seeds of 63 bits"),
+        ),
+        (LEARN + "--preset=none", ["preset", "default"]),
+        (LEARN + "--keep=some", ["keep", "last"]),
+        (LEARN + "--recogniser=none", ["recogniser", "elbo"]),
+        (LEARN + "--resume=perhaps", ["resume"]),
+        # held-out images
+        (LEARN + "--evaluate_on=validation", ["evaluate_on=validation", "validation_fraction"]),
+        (LEARN + "--evaluate_on=train", ["evaluate_on", "test"]),
+        (LEARN + "--validation_fraction=1", ["validation_fraction", "below 1"]),
+        (LEARN + "--validation_fraction=-0.1", ["validation_fraction", "at least 0"]),
+        (LEARN + "--validation_fraction=nan", ["validation_fraction"]),
+        (LEARN + "--validation_fraction=half", ["validation_fraction"]),
+        (LEARN + "--validation_fraction=0.001", ["validation_fraction", "too few"]),
+        # folders
+        ("--dataset=idx:{idx} --workdir={here}/occupied", ["{here}/occupied", "--resume"]),
+        ("--dataset=idx:{idx} --workdir={run}", ["{run}", "--resume"]),
+        ("--dataset=idx:{idx} --workdir={here}/text.txt", ["{here}/text.txt"]),
+        ("--dataset=idx:{idx} --workdir={here}/text.txt/run --set=mixed_mode=none", ["{here}/text.txt/run"]),
+        ("--resume --workdir={new}", ["{new}/config.json", "no such file"]),
+        ("--resume --workdir={here}/empty", ["{here}/empty/config.json", "no such file"]),
+        ("--resume --workdir={here}/occupied", ["{here}/occupied/config.json"]),
+        # a run is what it was
+        ("--resume --workdir={run} --categories=1,3", ["{run}", "3; 1"]),
+        ("--resume --workdir={run} --categories=3", ["{run}", "3; 1"]),
+        ("--resume --workdir={run} --seed=1", ["seed=0", "1"]),
+        ("--resume --workdir={run} --set=epochs=7", ["epochs"]),
+        ("--resume --workdir={run} --preset=default", ["{run}"]),
+        ("--resume --workdir={run} --dataset=npz:{good} --categories=0,1", ["{run}", "dataset"]),
+        ("--resume --workdir={run} --validation_fraction=0.5", ["validation_fraction=0.0", "0.5"]),
+    ],
+)
+def test_what_is_wrong_with_learning_is_told_in_one_line(launch, places, tmp_path, line, words):
+    refused(launch, places, "learn", line, words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--output={new}.npz", ["--workdir"]),
+        ("--workdir={run}", ["--output"]),
+        ("--workdir={new} --output={new}.npz", ["{new}/config.json"]),
+        ("--workdir={here}/occupied --output={new}.npz", ["{here}/occupied/config.json"]),
+        ("--workdir={here}/begun --output={new}.npz", ["{here}/begun", "no checkpoint"]),
+        ("--workdir={run} --output={new}.jpg", ["{new}.jpg", ".npz", ".png"]),
+        ("--workdir={run} --output={new}/x.npz", ["{new}", "no such folder"]),
+        ("--workdir={run} --output={new}.npz --categories=3,9", ["'9'", "3, 1"]),
+        ("--workdir={run} --output={new}.npz --per_category=0", ["per_category"]),
+        ("--workdir={run} --output={new}.npz --per_category=x", ["per_category"]),
+        ("--workdir={run} --output={new}.npz --cycles=-1", ["cycles"]),
+        ("--workdir={run} --output={new}.npz --seed=-1", ["seed"]),
+        ("--workdir={run} --output={new}.npz --count=3", ["count"]),
+        ("--workdir={run} --output={new}.npz 3", ["'3'"]),
+    ],
+)
+def test_what_is_wrong_with_imagining_is_told_in_one_line(launch, places, tmp_path, line, words):
+    refused(launch, places, "imagine", line, words, tmp_path)
+
+
+RECOGNISE = "--workdir={run} --output={new}.csv "
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--images={digits} --output={new}.csv", ["--workdir"]),
+        ("--workdir={run} --output={new}.csv", ["--images"]),
+        ("--workdir={run} --images={digits}", ["--output"]),
+        ("--workdir={new} --images={digits} --output={new}.csv", ["{new}/config.json"]),
+        ("--workdir={run} --images={digits} --output={new}.txt", ["{new}.txt", ".csv"]),
+        ("--workdir={run} --images={digits} --output={new}/x.csv", ["{new}", "no such folder"]),
+        (RECOGNISE + "--images={small}", ["28, 28, 1", "4, 14, 14"]),
+        (RECOGNISE + "--images={here}/flat.png", ["28, 28, 1", "20, 28"]),
+        (RECOGNISE + "--images={idx}/t10k-labels-idx1-ubyte", ["28, 28, 1", "60"]),
+        (RECOGNISE + "--images={bright}", ["[0, 1]"]),
+        (RECOGNISE + "--images={good}", ["{good}", "images"]),
+        (RECOGNISE + "--images={here}/none.npz", ["{here}/none.npz", "no such file"]),
+        (RECOGNISE + "--images={here}/text.txt", ["{here}/text.txt", "IDX"]),
+        (RECOGNISE + "--images={here}/text.png", ["{here}/text.png", "picture"]),
+        (RECOGNISE + "--images={here}/empty", ["{here}/empty", "no picture"]),
+        (RECOGNISE + "--images={cut}/train-images-idx3-ubyte", ["{cut}/train-images-idx3-ubyte", "141119"]),
+        (RECOGNISE + "--images={digits} --recogniser=none", ["recogniser", "elbo"]),
+        (RECOGNISE + "--images={digits} --unknown_below=low", ["unknown_below"]),
+    ],
+)
+def test_what_is_wrong_with_recognising_is_told_in_one_line(launch, places, tmp_path, line, words):
+    refused(launch, places, "recognise", line, words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "without", "extra"),
+    [
+        ("learn", "--workdir={new}", "mlxtend", "demo"),
+        ("learn", LEARN, "matplotlib", "figures"),
+        ("learn", "--resume --workdir={run}", "matplotlib", "figures"),
+        ("imagine", "--workdir={run} --output={new}.png", "matplotlib", "figures"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_told_with_its_extra(
+    launch, places, tmp_path, name, line, without, extra
+):
+    words = [without, f"lifelong_cvae[{extra}]"]
+    refused(launch, places, name, line, words, tmp_path, without=[without])
