@@ -57,7 +57,9 @@ def define_workdir() -> None:
 
 def define_seed() -> None:
     """The seed, for the launchers that draw samples."""
-    flags.DEFINE_integer("seed", 0, "Seed of all randomness.", lower_bound=0)
+    flags.DEFINE_integer(
+        "seed", 0, "Seed of all randomness, below 2**32.", lower_bound=0, upper_bound=2**32 - 1
+    )
 
 
 def workdir() -> Path:

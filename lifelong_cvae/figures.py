@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,7 @@ def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
     tiles = np.stack([_to_float(images) for images in rows.values()])
     canvas = _mosaic(tiles)
     count, columns = tiles.shape[:2]
-    height_inches = TILE_INCHES * count
-    figure, axes = _figure(TILE_INCHES * columns + 1.2, height_inches + 0.5)
+    figure, axes = _figure(TILE_INCHES * columns, TILE_INCHES * count)
     grey = canvas.shape[-1] == 1
     axes.imshow(canvas[..., 0] if grey else canvas, cmap="gray_r" if grey else None, vmin=0, vmax=1)
     step = canvas.shape[0] / count
@@ -91,10 +91,17 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     # Figure without pyplot: no global state, no window system.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
-    return figure, figure.add_subplot()
+    # The axes fill the figure; what stands around them widens it when it is written.
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
+    return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def _write(figure: Any, file: Path) -> None:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names may hold dollars
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, bbox_inches="tight", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(file, bbox_inches="tight", metadata={"Software": None})

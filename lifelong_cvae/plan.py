@@ -57,6 +57,11 @@ class Plan:
             plain = {name: values[name] for name in cls.__dataclass_fields__}
         except KeyError as error:
             raise InputError(f"config.json lacks {error}") from error
+        lists = isinstance(plain["tasks"], list) and all(isinstance(names, list) for names in plain["tasks"])
+        if not lists or not isinstance(plain["config"], dict):
+            raise InputError(
+                "config.json: tasks, a list of lists of names, and config, an object, are expected"
+            )
         plain["config"] = Config.from_dict(plain["config"])
         plain["tasks"] = tuple(tuple(names) for names in plain["tasks"])
         return cls(**plain)

@@ -58,7 +58,9 @@ def keep_lines(file: Path, count: int) -> list[dict[str, Any]]:
     Raises:
         InputError: there are fewer, or one of them is no JSON.
     """
-    lines = file.read_text(encoding="utf-8").splitlines()[:count] if file.is_file() else []
+    # Newlines alone: `splitlines` would also split at separators that JSON texts may hold.
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    lines = text.removesuffix("\n").split("\n")[:count] if text else []
     try:
         values = [json.loads(line) for line in lines]
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,10 @@ def learn(
     start = time.perf_counter()
     if draw:
         figures.require_matplotlib()
+    for name in itertools.chain(*plan.tasks):
+        if name not in source.categories:
+            known = ", ".join(source.categories)
+            raise InputError(f"unknown category {name!r}: {source.name} has {known}")
     rng = jax.random.key(plan.seed)
     state, history = _resume(workdir, plan, source) if resume else _begin(workdir, plan, source, rng=rng)
     say(_TABLE_HEAD)
@@ -113,11 +118,11 @@ def _begin(workdir: Path, plan: Plan, source: Source, *, rng: jax.Array) -> tupl
 def _resume(workdir: Path, plan: Plan, source: Source) -> tuple[LifelongState, list[dict]]:
     recorded = records.read_json(workdir / "config.json")
     before = Plan.from_dict(recorded)
-    for name, value in before.to_dict().items():
-        if name != "tasks" and plan.to_dict()[name] != value:
+    now = _settings(plan)
+    for name, value in _settings(before).items():
+        if now[name] != value:
             raise InputError(
-                f"{workdir} was begun with {name}={value}: "
-                f"--resume cannot change it to {plan.to_dict()[name]}"
+                f"{workdir} was begun with {name}={value}: --resume cannot change it to {now[name]}"
             )
     if plan.tasks[: len(before.tasks)] != before.tasks:
         raise InputError(
@@ -136,6 +141,15 @@ def _resume(workdir: Path, plan: Plan, source: Source) -> tuple[LifelongState, l
     history = records.keep_lines(workdir / "metrics.jsonl", steps[-1] if steps else 0)
     _write_config(workdir, plan, source)
     return state, history
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """All that a resumed run must share with the one it goes on with, flat: name to value."""
+    plain = plan.to_dict()
+    del plain["tasks"]
+    for section in plain.pop("config").values():
+        plain.update(section)
+    return plain
 
 
 def _write_config(workdir: Path, plan: Plan, source: Source) -> None:

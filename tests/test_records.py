@@ -198,7 +198,6 @@ def test_a_file_of_lines_may_be_missing_where_no_task_was_learned(tmp_path):
     one_line(error, tmp_path / "none.jsonl", "got 0")
 
 
-@pytest.mark.xfail(strict=True, raises=InputError, reason="keep_lines splits at more than newlines")
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
 def test_line_separators_of_unicode_end_no_line(tmp_path, separator):
     file = tmp_path / "metrics.jsonl"

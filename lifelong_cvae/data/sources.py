@@ -12,7 +12,8 @@ import numpy as np
 
 from lifelong_cvae.data.files import read_idx, read_npz
 from lifelong_cvae.errors import InputError, MissingExtraError
-from lifelong_cvae.images import Shape, check_image_shape
+from lifelong_cvae.growth import check_name
+from lifelong_cvae.images import Shape, as_rows, check_image_shape
 
 KINDS = "mnist5k, idx:DIR, npz:FILE"
 
@@ -143,6 +144,9 @@ def _check_pair(
         raise InputError(
             f"{name}: {len(images)} {split} images but {len(labels)} labels: as many are expected"
         )
+    for label in np.unique(labels):
+        check_name(str(label))
+    as_rows(images, check_image_shape(images.shape[1:]), what=f"{name}: {split} images")
     return (images[..., None] if images.ndim == 3 else images), labels
 
 

@@ -607,3 +607,9 @@ def test_a_package_that_is_not_installed_is_told_with_its_extra(
 ):
     words = [without, f"lifelong_cvae[{extra}]"]
     refused(launch, places, name, line, words, tmp_path, without=[without])
+
+
+def test_a_name_of_two_lines_is_still_told_in_one(launch, tmp_path):
+    ended = launch("imagine", f"--workdir={tmp_path}/first\nsecond", f"--output={tmp_path}/x.npz")
+    ends_in_one_line(ended, "first second/config.json", "no such file")
+    assert list(tmp_path.iterdir()) == []
