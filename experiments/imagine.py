@@ -29,7 +29,7 @@ def main() -> None:
     state = run.load_state(launcher.workdir())
     export.imagined(
         state,
-        FLAGS.categories or state.names,
+        state.names if FLAGS.categories is None else FLAGS.categories,
         FLAGS.per_category,
         Path(FLAGS.output),
         seed=FLAGS.seed,

@@ -27,7 +27,8 @@ def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
     """A row of images per category, its name at the left.
 
     Args:
-        rows: name to images `[n, h, w, c]` in [0, 1] or uint8, as many for each; c is 1 or 3.
+        rows: name to images `[n, h, w, c]` in [0, 1] or uint8, as many for each; 3 channels are
+            colour, of any other number the mean is drawn in grey.
         file: the PNG to write.
         title: stands above.
     """
@@ -35,7 +36,7 @@ def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
     canvas = _mosaic(tiles)
     count, columns = tiles.shape[:2]
     figure, axes = _figure(TILE_INCHES * columns, TILE_INCHES * count)
-    grey = canvas.shape[-1] == 1
+    grey = canvas.shape[-1] != 3
     axes.imshow(canvas[..., 0] if grey else canvas, cmap="gray_r" if grey else None, vmin=0, vmax=1)
     step = canvas.shape[0] / count
     axes.set_yticks([step * (index + 0.5) - 0.5 for index in range(count)], list(rows))
@@ -59,7 +60,7 @@ def accuracy_matrix(history: Sequence[Mapping[str, float]], file: Path) -> None:
     for task, row in enumerate(history):
         for name, accuracy in row.items():
             values[task, names.index(name)] = 100 * accuracy
-    figure, axes = _figure(0.55 * len(names) + 1.6, 0.4 * len(history) + 1.4)
+    figure, axes = _figure(0.55 * len(names) + 0.8, 0.4 * len(history) + 0.5)
     shown = axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     for (task, column), value in np.ndenumerate(values):
         if not np.isnan(value):
@@ -77,7 +78,8 @@ def accuracy_matrix(history: Sequence[Mapping[str, float]], file: Path) -> None:
 
 def _to_float(images: Any) -> np.ndarray:
     images = np.asarray(images)
-    return images / np.float32(255) if images.dtype == np.uint8 else images
+    images = images / np.float32(255) if images.dtype == np.uint8 else images
+    return images if images.shape[-1] == 3 else images.mean(axis=-1, keepdims=True)
 
 
 def _mosaic(tiles: np.ndarray) -> np.ndarray:

