@@ -67,7 +67,7 @@ def test_averaging_samples_gives_the_same_elbo_with_less_noise(path, image):
 
 def test_importance_bound_is_at_least_the_elbo_and_one_sample_gives_the_elbo(path, image):
     # The bounds hold for any q; a broad one leaves more between them.
-    posterior = cvae.Posterior(*cvae.encode(path, image))._replace(log_var=jnp.zeros((1, 4)))
+    posterior = cvae.Posterior(*cvae.encode(path, image))._replace(log_var=jnp.full((1, 4), 2.0))
     bound = jax.jit(cvae.importance_bound, static_argnames="samples")
     keys = jax.random.split(jax.random.key(5), 100)
     by_samples = {
