@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from lifelong_cvae import cvae
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.growth import LifelongState, init
+from lifelong_cvae.growth import LifelongState, init, stack_subtrees, unstack_subtrees
 from lifelong_cvae.images import check_image_shape
 
 SCHEMA = 1
@@ -35,9 +35,8 @@ def save(
     Raises:
         InputError: there is a checkpoint of this number, or of a higher one.
     """
-    trees = [state.params["categories"][name] for name in state.names]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees) if trees else {}
-    params = {"mixed": jax.device_get(state.params["mixed"]), "categories": stacked}
+    stacked = stack_subtrees(state, state.names) if state.names else {}
+    params = jax.device_get({"mixed": state.params["mixed"], "categories": stacked})
     meta = {
         "schema": SCHEMA,
         "names": list(state.names),
@@ -135,11 +134,7 @@ def _template(config: Config, image_shape: tuple[int, int, int], count: int) -> 
 
 
 def _state(meta: dict[str, Any], config: Config, params: dict[str, Any]) -> LifelongState:
-    host = jax.device_get(params["categories"])
-    categories = {
-        name: jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), host)
-        for index, name in enumerate(meta["names"])
-    }
+    categories = unstack_subtrees(params["categories"], meta["names"])
     return LifelongState(
         params={"mixed": jax.tree.map(jnp.asarray, params["mixed"]), "categories": categories},
         names=tuple(meta["names"]),

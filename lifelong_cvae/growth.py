@@ -187,10 +187,24 @@ def stack(state: LifelongState, names: Sequence[str]) -> Stack:
         raise InputError("no category: at least one is expected")
     capacity = power_of_two(len(names), STACK_MINIMUM)
     padded = [*names, *[names[0]] * (capacity - len(names))]
+    return Stack(stack_subtrees(state, padded), jnp.int32(len(names)))
+
+
+def stack_subtrees(state: LifelongState, names: Sequence[str]) -> Any:
+    """The subtrees of `names`, at least one and known, as one tree of copies `[len(names), ...]`."""
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state.params))
     stack_leaves = jnp.stack if traced else lambda leaves: jnp.asarray(np.stack(leaves))
-    trees = [state.params["categories"][name] for name in padded]
-    return Stack(jax.tree.map(lambda *leaves: stack_leaves(leaves), *trees), jnp.int32(len(names)))
+    trees = [state.params["categories"][name] for name in names]
+    return jax.tree.map(lambda *leaves: stack_leaves(leaves), *trees)
+
+
+def unstack_subtrees(stacked: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Inverse of `stack_subtrees`: name to subtree, through the host, where it compiles nothing."""
+    host = jax.device_get(stacked)
+    return {
+        name: jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), host)
+        for index, name in enumerate(names)
+    }
 
 
 def labels(params: dict[str, Any], names: Collection[str], *, train_mixed: bool) -> dict[str, Any]:

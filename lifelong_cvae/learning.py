@@ -212,8 +212,7 @@ def _task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Ar
 
 def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> Carry:
     """The carry before the first step: copies, since it is donated."""
-    trees = [state.params["categories"][name] for name in names]
-    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *trees)
+    stacked = growth.stack_subtrees(state, names)
     params = {"mixed": jax.tree.map(jnp.copy, state.params["mixed"]), "categories": {TASK: stacked}}
     moments = optimiser(state.config.learning, params, (TASK,), 1, train_mixed=train_mixed).init(params)
     return Carry(params, moments, jnp.int32(0))
@@ -256,10 +255,8 @@ def _absorb(
     state: LifelongState, names: tuple[str, ...], params: dict[str, Any], *, train_mixed: bool, new: int
 ) -> LifelongState:
     """The state with what the task trained put in; whatever was frozen is taken from before."""
-    host = jax.device_get(params["categories"][TASK])
     categories = dict(state.params["categories"])
-    for index, name in enumerate(names):
-        subtree = jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), host)
+    for name, subtree in growth.unstack_subtrees(params["categories"][TASK], names).items():
         categories[name] = {**subtree, "prior": categories[name]["prior"]}
     mixed = params["mixed"] if train_mixed else state.params["mixed"]
     visits = tuple(v + (n in names) for n, v in zip(state.names, state.visits, strict=True))

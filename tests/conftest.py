@@ -56,6 +56,22 @@ def learner(small_config, digits, rng):
     return state
 
 
+def one_line(error, *words):
+    """The message of a caught error is one line and holds the words."""
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert str(word) in message
+
+
+def snapshot(folder):
+    """Every file and folder in a folder, files with their content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
 def assert_trees_equal(first, second):
     """Same structure, and every leaf the same bit for bit."""
     assert jax.tree.structure(first) == jax.tree.structure(second)

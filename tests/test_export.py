@@ -13,6 +13,7 @@ import lifelong_cvae as lifelong
 from lifelong_cvae import cvae, export, playback, recognition
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.images import as_rows, to_unit
+from tests.conftest import one_line
 
 COMMA = 'T-shirt/top, "ζ"'
 NAMES = ("3", COMMA, "4")
@@ -38,13 +39,6 @@ def images(digits):
 def rows_of(file):
     with file.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-def one_line(error, *words):
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert str(word) in message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from lifelong_cvae import records
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.plan import Plan, read_plan
+from tests.conftest import one_line
 
 PLAN = Plan(
     dataset="npz:/data/ζ.npz",
@@ -19,13 +20,6 @@ PLAN = Plan(
     recogniser="elbo",
     config=Config().with_settings({"mixed_widths": "32,16", "category_widths": "8,8", "learning_rate": 0.1}),
 )
-
-
-def one_line(error, *words):
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert str(word) in message
 
 
 @pytest.mark.parametrize("plan", [PLAN, Plan(dataset="mnist5k", tasks=())])

@@ -12,6 +12,7 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae import records
 from lifelong_cvae.errors import InputError
+from tests.conftest import one_line
 
 VALUES = {
     "name": "T-shirt/top ζ猫\n",
@@ -31,13 +32,6 @@ def full_disk(size):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def one_line(error, *words):
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert str(word) in message
 
 
 def listing(folder):

@@ -15,7 +15,7 @@ from lifelong_cvae import checkpoint, records, run
 from lifelong_cvae.data import from_arrays, hold_out, tasks
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.plan import Plan, read_plan
-from tests.conftest import assert_trees_equal
+from tests.conftest import assert_trees_equal, one_line, snapshot
 
 FIVE = ("3", "1", "4", "0", "5")
 THREE = FIVE[:3]
@@ -123,11 +123,6 @@ def without_times(values):
     return {key: value for key, value in values.items() if key not in TIMES}
 
 
-def snapshot(folder):
-    """Every file of a folder with its content."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def fractions_right(state, source, split="test"):
     """Accuracy of each category by asking for the answers, image by image."""
     right = {}
@@ -148,13 +143,6 @@ def assert_runs_equal(first, second):
     assert [*map(without_times, lines_of(first))] == [*map(without_times, lines_of(second))]
     assert without_times(result_of(first)) == without_times(result_of(second))
     assert (first / "config.json").read_bytes() == (second / "config.json").read_bytes()
-
-
-def one_line(error, *words):
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert str(word) in message
 
 
 # The files

@@ -25,7 +25,7 @@ from PIL import Image
 import lifelong_cvae as lifelong
 from lifelong_cvae import playback, run
 from lifelong_cvae.plan import read_plan
-from tests.conftest import SMALL
+from tests.conftest import SMALL, snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 # Without a mixed part there is one training function to compile instead of two.
@@ -130,14 +130,6 @@ def launch(tmp_path_factory):
     with server:
         yield call
         server.stdin.close()
-
-
-def snapshot(folder):
-    """Every file and folder in a folder, files with their content."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 def write_idx(file, values):
