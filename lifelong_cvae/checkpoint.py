@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lifelong_cvae import cvae
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, init, stack_subtrees, unstack_subtrees
@@ -126,7 +125,7 @@ def _template(config: Config, image_shape: tuple[int, int, int], count: int) -> 
     def build(rng: jax.Array) -> dict[str, Any]:
         state = init(config, image_shape, rng=rng)
         networks = state.networks
-        category = cvae.init_category(networks, state.params["mixed"], jnp.zeros((networks.pixels,)), rng=rng)
+        category = networks.init_category(state.params["mixed"], jnp.zeros((networks.pixels,)), rng=rng)
         stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape)), category)
         return {"mixed": state.params["mixed"], "categories": stacked if count else {}}
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from lifelong_cvae.errors import InputError
 
-GROWTHS = ("neurons",)
+GROWTHS = ("neurons", "vectors")
 LIKELIHOODS = ("gaussian", "bernoulli")
-MIXED_MODES = ("frozen", "none")
+MIXED_MODES = ("frozen", "playback", "free", "none")
+MEMORY_TERMS = ("playback", "generate", "recognise", "circulate")
 BOUNDS = ("mean", "sampled", "importance")
 
 
@@ -29,18 +30,26 @@ def _require_positive(name: str, *values: float) -> None:
     _require(all(v > 0 for v in values), f"setting {name}: values above 0 are expected, got {values}")
 
 
+def _require_not_negative(name: str, value: float) -> None:
+    _require(value >= 0, f"setting {name}={value}: at least 0 is expected")
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """The shape of the networks; the same for every category.
 
     Attributes:
-        growth: form of a category's parameters; `neurons`: neurons of its own in every layer.
+        growth: form of a category's parameters; `neurons`: neurons of its own in every layer;
+            `vectors`: a vector in the first layer of encoder and decoder (the one-hot CVAE), for which
+            the settings category_widths, rank and prior_components mean nothing.
         mixed_widths: neurons of the mixed part, a number per hidden layer of the encoder;
             the decoder mirrors them. Absent in the mixed mode `none`.
         category_widths: neurons of each category beside them, as many layers.
         rank: rank of a category's map from its last hidden layer to the pixels.
         latent_size: size of z.
         likelihood: `gaussian` (a scale per pixel) or `bernoulli`.
+        prior_components: Gaussians in the mixture p(z|c) that is fitted once a category is learned;
+            0: p(z|c) stays N(0, I).
     """
 
     growth: str = "neurons"
@@ -49,6 +58,7 @@ class NetworkConfig:
     rank: int = 96
     latent_size: int = 8
     likelihood: str = "gaussian"
+    prior_components: int = 50
 
     def __post_init__(self):
         _require_choice("growth", self.growth, GROWTHS)
@@ -64,6 +74,7 @@ class NetworkConfig:
         )
         _require_positive("rank", self.rank)
         _require_positive("latent_size", self.latent_size)
+        _require_not_negative("prior_components", self.prior_components)
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,8 @@ class LearningConfig:
     """How a task is learned.
 
     Attributes:
-        mixed_mode: `frozen` (the mixed part learns during the childhood only) or
+        mixed_mode: `playback` (the mixed part keeps learning, protected by memory), `frozen` (so during
+            the childhood, and not at all afterwards), `free` (it keeps learning, unprotected) or
             `none` (there is no mixed part: every category stands alone).
         childhood: number of categories during which the mixed part learns in mode `frozen`.
         epochs: passes over the images of the largest category of a task.
@@ -79,6 +91,16 @@ class LearningConfig:
         batch_size: images per category and step.
         learning_rate: peak of the cosine schedule of Adam.
         chunk_steps: steps in one call of the jitted training function; a task is whole chunks.
+        playback_weight: of -ELBO_c(x*), for a remembered image x*; this and the next three: 0 leaves
+            the term out.
+        generate_weight: of ||decode(z*) - x*||^2, for a remembered pair (z*, x*).
+        recognise_weight: of KL(q_teacher(z|x*,c) || q(z|x*,c)).
+        circulate_weight: of -log q(z*|decode(z*),c).
+        cycles: turns of the circle that a memory takes before it serves (circulatory warm-up).
+        memory_size: pairs that are remembered at a time, of all earlier categories together.
+        memory_categories: groups of pairs in a step; a group is of one category.
+        memory_images: pairs in a group.
+        refresh_chunks: chunks after which the memory is imagined anew.
     """
 
     mixed_mode: str = "frozen"
@@ -88,12 +110,34 @@ class LearningConfig:
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     chunk_steps: int = 100
+    playback_weight: float = 1.0
+    generate_weight: float = 1.0
+    recognise_weight: float = 1.0
+    circulate_weight: float = 0.1
+    cycles: int = 1
+    memory_size: int = 4096
+    memory_categories: int = 4
+    memory_images: int = 32
+    refresh_chunks: int = 3
 
     def __post_init__(self):
         _require_choice("mixed_mode", self.mixed_mode, MIXED_MODES)
-        for name in ("childhood", "epochs", "batch_size", "learning_rate", "chunk_steps"):
+        positive = ("childhood", "epochs", "batch_size", "learning_rate", "chunk_steps")
+        for name in (*positive, "memory_size", "memory_categories", "memory_images", "refresh_chunks"):
             _require_positive(name, getattr(self, name))
-        _require(self.min_steps >= 0, f"setting min_steps={self.min_steps}: at least 0 is expected")
+        for name in ("min_steps", "cycles", *(f"{term}_weight" for term in MEMORY_TERMS)):
+            _require_not_negative(name, getattr(self, name))
+        _require(
+            self.memory_size >= self.memory_categories * self.memory_images,
+            f"setting memory_size={self.memory_size}: at least memory_categories * memory_images = "
+            f"{self.memory_categories * self.memory_images} is expected, what a step takes",
+        )
+
+    @property
+    def memory_weights(self) -> dict[str, float]:
+        """Weights of the terms on remembered pairs, those that are not 0."""
+        weights = {term: getattr(self, f"{term}_weight") for term in MEMORY_TERMS}
+        return {term: weight for term, weight in weights.items() if weight}
 
 
 @dataclass(frozen=True)
@@ -124,6 +168,12 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     learning: LearningConfig = field(default_factory=LearningConfig)
     recognition: RecognitionConfig = field(default_factory=RecognitionConfig)
+
+    def __post_init__(self):
+        _require(
+            self.network.growth != "vectors" or self.has_mixed,
+            "settings growth=vectors and mixed_mode=none: a mode with a mixed part is expected",
+        )
 
     @property
     def has_mixed(self) -> bool:

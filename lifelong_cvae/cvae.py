@@ -20,9 +20,6 @@ from lifelong_cvae.networks import Networks
 
 # One floor for all categories: else a scale that shrinks on black borders wins every comparison.
 LOG_SCALE_FLOOR = -2.5
-INITIAL_LOG_SCALE = -1.0
-# A pixel that is always black starts near it, where the sigmoid still has a slope.
-MEAN_IMAGE_RANGE = (0.005, 0.995)
 
 
 class Path(flax.struct.PyTreeNode):
@@ -37,6 +34,11 @@ class Path(flax.struct.PyTreeNode):
     mixed: Any
     category: Any
     networks: Networks = flax.struct.field(pytree_node=False)
+
+    @property
+    def prior(self) -> priors.Prior:
+        """p(z|c): the category's own mixture, or N(0, I) where categories own none."""
+        return self.category["prior"] or priors.standard_normal(self.networks.latent_size)
 
 
 class Posterior(NamedTuple):
@@ -54,64 +56,24 @@ class Posterior(NamedTuple):
         return priors.gaussian_log_prob(z, self.mean, self.log_var)
 
 
-def init_mixed(networks: Networks, *, rng: jax.Array) -> dict[str, Any]:
-    """Fresh parameters of the mixed part; `{}` where there is none."""
-    if networks.mixed_encoder is None:
-        return {}
-    encoder_rng, decoder_rng = jax.random.split(rng)
-    x, z = jnp.zeros((1, networks.pixels)), jnp.zeros((1, networks.latent_size))
-    return {
-        "encoder": networks.mixed_encoder.init(encoder_rng, x),
-        "decoder": networks.mixed_decoder.init(decoder_rng, z),
-    }
+def shared_neurons(path: Path, half: str, inputs: jax.Array) -> Any:
+    """What `encoder` or `decoder` computes from its inputs `[batch, size]` whatever the category is."""
+    return path.networks.shared(path.mixed, half, inputs)
 
 
-def init_category(networks: Networks, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
-    """Fresh parameters of one category: encoder, decoder, scale, prior.
-
-    Args:
-        networks: the modules.
-        mixed: the mixed parameters, which are read for their shapes alone.
-        mean_image: `[pixels]` in [0, 1]; the decoder starts by drawing it, whatever z is.
-        rng: source of the random values.
-    """
-    encoder_rng, decoder_rng = jax.random.split(rng)
-    x, z = jnp.zeros((1, networks.pixels)), jnp.zeros((1, networks.latent_size))
-    path = Path(mixed, {}, networks)
-    gaussian = networks.likelihood == "gaussian"
-    decoder = networks.category_decoder.init(decoder_rng, z, mixed_neurons(path, "decoder", z))
-    decoder["params"]["pixels"]["bias"] = jax.scipy.special.logit(jnp.clip(mean_image, *MEAN_IMAGE_RANGE))
-    return {
-        "encoder": networks.category_encoder.init(encoder_rng, x, mixed_neurons(path, "encoder", x)),
-        "decoder": decoder,
-        "scale": {"log_scale": jnp.full((networks.pixels,), INITIAL_LOG_SCALE, jnp.float32)}
-        if gaussian
-        else {},
-        "prior": priors.standard_normal(networks.latent_size),
-    }
-
-
-def mixed_neurons(path: Path, half: str, inputs: jax.Array) -> list[jax.Array]:
-    """Mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer; none without a mixed part."""
-    module = getattr(path.networks, f"mixed_{half}")
-    return [] if module is None else module.apply(path.mixed[half], inputs)
-
-
-def encode(path: Path, x: jax.Array, neurons: list[jax.Array] | None = None) -> Posterior:
+def encode(path: Path, x: jax.Array, shared: Any = None) -> Posterior:
     """q(z|x,c) for images x `[batch, pixels]` in [0, 1].
 
-    `neurons` are the encoder's mixed neurons of x. They do not depend on the category: who encodes
-    the same images for many categories computes them once (`mixed_neurons`) and passes them.
+    `shared` is `shared_neurons` of x: who encodes the same images for many categories computes it once.
     """
-    if neurons is None:
-        neurons = mixed_neurons(path, "encoder", x)
-    return Posterior(*path.networks.category_encoder.apply(path.category["encoder"], x, neurons))
+    shared = shared_neurons(path, "encoder", x) if shared is None else shared
+    return Posterior(*path.networks.encode(path.mixed, path.category, x, shared))
 
 
 def decode(path: Path, z: jax.Array) -> jax.Array:
     """Logits of the pixels, `[batch, pixels]`, from z `[batch, latent]`."""
-    mixed = mixed_neurons(path, "decoder", z)
-    return path.networks.category_decoder.apply(path.category["decoder"], z, mixed)
+    shared = shared_neurons(path, "decoder", z)
+    return path.networks.decode(path.mixed, path.category, z, shared)
 
 
 def decode_mean(path: Path, z: jax.Array) -> jax.Array:
@@ -128,19 +90,21 @@ def log_likelihood(path: Path, x: jax.Array, logits: jax.Array) -> jax.Array:
     if path.networks.likelihood == "bernoulli":
         per_pixel = x * jax.nn.log_sigmoid(logits) + (1 - x) * jax.nn.log_sigmoid(-logits)
         return jnp.sum(per_pixel, axis=-1)
-    log_scale = jnp.maximum(path.category["scale"]["log_scale"], LOG_SCALE_FLOOR)
+    log_scale = jnp.maximum(path.networks.log_scale(path.mixed, path.category), LOG_SCALE_FLOOR)
     error = (x - jax.nn.sigmoid(logits)) * jnp.exp(-log_scale)[None]
     constant = jnp.sum(log_scale) + 0.5 * math.log(2 * math.pi) * x.shape[-1]
     return -0.5 * jnp.sum(jnp.square(error), axis=-1) - constant
 
 
 def elbo_at(path: Path, x: jax.Array, posterior: Posterior, z: jax.Array) -> jax.Array:
-    """Log p(x|z,c) - KL(q(z|x,c) || p(z|c)) in nats per image, the second term exact: `[batch]`.
+    """Log p(x|z,c) - KL(q(z|x,c) || p(z|c)) in nats per image: `[batch]`.
 
-    With z ~ q(z|x,c) its mean is ELBO_c(x). With z at the posterior's mean there is no randomness,
-    and it is not a bound: it leaves out the loss by the spread of z, and serves to compare categories.
+    The second term is exact for a prior of one component, and not less than it for a mixture
+    (`prior.kl_to_prior`). With z ~ q(z|x,c) its mean is ELBO_c(x). With z at the posterior's mean there
+    is no randomness, and it is not a bound: it leaves out the loss by the spread of z, and serves to
+    compare categories.
     """
-    kl = priors.kl_to_prior(posterior.mean, posterior.log_var, path.category["prior"])
+    kl = priors.kl_to_prior(posterior.mean, posterior.log_var, path.prior)
     return log_likelihood(path, x, decode(path, z)) - kl
 
 
@@ -162,7 +126,7 @@ def importance_bound(
 
     def log_weight(key: jax.Array) -> jax.Array:
         z = posterior.sample(rng=key)
-        log_joint = log_likelihood(path, x, decode(path, z)) + priors.log_prob(path.category["prior"], z)
+        log_joint = log_likelihood(path, x, decode(path, z)) + priors.log_prob(path.prior, z)
         return log_joint - posterior.log_prob(z)
 
     log_weights = jax.vmap(log_weight)(jax.random.split(rng, samples))

@@ -45,6 +45,16 @@ class LifelongState(flax.struct.PyTreeNode):
         """The modules that `params` belong to."""
         return build(self.config.network, self.image_shape, has_mixed=self.config.has_mixed)
 
+    @property
+    def mixed_learns(self) -> bool:
+        """Whether the mixed part takes part in the next task."""
+        mode = self.config.learning.mixed_mode
+        return mode in ("playback", "free") or (mode == "frozen" and self.childhood_left > 0)
+
+    def visit(self, name: str) -> int:
+        """How often a known category has been learned."""
+        return self.visits[self.names.index(name)]
+
     def path(self, name: str) -> cvae.Path:
         """All that a category reads: the mixed part and its own parameters.
 
@@ -71,26 +81,26 @@ class Stack(flax.struct.PyTreeNode):
         """Length of the padded axis."""
         return jax.tree.leaves(self.categories)[0].shape[0]
 
-    def map(self, function: Callable[..., jax.Array], *stacked: jax.Array) -> jax.Array:
-        """`function(subtree, *rows)` for every category, results along the leading axis `[capacity]`.
+    def map(self, function: Callable[..., Any], *stacked: jax.Array) -> Any:
+        """`function(subtree, *rows)` for every category, results along a leading axis `[capacity, ...]`.
 
         A `vmap` on accelerators. A CPU computes one category after another, which keeps the caches
         warm, and leaves the padding out: rows from `count` on are zero there.
         """
 
-        def loop(stack: Stack, *stacked: jax.Array) -> jax.Array:
+        def loop(stack: Stack, *stacked: jax.Array) -> Any:
             first = jax.tree.map(lambda leaf: leaf[0], (stack.categories, *stacked))
             result = jax.eval_shape(function, *first)
 
-            def skip(*_: Any) -> jax.Array:
-                return jnp.zeros(result.shape, result.dtype)
+            def skip(*_: Any) -> Any:
+                return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
 
             def step(index: jax.Array, arguments: tuple[Any, ...]):
                 return index + 1, jax.lax.cond(index < stack.count, function, skip, *arguments)
 
             return jax.lax.scan(step, jnp.int32(0), (stack.categories, *stacked))[1]
 
-        def vectorised(stack: Stack, *stacked: jax.Array) -> jax.Array:
+        def vectorised(stack: Stack, *stacked: jax.Array) -> Any:
             return jax.vmap(function)(stack.categories, *stacked)
 
         return jax.lax.platform_dependent(self, *stacked, cpu=loop, default=vectorised)
@@ -110,7 +120,7 @@ def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> Lifel
     shape = check_image_shape(image_shape)
     networks = build(config.network, shape, has_mixed=config.has_mixed)
     return LifelongState(
-        params={"mixed": cvae.init_mixed(networks, rng=rng), "categories": {}},
+        params={"mixed": networks.init_mixed(rng=rng), "categories": {}},
         names=(),
         visits=(),
         childhood_left=config.learning.childhood if config.has_mixed else 0,
@@ -153,7 +163,9 @@ def grow(
     )
 
 
-_init_category = jax.jit(cvae.init_category, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
+def _init_category(networks: Networks, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> Any:
+    return networks.init_category(mixed, mean_image, rng=rng)
 
 
 def drop(state: LifelongState, name: str) -> LifelongState:
@@ -230,7 +242,7 @@ def parameters_per_category(state: LifelongState) -> int:
     networks = state.networks
     pixels = jax.ShapeDtypeStruct((networks.pixels,), jnp.float32)
     rng = jax.eval_shape(lambda: jax.random.key(0))
-    fresh = jax.eval_shape(partial(cvae.init_category, networks), state.params["mixed"], pixels, rng=rng)
+    fresh = jax.eval_shape(networks.init_category, state.params["mixed"], pixels, rng=rng)
     return sum(leaf.size for leaf in jax.tree.leaves(fresh))
 
 

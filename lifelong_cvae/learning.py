@@ -1,8 +1,8 @@
-"""Learning a task: the losses, one jitted function that runs a chunk of steps, and `learn`.
+"""Learning a task: grow, remember, train by one jitted function that runs a chunk of steps, settle.
 
 What is optimised is itself a parameter dict, `{"mixed": ..., "categories": {TASK: subtrees}}`,
-with the task's subtrees stacked along a leading axis. Categories outside the task are not even
-an argument of the jitted function.
+with the task's subtrees stacked along a leading axis. Earlier categories are an argument of the jitted
+function only where they are played back, and then one that is neither differentiated nor donated.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lifelong_cvae import compilations, cvae, growth
+from lifelong_cvae import compilations, growth, playback, settling
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
-from lifelong_cvae.images import as_rows, pad_rows, power_of_two, to_unit
+from lifelong_cvae.images import as_rows, pad_rows, power_of_two
+from lifelong_cvae.losses import TASK, Past, TaskData, Terms, past_loss, task_loss
 from lifelong_cvae.networks import Networks
 
-TASK = "task"
 MINIMUM_ROWS = 1024
 MINIMUM_AVERAGED = 50
 
@@ -35,20 +35,11 @@ class Report(NamedTuple):
 
     names: tuple[str, ...]
     steps: int
-    terms: dict[str, float]  # loss terms, nats per image, mean over the last chunk
+    terms: dict[str, float]  # loss terms (see losses.py), mean over the last chunk
     seconds: float
     images_per_second: float  # real images in training steps
     compilations: int  # of the train step
     parameters_per_category: int
-
-
-class TaskData(NamedTuple):
-    """What a task is learned from; all of it traced, so that unequal tasks compile nothing anew."""
-
-    images: jax.Array  # [categories, rows, pixels], uint8 or float32, padded rows
-    counts: jax.Array  # [categories], rows that are images
-    rngs: jax.Array  # [categories]
-    total_steps: jax.Array  # scalar, length of the schedule
 
 
 class Carry(NamedTuple):
@@ -88,44 +79,31 @@ def optimiser(
     return optax.partition({"train": optax.adam(schedule), "freeze": optax.set_to_zero()}, labels)
 
 
-def category_loss(path: cvae.Path, x: jax.Array, *, rng: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Loss of one category on real images `[batch, pixels]`: total and terms, nats per image."""
-    terms = {"real": -jnp.mean(cvae.elbo(path, x, cvae.encode(path, x), rng=rng))}
-    return sum(terms.values()), terms
-
-
-def task_loss(
-    params: dict[str, Any], data: TaskData, step: jax.Array, *, networks: Networks, batch_size: int
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Loss of a step, summed over the task's categories so that each learns as if alone; terms are means."""
-
-    def one(category: Any, images: jax.Array, count: jax.Array, rng: jax.Array):
-        index_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, step))
-        batch = images[jax.random.randint(index_rng, (batch_size,), 0, count)]
-        return category_loss(cvae.Path(params["mixed"], category, networks), to_unit(batch), rng=noise_rng)
-
-    arguments = (params["categories"][TASK], data.images, data.counts, data.rngs)
-    losses, terms = _over_categories(one, arguments, count=data.counts.shape[0])
-    return jnp.sum(losses), {name: jnp.mean(term) for name, term in terms.items()}
-
-
-def _over_categories(function: Callable[..., Any], arguments: tuple[Any, ...], *, count: int) -> Any:
-    """`vmap` over the leading axis; but a vmap over one makes a step a third slower on a CPU (measured)."""
-    if count > 1:
-        return jax.vmap(function)(*arguments)
-    return jax.tree.map(lambda leaf: leaf[None], function(*jax.tree.map(lambda leaf: leaf[0], arguments)))
-
-
 @partial(jax.jit, static_argnames=("networks", "learning", "train_mixed"), donate_argnames="carry")
 def train_chunk(
-    carry: Carry, data: TaskData, *, networks: Networks, learning: LearningConfig, train_mixed: bool
-) -> tuple[Carry, dict[str, jax.Array]]:
+    carry: Carry,
+    data: TaskData,
+    past: Past | None = None,
+    *,
+    networks: Networks,
+    learning: LearningConfig,
+    train_mixed: bool,
+) -> tuple[Carry, Terms]:
     """Runs `learning.chunk_steps` steps; returns the new carry and each loss term `[steps]`."""
     transform = optimiser(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
-    loss = partial(task_loss, networks=networks, batch_size=learning.batch_size)
+
+    def loss(params: dict[str, Any], step: jax.Array) -> tuple[jax.Array, Terms]:
+        total, terms = task_loss(params, data, step, networks=networks, batch_size=learning.batch_size)
+        if past is not None:
+            groups, weights = learning.memory_categories, learning.memory_weights
+            more, past_terms = past_loss(
+                params["mixed"], past, step, networks=networks, groups=groups, weights=weights
+            )
+            total, terms = total + more, {**terms, **past_terms}
+        return total, terms
 
     def step(carry: Carry, _: None):
-        gradients, terms = jax.grad(loss, has_aux=True)(carry.params, data, carry.step)
+        gradients, terms = jax.grad(loss, has_aux=True)(carry.params, carry.step)
         updates, optimiser_state = transform.update(gradients, carry.optimiser, carry.params)
         return Carry(optax.apply_updates(carry.params, updates), optimiser_state, carry.step + 1), terms
 
@@ -159,10 +137,11 @@ def learn(
         if name not in state.names:
             grown = growth.grow(grown, name, _mean_image(rows[name]), rng=rng)
     data = _task_data(grown, rows, rng=rng)
-    train_mixed = grown.childhood_left > 0
+    teacher = _Teacher(grown, names, rng=rng)
     with compilations.counted("train_chunk") as compiled:
-        params, terms = _train(grown, names, data, train_mixed=train_mixed, progress=progress)
-    learned = _absorb(grown, names, params, train_mixed=train_mixed, new=len(set(names) - set(state.names)))
+        params, terms = _train(grown, names, data, teacher, progress=progress)
+    new = len(set(names) - set(state.names))
+    learned = _absorb(grown, names, params, data, teacher, new=new)
     seconds = time.perf_counter() - start
     steps = int(data.total_steps)
     return learned, Report(
@@ -200,8 +179,7 @@ def _task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Ar
     steps = max(learning.min_steps, learning.epochs * math.ceil(largest / learning.batch_size), 1)
     chunks = math.ceil(steps / learning.chunk_steps)
     length = power_of_two(largest, MINIMUM_ROWS)
-    visits = dict(zip(state.names, state.visits, strict=True))
-    rngs = [jax.random.fold_in(growth.category_rng(rng, name, visits[name]), 1) for name in rows]
+    rngs = [jax.random.fold_in(growth.category_rng(rng, name, state.visit(name)), 1) for name in rows]
     return TaskData(
         images=jnp.asarray(np.stack([pad_rows(values, length) for values in rows.values()])),
         counts=jnp.asarray([len(values) for values in rows.values()], jnp.int32),
@@ -218,25 +196,60 @@ def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bo
     return Carry(params, moments, jnp.int32(0))
 
 
+class _Teacher:
+    """The model as it was before a task, and what it remembers of the earlier categories.
+
+    Attributes:
+        state: the state before the task.
+        names: the categories that are not in the task.
+        stack: their subtrees; None where nothing is played back.
+    """
+
+    def __init__(self, state: LifelongState, task: tuple[str, ...], *, rng: jax.Array):
+        learning = state.config.learning
+        self.state = state
+        self.names = tuple(name for name in state.names if name not in task)
+        plays = self.names and state.mixed_learns and learning.mixed_mode != "free"
+        self.stack = growth.stack(state, self.names) if plays and learning.memory_weights else None
+        self.rng = jax.random.fold_in(growth.category_rng(rng, task[0], state.visit(task[0])), 2)
+
+    def remember(self, refresh: int) -> Past | None:
+        """Pairs of the `refresh`th time; None where nothing is played back."""
+        if self.stack is None:
+            return None
+        learning = self.state.config.learning
+        rng = jax.random.fold_in(self.rng, refresh)
+        memory = playback.remember(
+            self.state.params["mixed"],
+            self.stack,
+            rng=rng,
+            networks=self.state.networks,
+            groups=learning.memory_size // learning.memory_images,
+            images=learning.memory_images,
+            cycles=learning.cycles,
+        )
+        return Past(self.stack, memory, rng)
+
+
 def _train(
     state: LifelongState,
     names: tuple[str, ...],
     data: TaskData,
+    teacher: _Teacher,
     *,
-    train_mixed: bool,
     progress: Progress | None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    total = int(data.total_steps)
-    carry = start_carry(state, names, train_mixed=train_mixed)
-    run = partial(
-        train_chunk, networks=state.networks, learning=state.config.learning, train_mixed=train_mixed
-    )
+    learning, total = state.config.learning, int(data.total_steps)
+    carry = start_carry(state, names, train_mixed=state.mixed_learns)
+    run = partial(train_chunk, networks=state.networks, learning=learning, train_mixed=state.mixed_learns)
     means: dict[str, float] = {}
-    for done in range(0, total, state.config.learning.chunk_steps):
-        carry, terms = run(carry, data)
+    for chunk, done in enumerate(range(0, total, learning.chunk_steps)):
+        if chunk % learning.refresh_chunks == 0:
+            past = teacher.remember(chunk // learning.refresh_chunks)
+        carry, terms = run(carry, data, past)
         means = _check_finite(jax.device_get(terms), names, first_step=done)
         if progress is not None:
-            progress(done + state.config.learning.chunk_steps, total, means)
+            progress(done + learning.chunk_steps, total, means)
     return carry.params, means
 
 
@@ -252,13 +265,26 @@ def _check_finite(
 
 
 def _absorb(
-    state: LifelongState, names: tuple[str, ...], params: dict[str, Any], *, train_mixed: bool, new: int
+    state: LifelongState,
+    names: tuple[str, ...],
+    params: dict[str, Any],
+    data: TaskData,
+    teacher: _Teacher,
+    *,
+    new: int,
 ) -> LifelongState:
     """The state with what the task trained put in; whatever was frozen is taken from before."""
-    categories = dict(state.params["categories"])
-    for name, subtree in growth.unstack_subtrees(params["categories"][TASK], names).items():
-        categories[name] = {**subtree, "prior": categories[name]["prior"]}
-    mixed = params["mixed"] if train_mixed else state.params["mixed"]
+    mixed = params["mixed"] if state.mixed_learns else state.params["mixed"]
+    trained = params["categories"][TASK]
+    priors = settling.fit_priors(mixed, trained, data, names, state)
+    if teacher.stack is not None:
+        priors |= settling.refit_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
+    subtrees = {**state.params["categories"], **growth.unstack_subtrees(trained, names)}
+    before = state.params["categories"]
+    categories = {
+        name: {**subtree, "prior": priors.get(name, before[name]["prior"])}
+        for name, subtree in subtrees.items()
+    }
     visits = tuple(v + (n in names) for n, v in zip(state.names, state.visits, strict=True))
     return state.replace(
         params={"mixed": mixed, "categories": categories},

@@ -1,27 +1,43 @@
-"""Flax modules: the mixed part, which all categories share, and the part that one category owns.
+"""The networks: Flax modules, and the two forms of growth that are built from them.
 
-In every hidden layer the category's neurons stand beside the mixed ones and read both:
+`neurons`: in every hidden layer the category's neurons stand beside the mixed ones and read both,
 
     h_1 = silu(Mixed_1 x)       g_1 = silu(Category_1 x)
     h_2 = silu(Mixed_2 h_1)     g_2 = silu(Category_2 [h_1, g_1])
                                 out = Category_3 [h_2, g_2]
 
-The mixed neurons never read a category's, so they are the same for all of them.
+so the mixed neurons never read a category's, and are the same for all of them.
+
+`vectors`: everything is mixed but a vector w_c that is added in the first layer of encoder and decoder,
+`W [x; onehot(c)] = W_x x + w_c`. This is the one-hot conditional VAE of Sohn, Lee and Yan 2015.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lifelong_cvae import prior as priors
 from lifelong_cvae.config import NetworkConfig
 from lifelong_cvae.images import Shape
 
 # Log variances outside these bounds make `-log q` unbounded.
 LOG_VAR_RANGE = (-8.0, 8.0)
+INITIAL_LOG_SCALE = -1.0
+# A pixel that is always black starts near it, where the sigmoid still has a slope.
+MEAN_IMAGE_RANGE = (0.005, 0.995)
+HALVES = ("encoder", "decoder")
+
+Moments = tuple[jax.Array, jax.Array]
+
+
+def _mean_and_log_var(outputs: jax.Array) -> Moments:
+    mean, log_var = jnp.split(outputs, 2, axis=-1)
+    return mean, jnp.clip(log_var, *LOG_VAR_RANGE)
 
 
 class MixedNeurons(nn.Module):
@@ -62,10 +78,9 @@ class CategoryEncoder(nn.Module):
     latent_size: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, mixed: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, mixed: list[jax.Array]) -> Moments:
         hidden = CategoryNeurons(self.widths, name="neurons")(x, mixed)
-        mean, log_var = jnp.split(nn.Dense(2 * self.latent_size, name="posterior")(hidden), 2, axis=-1)
-        return mean, jnp.clip(log_var, *LOG_VAR_RANGE)
+        return _mean_and_log_var(nn.Dense(2 * self.latent_size, name="posterior")(hidden))
 
 
 class CategoryDecoder(nn.Module):
@@ -83,33 +98,172 @@ class CategoryDecoder(nn.Module):
         return nn.Dense(self.pixels, kernel_init=nn.initializers.zeros, name="pixels")(basis)
 
 
+class ConditionedLayers(nn.Module):
+    """Layers that are mixed throughout; a category adds a vector to the first one's input."""
+
+    widths: tuple[int, ...]
+    outputs: int
+
+    def setup(self):
+        self.hidden = [nn.Dense(width) for width in self.widths]
+        self.last = nn.Dense(self.outputs)
+
+    def first(self, inputs: jax.Array) -> jax.Array:
+        """What does not depend on the category, `[batch, widths[0]]`."""
+        return self.hidden[0](inputs)
+
+    def __call__(self, first: jax.Array, vector: jax.Array) -> jax.Array:
+        hidden = nn.silu(first + vector[None])
+        for layer in self.hidden[1:]:
+            hidden = nn.silu(layer(hidden))
+        return self.last(hidden)
+
+    def all_layers(self, inputs: jax.Array, vector: jax.Array) -> jax.Array:
+        """Both of them, for `init`."""
+        return self(self.first(inputs), vector)
+
+
 @dataclass(frozen=True)
 class Networks:
-    """The four modules of a model. Static: hashable, equal by value.
+    """The modules of a model, and what they compute. Static: hashable, equal by value.
 
-    The mixed ones are None where there is no mixed part.
+    What both forms of growth share stands here; `Neurons` and `Vectors` add `init_mixed`,
+    `init_category`, `shared`, `encode`, `decode` and `log_scale`, which `cvae` calls.
+
+    Attributes:
+        likelihood: `gaussian` or `bernoulli`.
+        latent_size: size of z.
+        pixels: values of an image.
     """
+
+    likelihood: str
+    latent_size: int
+    pixels: int
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Inputs of each half."""
+        return dict(zip(HALVES, (self.pixels, self.latent_size), strict=True))
+
+    def fresh_scale(self) -> dict[str, jax.Array]:
+        """Log of the Gaussian's scale per pixel; nothing for other likelihoods."""
+        if self.likelihood != "gaussian":
+            return {}
+        return {"log_scale": jnp.full((self.pixels,), INITIAL_LOG_SCALE, jnp.float32)}
+
+
+@dataclass(frozen=True)
+class Neurons(Networks):
+    """Growth `neurons`; the mixed modules are None where there is no mixed part."""
 
     mixed_encoder: MixedNeurons | None
     mixed_decoder: MixedNeurons | None
     category_encoder: CategoryEncoder
     category_decoder: CategoryDecoder
-    likelihood: str
-    latent_size: int
-    pixels: int
+    prior_components: int
+
+    def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
+        """Fresh parameters of the mixed part; `{}` where there is none."""
+        modules = (self.mixed_encoder, self.mixed_decoder)
+        return {
+            half: module.init(key, jnp.zeros((1, self.sizes[half])))
+            for half, module, key in zip(HALVES, modules, jax.random.split(rng), strict=True)
+            if module is not None
+        }
+
+    def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
+        """Fresh parameters of a category, whose decoder starts by drawing `mean_image` `[pixels]`."""
+        encoder_rng, decoder_rng = jax.random.split(rng)
+        x, z = jnp.zeros((1, self.pixels)), jnp.zeros((1, self.latent_size))
+        decoder = self.category_decoder.init(decoder_rng, z, self.shared(mixed, "decoder", z))
+        decoder["params"]["pixels"]["bias"] = jax.scipy.special.logit(jnp.clip(mean_image, *MEAN_IMAGE_RANGE))
+        return {
+            "encoder": self.category_encoder.init(encoder_rng, x, self.shared(mixed, "encoder", x)),
+            "decoder": decoder,
+            "scale": self.fresh_scale(),
+            "prior": priors.standard_normal(self.latent_size, max(1, self.prior_components)),
+        }
+
+    def shared(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
+        """The mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer."""
+        module = getattr(self, f"mixed_{half}")
+        return [] if module is None else module.apply(mixed[half], inputs)
+
+    def encode(self, mixed: Any, category: Any, x: jax.Array, shared: list[jax.Array]) -> Moments:
+        """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
+        return self.category_encoder.apply(category["encoder"], x, shared)
+
+    def decode(self, mixed: Any, category: Any, z: jax.Array, shared: list[jax.Array]) -> jax.Array:
+        """Logits `[batch, pixels]`."""
+        return self.category_decoder.apply(category["decoder"], z, shared)
+
+    def log_scale(self, mixed: Any, category: Any) -> jax.Array:
+        """Log of the Gaussian's scale, `[pixels]`: the category's own."""
+        return category["scale"]["log_scale"]
+
+
+@dataclass(frozen=True)
+class Vectors(Networks):
+    """Growth `vectors`: a category owns two vectors; its prior is N(0, I), the scale is mixed."""
+
+    layers_encoder: ConditionedLayers
+    layers_decoder: ConditionedLayers
+
+    def _layers(self, half: str) -> ConditionedLayers:
+        return getattr(self, f"layers_{half}")
+
+    def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
+        """Fresh parameters of all that is mixed."""
+        mixed = {"scale": self.fresh_scale()}
+        for half, key in zip(HALVES, jax.random.split(rng), strict=True):
+            layers, inputs = self._layers(half), jnp.zeros((1, self.sizes[half]))
+            mixed[half] = layers.init(key, inputs, jnp.zeros(layers.widths[0]), method="all_layers")
+        return mixed
+
+    def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
+        """Fresh vectors, spread as one more column of the first layer's weights; no scale, no prior."""
+        keys = dict(zip(HALVES, jax.random.split(rng), strict=True))
+        category: dict[str, Any] = {"scale": {}, "prior": {}}
+        for half, key in keys.items():
+            noise = jax.random.normal(key, (self._layers(half).widths[0],))
+            category[half] = {"vector": noise * self.sizes[half] ** -0.5}
+        return category
+
+    def shared(self, mixed: Any, half: str, inputs: jax.Array) -> jax.Array:
+        """The first layer before the vector is added, `[batch, width]`."""
+        return self._layers(half).apply(mixed[half], inputs, method="first")
+
+    def encode(self, mixed: Any, category: Any, x: jax.Array, shared: jax.Array) -> Moments:
+        """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
+        vector = category["encoder"]["vector"]
+        return _mean_and_log_var(self.layers_encoder.apply(mixed["encoder"], shared, vector))
+
+    def decode(self, mixed: Any, category: Any, z: jax.Array, shared: jax.Array) -> jax.Array:
+        """Logits `[batch, pixels]`."""
+        return self.layers_decoder.apply(mixed["decoder"], shared, category["decoder"]["vector"])
+
+    def log_scale(self, mixed: Any, category: Any) -> jax.Array:
+        """Log of the Gaussian's scale, `[pixels]`: the mixed one."""
+        return mixed["scale"]["log_scale"]
 
 
 def build(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool) -> Networks:
-    """The modules for images of `image_shape` (height, width, channels)."""
+    """The networks for images of `image_shape` (height, width, channels)."""
     height, width, channels = image_shape
     pixels = height * width * channels
-    mirrored = config.category_widths[::-1]
-    return Networks(
-        mixed_encoder=MixedNeurons(config.mixed_widths) if has_mixed else None,
-        mixed_decoder=MixedNeurons(config.mixed_widths[::-1]) if has_mixed else None,
+    common = {"likelihood": config.likelihood, "latent_size": config.latent_size, "pixels": pixels}
+    widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]
+    if config.growth == "vectors":
+        return Vectors(
+            **common,
+            layers_encoder=ConditionedLayers(widths, 2 * config.latent_size),
+            layers_decoder=ConditionedLayers(mirrored, pixels),
+        )
+    return Neurons(
+        **common,
+        mixed_encoder=MixedNeurons(widths) if has_mixed else None,
+        mixed_decoder=MixedNeurons(mirrored) if has_mixed else None,
         category_encoder=CategoryEncoder(config.category_widths, config.latent_size),
-        category_decoder=CategoryDecoder(mirrored, config.rank, pixels),
-        likelihood=config.likelihood,
-        latent_size=config.latent_size,
-        pixels=pixels,
+        category_decoder=CategoryDecoder(config.category_widths[::-1], config.rank, pixels),
+        prior_components=config.prior_components,
     )

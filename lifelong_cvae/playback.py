@@ -1,10 +1,14 @@
-"""Memory playback: the model imagines images of the categories that it has learned."""
+"""Memory playback: the model imagines images of the categories that it has learned.
+
+`imagine` is for people, `remember` for learning: pairs (z*, x*) that have gone round the circle, and what
+the model that imagined them, the teacher, makes of x*.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +18,15 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, Stack
 from lifelong_cvae.images import as_rows, to_unit
 from lifelong_cvae.networks import Networks
+
+
+class Memory(NamedTuple):
+    """Remembered pairs, in groups of one category each: a fixed number, whatever that of categories."""
+
+    category: jax.Array  # [groups], row of the stack
+    z: jax.Array  # [groups, images, latent]
+    x: jax.Array  # [groups, images, pixels] in [0, 1]
+    teacher: cvae.Posterior  # q(z|x,c) of the model that remembered, [groups, images, latent]
 
 
 def imagine(
@@ -77,9 +90,49 @@ def _imagine(
     mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, count: int, cycles: int
 ) -> jax.Array:
     def one(category: Any, rng: jax.Array) -> jax.Array:
-        path = cvae.Path(mixed, category, networks)
-        latent_rng, circle_rng = jax.random.split(rng)
-        z = prior.sample(category["prior"], count, rng=latent_rng)
-        return cvae.circulate(path, z, cvae.decode_mean(path, z), cycles, rng=circle_rng)[1]
+        return sample_pairs(cvae.Path(mixed, category, networks), count, cycles, rng=rng)[1]
 
     return stack.map(one, rngs)
+
+
+def sample_pairs(path: cvae.Path, count: int, cycles: int, *, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Z ~ p(z|c), x the decoder's mean, then turns of the circle: `[count, latent]`, `[count, pixels]`."""
+    latent_rng, circle_rng = jax.random.split(rng)
+    z = prior.sample(path.prior, count, rng=latent_rng)
+    return cvae.circulate(path, z, cvae.decode_mean(path, z), cycles, rng=circle_rng)
+
+
+@partial(jax.jit, static_argnames=("networks", "groups", "images", "cycles"))
+def remember(
+    mixed: Any,
+    stack: Stack,
+    *,
+    rng: jax.Array,
+    networks: Networks,
+    groups: int,
+    images: int,
+    cycles: int,
+) -> Memory:
+    """Imagines pairs of the stacked categories, and what the teacher's encoder says of them.
+
+    Args:
+        mixed: the teacher's mixed parameters.
+        stack: the teacher's categories.
+        rng: source of the samples.
+        networks: the modules.
+        groups: groups to imagine; each category gets as many, up to one, and the rest by chance.
+        images: pairs in a group.
+        cycles: turns of the circle (circulatory warm-up).
+    """
+    order_rng, pair_rng = jax.random.split(rng)
+    real = jnp.arange(stack.capacity) < stack.count
+    order = jnp.argsort(jnp.where(real, jax.random.uniform(order_rng, (stack.capacity,)), 2.0))
+    chosen = order[jnp.arange(groups) % stack.count]
+
+    def one(index: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, cvae.Posterior]:
+        category = jax.tree.map(lambda leaf: leaf[index], stack.categories)
+        path = cvae.Path(mixed, category, networks)
+        z, x = sample_pairs(path, images, cycles, rng=key)
+        return z, x, cvae.encode(path, x)
+
+    return Memory(chosen, *jax.vmap(one)(chosen, jax.random.split(pair_rng, groups)))

@@ -1,6 +1,9 @@
 """The prior p(z|c): a mixture of Gaussians with diagonal covariances, one per category.
 
-A prior is a dict of `logits` [components], `means` and `log_vars` [components, latent].
+A prior is a dict of `logits` [components], `means` and `log_vars` [components, latent]. Its number of
+components is the same for all categories, so that priors can be stacked; a component that is not in
+use has the logit `UNUSED`. Sources: Dempster, Laird and Rubin 1977 for expectation maximisation (EM),
+Tomczak and Welling 2018 (arXiv 1705.07120) for what a prior near the aggregate posterior is good for.
 """
 
 from __future__ import annotations
@@ -12,13 +15,22 @@ import jax.numpy as jnp
 
 Prior = dict[str, jax.Array]
 
+UNUSED = -1e30
+# A component stands for at least so many images on average: it must not remember one of them.
+IMAGES_A_COMPONENT = 20
+VARIANCE_FLOOR = 1e-3
+ITERATIONS = 60
+# Strength of what a component's mean and variance are drawn to, in images.
+MEAN_STRENGTH = 1.0
+VARIANCE_STRENGTH = 5.0
 
-def standard_normal(latent_size: int) -> Prior:
-    """N(0, I), as a mixture of one component: what every category starts with."""
+
+def standard_normal(latent_size: int, components: int = 1) -> Prior:
+    """N(0, I), as a mixture of equal components: what every category starts with."""
     return {
-        "logits": jnp.zeros((1,)),
-        "means": jnp.zeros((1, latent_size)),
-        "log_vars": jnp.zeros((1, latent_size)),
+        "logits": jnp.zeros((components,)),
+        "means": jnp.zeros((components, latent_size)),
+        "log_vars": jnp.zeros((components, latent_size)),
     }
 
 
@@ -28,10 +40,15 @@ def gaussian_log_prob(z: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.
     return -0.5 * jnp.sum(per_dimension, axis=-1)
 
 
+def log_joint(prior: Prior, z: jax.Array) -> jax.Array:
+    """Log p(component) + log p(z|component) in nats, for z `[batch, latent]`: `[batch, components]`."""
+    per_component = gaussian_log_prob(z[:, None], prior["means"][None], prior["log_vars"][None])
+    return per_component + jax.nn.log_softmax(prior["logits"])[None]
+
+
 def log_prob(prior: Prior, z: jax.Array) -> jax.Array:
     """Log p(z|c) in nats, for z `[batch, latent]`: `[batch]`."""
-    per_component = gaussian_log_prob(z[:, None], prior["means"][None], prior["log_vars"][None])
-    return jax.nn.logsumexp(per_component + jax.nn.log_softmax(prior["logits"])[None], axis=-1)
+    return jax.nn.logsumexp(log_joint(prior, z), axis=-1)
 
 
 def sample(prior: Prior, count: int, *, rng: jax.Array) -> jax.Array:
@@ -42,17 +59,89 @@ def sample(prior: Prior, count: int, *, rng: jax.Array) -> jax.Array:
     return prior["means"][component] + jnp.exp(0.5 * prior["log_vars"][component]) * noise
 
 
-def kl_to_prior(mean: jax.Array, log_var: jax.Array, prior: Prior) -> jax.Array:
-    """KL(N(mean, exp(log_var)) || p(z|c)) in nats, `[batch, latent]` to `[batch]`.
+def kl_between(mean: jax.Array, log_var: jax.Array, other_mean: jax.Array, other_log_var: jax.Array):
+    """KL(N(mean, exp(log_var)) || N(other_mean, exp(other_log_var))) in nats, summed over the last axis.
 
-    Exact for a prior of one component (Kingma and Welling 2013, appendix B, for N(0, I));
-    a mixture has no closed form.
-
-    Raises:
-        ValueError: the prior has several components.
+    Source: Kingma and Welling 2013, appendix B, for N(0, I) in the second place.
     """
-    if prior["means"].shape[0] != 1:
-        raise ValueError(f"one component is expected, got {prior['means'].shape[0]}")
-    log_ratio = log_var - prior["log_vars"]
-    scaled_distance = jnp.square(mean - prior["means"]) * jnp.exp(-prior["log_vars"])
+    log_ratio = log_var - other_log_var
+    scaled_distance = jnp.square(mean - other_mean) * jnp.exp(-other_log_var)
     return 0.5 * jnp.sum(jnp.exp(log_ratio) + scaled_distance - 1 - log_ratio, axis=-1)
+
+
+def kl_to_prior(mean: jax.Array, log_var: jax.Array, prior: Prior) -> jax.Array:
+    """The least upper bound of KL(N(mean, exp(log_var)) || p(z|c)) that components give, in nats.
+
+    KL(q || sum_k w_k p_k) <= -log sum_k w_k exp(-KL(q || p_k)): exact for one component and where
+    components are far apart. An ELBO with it stays a lower bound. `[batch, latent]` to `[batch]`.
+    Source: Hershey and Olsen 2007 (the variational approximation, for one Gaussian on the left).
+    """
+    if prior["means"].shape[0] == 1:
+        return kl_between(mean, log_var, prior["means"], prior["log_vars"])
+    per_component = kl_between(mean[:, None], log_var[:, None], prior["means"][None], prior["log_vars"][None])
+    return -jax.nn.logsumexp(jax.nn.log_softmax(prior["logits"])[None] - per_component, axis=-1)
+
+
+def fit(
+    points: jax.Array, components: int, *, images: jax.Array | int | None = None, rng: jax.Array
+) -> Prior:
+    """Fits a mixture to samples of the aggregate posterior by EM. Works inside `jit` and `vmap`.
+
+    Each iteration maximises the likelihood times a weak conjugate prior: means are drawn to that of all
+    points, variances to those of all points shared out among the components, with the strength of a few
+    images; variances are floored. So few images give a broad density, and a component that lost its
+    points returns to the middle. Source of the regularisation: Fraley and Raftery 2007.
+
+    Args:
+        points: `[n, latent]`.
+        components: length of the component axis.
+        images: how many images the points are from; default n. At most one component per
+            `IMAGES_A_COMPONENT` of them is used, at least one.
+        rng: source of the first means, which are points far from each other.
+
+    Returns:
+        A prior of `components` components.
+    """
+    count = points.shape[0]
+    images = count if images is None else images
+    images_a_point = jnp.minimum(images / count, 1.0)
+    used = jnp.clip(images // IMAGES_A_COMPONENT, 1, components)
+    idle = jnp.where(jnp.arange(components) < used, 0.0, UNUSED)
+    centre, spread = jnp.mean(points, axis=0), jnp.var(points, axis=0)
+    centred = points - centre[None]
+    expected = spread / used ** (2 / points.shape[1])
+    start = {
+        "logits": idle,
+        "means": _distant(centred, components, rng=rng),
+        "log_vars": jnp.broadcast_to(jnp.log(spread + VARIANCE_FLOOR)[None], (components, points.shape[1])),
+    }
+
+    def iteration(prior: Prior, _: None) -> tuple[Prior, None]:
+        weights = images_a_point * jax.nn.softmax(log_joint(prior, centred), axis=-1)
+        mass = jnp.sum(weights, axis=0)[:, None]
+        means = weights.T @ centred / (mass + MEAN_STRENGTH)
+        second = weights.T @ jnp.square(centred) - 2 * means * (weights.T @ centred) + mass * means**2
+        drawn_to = VARIANCE_STRENGTH * expected[None] + MEAN_STRENGTH * means**2
+        variances = (second + drawn_to) / (mass + VARIANCE_STRENGTH + MEAN_STRENGTH)
+        logits = jnp.log(mass[:, 0] + 1e-6) + idle
+        return {
+            "logits": logits,
+            "means": means,
+            "log_vars": jnp.log(jnp.maximum(variances, VARIANCE_FLOOR)),
+        }, None
+
+    fitted = jax.lax.scan(iteration, start, length=ITERATIONS)[0]
+    return {**fitted, "means": fitted["means"] + centre[None]}
+
+
+def _distant(points: jax.Array, count: int, *, rng: jax.Array) -> jax.Array:
+    """Points far from each other, `[count, latent]`: each drawn by its squared distance to those before.
+
+    Source: Arthur and Vassilvitskii 2007 (k-means++).
+    """
+
+    def draw(nearest: jax.Array, key: jax.Array):
+        point = points[jax.random.categorical(key, jnp.log(nearest + 1e-12))]
+        return jnp.minimum(nearest, jnp.sum(jnp.square(points - point[None]), axis=-1)), point
+
+    return jax.lax.scan(draw, jnp.ones((points.shape[0],)), jax.random.split(rng, count))[1]

@@ -66,11 +66,11 @@ def _block(
     """Bounds of a block of rows: `[rows, capacity]`. The samples' noise is common to all categories."""
     with jax.default_matmul_precision("float32"):
         x = to_unit(rows)
-        neurons = cvae.mixed_neurons(cvae.Path(mixed, {}, networks), "encoder", x)
+        shared = cvae.shared_neurons(cvae.Path(mixed, {}, networks), "encoder", x)
 
         def one(category: Any) -> jax.Array:
             path = cvae.Path(mixed, category, networks)
-            posterior = cvae.encode(path, x, neurons)
+            posterior = cvae.encode(path, x, shared)
             if settings.bound == "mean":
                 return cvae.elbo_at(path, x, posterior, posterior.mean)
             bound = cvae.elbo if settings.bound == "sampled" else cvae.importance_bound

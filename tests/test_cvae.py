@@ -136,7 +136,7 @@ def test_gradient_with_respect_to_another_category_is_exactly_zero(small_config,
 
 
 def test_precomputed_neurons_change_nothing(path, image):
-    neurons = cvae.mixed_neurons(path, "encoder", image)
+    neurons = cvae.shared_neurons(path, "encoder", image)
     for ours, expected in zip(cvae.encode(path, image, neurons), cvae.encode(path, image), strict=True):
         np.testing.assert_array_equal(ours, expected)
 
