@@ -76,3 +76,11 @@ def settings_of(pairs: list[str]) -> dict[str, str]:
             raise InputError(f"--set={pair}: key=value is expected")
         settings[key] = value
     return settings
+
+
+def whole_numbers(flag: str, texts: list[str]) -> list[int]:
+    """The parts of a list flag as whole numbers, at least 0."""
+    for text in texts:
+        if not text.isdecimal():
+            raise InputError(f"--{flag}={','.join(texts)}: whole numbers such as 1,2,3 are expected")
+    return [int(text) for text in texts]

@@ -36,6 +36,12 @@ flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once."
 flags.DEFINE_float(
     "validation_fraction", 0.0, "Part of each training category to hold out, from its end, in [0, 1)."
 )
+flags.DEFINE_integer(
+    "images_per_category", None, "Training images of each category; default all.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "full_categories", 0, "So many categories have all their images in any case.", lower_bound=0
+)
 flags.DEFINE_enum("evaluate_on", "test", SPLITS, "Images that accuracies are measured on.")
 flags.DEFINE_enum("recogniser", "elbo", RECOGNISERS, "Recogniser whose accuracy is reported as accuracy.")
 flags.DEFINE_bool(
@@ -68,7 +74,7 @@ def _value(name: str, recorded: Plan | None) -> Any:
 
 
 def _plan(available: tuple[str, ...], recorded: Plan | None) -> Plan:
-    names = ("dataset", "validation_fraction", "seed", "evaluate_on", "recogniser")
+    names = tuple(name for name in Plan.__dataclass_fields__ if name not in ("tasks", "config"))
     values = {name: _value(name, recorded) for name in names}
     config = preset(FLAGS.preset) if FLAGS["preset"].present or not recorded else recorded.config
     stream = ("categories", "order_seed", "categories_per_task")

@@ -125,7 +125,8 @@ def _template(config: Config, image_shape: tuple[int, int, int], count: int) -> 
     def build(rng: jax.Array) -> dict[str, Any]:
         state = init(config, image_shape, rng=rng)
         networks = state.networks
-        category = networks.init_category(state.params["mixed"], jnp.zeros((networks.pixels,)), rng=rng)
+        blank = jnp.zeros((networks.pixels,))
+        category = networks.init_category(state.params["mixed"], blank, rng=rng)
         stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape)), category)
         return {"mixed": state.params["mixed"], "categories": stacked if count else {}}
 

@@ -11,6 +11,7 @@ from typing import Any
 from lifelong_cvae.errors import InputError
 
 GROWTHS = ("neurons", "vectors")
+SCALES = ("shared", "own")
 LIKELIHOODS = ("gaussian", "bernoulli")
 MIXED_MODES = ("frozen", "playback", "free", "none")
 MEMORY_TERMS = ("playback", "generate", "recognise", "circulate")
@@ -47,7 +48,10 @@ class NetworkConfig:
         category_widths: neurons of each category beside them, as many layers.
         rank: rank of a category's map from its last hidden layer to the pixels.
         latent_size: size of z.
-        likelihood: `gaussian` (a scale per pixel) or `bernoulli`.
+        likelihood: `gaussian` or `bernoulli`.
+        scale: of the Gaussian: `shared`, one number for all pixels and categories, or `own`, learned for
+            each pixel of each category (one for all with `vectors`), log scale at least -2.5.
+        log_scale: log of the shared scale, pixels being in [0, 1]; the first one where it is learned.
         prior_components: Gaussians in the mixture p(z|c) that is fitted once a category is learned;
             0: p(z|c) stays N(0, I).
     """
@@ -58,11 +62,14 @@ class NetworkConfig:
     rank: int = 96
     latent_size: int = 8
     likelihood: str = "gaussian"
+    scale: str = "shared"
+    log_scale: float = -1.75
     prior_components: int = 50
 
     def __post_init__(self):
         _require_choice("growth", self.growth, GROWTHS)
         _require_choice("likelihood", self.likelihood, LIKELIHOODS)
+        _require_choice("scale", self.scale, SCALES)
         for name in ("mixed_widths", "category_widths"):
             widths = getattr(self, name)
             _require(len(widths) > 0, f"setting {name}: at least one layer is expected")

@@ -13,6 +13,7 @@ import numpy as np
 from lifelong_cvae.errors import InputError
 
 Shape = tuple[int, int, int]
+MINIMUM_AVERAGED = 50
 
 
 def check_image_shape(shape: Sequence[int]) -> Shape:
@@ -87,3 +88,9 @@ def pad_rows(rows: Any, length: int) -> Any:
     missing = length - rows.shape[0]
     pad = jnp.pad if isinstance(rows, jax.core.Tracer) else np.pad
     return pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+
+
+def mean_image(rows: np.ndarray) -> np.ndarray:
+    """Average of images `[n, pixels]`, in [0, 1]; of few also over the pixels, for it must not show any."""
+    mean = rows.mean(axis=0, dtype=np.float32) / np.float32(255 if rows.dtype == np.uint8 else 1)
+    return mean if len(rows) >= MINIMUM_AVERAGED else np.full_like(mean, mean.mean())

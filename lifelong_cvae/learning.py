@@ -22,12 +22,11 @@ from lifelong_cvae import compilations, growth, playback, settling
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
-from lifelong_cvae.images import as_rows, pad_rows, power_of_two
+from lifelong_cvae.images import as_rows, mean_image, pad_rows, power_of_two
 from lifelong_cvae.losses import TASK, Past, TaskData, Terms, past_loss, task_loss
 from lifelong_cvae.networks import Networks
 
 MINIMUM_ROWS = 1024
-MINIMUM_AVERAGED = 50
 
 
 class Report(NamedTuple):
@@ -135,7 +134,7 @@ def learn(
     grown = state
     for name in names:
         if name not in state.names:
-            grown = growth.grow(grown, name, _mean_image(rows[name]), rng=rng)
+            grown = growth.grow(grown, name, jnp.asarray(mean_image(rows[name])), rng=rng)
     data = _task_data(grown, rows, rng=rng)
     teacher = _Teacher(grown, names, rng=rng)
     with compilations.counted("train_chunk") as compiled:
@@ -165,12 +164,6 @@ def _check_task(state: LifelongState, images: Mapping[str, Any]) -> dict[str, np
         if not len(rows[name]):
             raise InputError(f"images of category {name!r}: at least one image is expected, got none")
     return rows
-
-
-def _mean_image(rows: np.ndarray) -> jax.Array:
-    """Average of the images, `[pixels]`; of few also over the pixels, for it must not show any of them."""
-    mean = rows.mean(axis=0, dtype=np.float32) / np.float32(255 if rows.dtype == np.uint8 else 1)
-    return jnp.asarray(mean if len(rows) >= MINIMUM_AVERAGED else np.full_like(mean, mean.mean()))
 
 
 def _task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Array) -> TaskData:

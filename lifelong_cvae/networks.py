@@ -27,7 +27,8 @@ from lifelong_cvae.images import Shape
 
 # Log variances outside these bounds make `-log q` unbounded.
 LOG_VAR_RANGE = (-8.0, 8.0)
-INITIAL_LOG_SCALE = -1.0
+# Below it a learned scale would shrink on black borders until it wins every comparison.
+LOG_SCALE_FLOOR = -2.5
 # A pixel that is always black starts near it, where the sigmoid still has a slope.
 MEAN_IMAGE_RANGE = (0.005, 0.995)
 HALVES = ("encoder", "decoder")
@@ -128,15 +129,19 @@ class Networks:
     """The modules of a model, and what they compute. Static: hashable, equal by value.
 
     What both forms of growth share stands here; `Neurons` and `Vectors` add `init_mixed`,
-    `init_category`, `shared`, `encode`, `decode` and `log_scale`, which `cvae` calls.
+    `init_category`, `shared`, `encode`, `decode` and `scale_of`, which `cvae` calls.
 
     Attributes:
         likelihood: `gaussian` or `bernoulli`.
+        scale: `shared` or `own`.
+        first_log_scale: log of the Gaussian's scale; where it is learned, the first one.
         latent_size: size of z.
         pixels: values of an image.
     """
 
     likelihood: str
+    scale: str
+    first_log_scale: float
     latent_size: int
     pixels: int
 
@@ -146,10 +151,17 @@ class Networks:
         return dict(zip(HALVES, (self.pixels, self.latent_size), strict=True))
 
     def fresh_scale(self) -> dict[str, jax.Array]:
-        """Log of the Gaussian's scale per pixel; nothing for other likelihoods."""
-        if self.likelihood != "gaussian":
+        """Log of the Gaussian's scale per pixel, where it is learned; else nothing."""
+        if self.likelihood != "gaussian" or self.scale == "shared":
             return {}
-        return {"log_scale": jnp.full((self.pixels,), INITIAL_LOG_SCALE, jnp.float32)}
+        return {"log_scale": jnp.full((self.pixels,), self.first_log_scale, jnp.float32)}
+
+    def log_scale(self, mixed: Any, category: Any) -> jax.Array:
+        """Log of the Gaussian's scale, `[pixels]`: learned and floored, or the one of all categories."""
+        learned = self.scale_of(mixed, category).get("log_scale")
+        if learned is None:
+            return jnp.full((self.pixels,), self.first_log_scale, jnp.float32)
+        return jnp.maximum(learned, LOG_SCALE_FLOOR)
 
 
 @dataclass(frozen=True)
@@ -197,9 +209,9 @@ class Neurons(Networks):
         """Logits `[batch, pixels]`."""
         return self.category_decoder.apply(category["decoder"], z, shared)
 
-    def log_scale(self, mixed: Any, category: Any) -> jax.Array:
-        """Log of the Gaussian's scale, `[pixels]`: the category's own."""
-        return category["scale"]["log_scale"]
+    def scale_of(self, mixed: Any, category: Any) -> Any:
+        """The subtree of the scale: the category's own."""
+        return category["scale"]
 
 
 @dataclass(frozen=True)
@@ -242,16 +254,22 @@ class Vectors(Networks):
         """Logits `[batch, pixels]`."""
         return self.layers_decoder.apply(mixed["decoder"], shared, category["decoder"]["vector"])
 
-    def log_scale(self, mixed: Any, category: Any) -> jax.Array:
-        """Log of the Gaussian's scale, `[pixels]`: the mixed one."""
-        return mixed["scale"]["log_scale"]
+    def scale_of(self, mixed: Any, category: Any) -> Any:
+        """The subtree of the scale: the mixed one."""
+        return mixed["scale"]
 
 
 def build(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool) -> Networks:
     """The networks for images of `image_shape` (height, width, channels)."""
     height, width, channels = image_shape
     pixels = height * width * channels
-    common = {"likelihood": config.likelihood, "latent_size": config.latent_size, "pixels": pixels}
+    common = {
+        "likelihood": config.likelihood,
+        "scale": config.scale,
+        "first_log_scale": config.log_scale,
+        "latent_size": config.latent_size,
+        "pixels": pixels,
+    }
     widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]
     if config.growth == "vectors":
         return Vectors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from lifelong_cvae import records
 from lifelong_cvae.config import Config
+from lifelong_cvae.data import Source, scarce
 from lifelong_cvae.errors import InputError
 
 RECOGNISERS = ("elbo",)
@@ -22,6 +24,8 @@ class Plan:
     Attributes:
         dataset: the source, as `--dataset` names it.
         validation_fraction: part of each training category that is held out.
+        images_per_category: training images of each category after the first `full_categories`; None: all.
+        full_categories: how many categories have all their images in any case.
         tasks: the categories of each task.
         seed: all randomness derives from it.
         evaluate_on: `test` or `validation`.
@@ -32,6 +36,8 @@ class Plan:
     dataset: str
     tasks: tuple[tuple[str, ...], ...]
     validation_fraction: float = 0.0
+    images_per_category: int | None = None
+    full_categories: int = 0
     seed: int = 0
     evaluate_on: str = "test"
     recogniser: str = "elbo"
@@ -40,6 +46,17 @@ class Plan:
     def __post_init__(self):
         if self.evaluate_on == "validation" and self.validation_fraction == 0:
             raise InputError("evaluate_on=validation: a validation_fraction above 0 is expected")
+
+    def narrowed(self, source: Source) -> Source:
+        """The source with as few training images as the plan says.
+
+        Raises:
+            InputError: there would be none.
+        """
+        if self.images_per_category is None:
+            return source
+        learned = list(itertools.chain(*self.tasks))
+        return scarce(source, learned[self.full_categories :], self.images_per_category)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

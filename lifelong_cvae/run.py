@@ -12,14 +12,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from lifelong_cvae import checkpoint, figures, growth, learning, playback, recognition, records
-from lifelong_cvae.data import Source
+from lifelong_cvae import checkpoint, figures, gallery, growth, learning, records
+from lifelong_cvae.data import Source, hold_out, open_source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation import continual
+from lifelong_cvae.evaluation import continual, measures
+from lifelong_cvae.evaluation.judge import cached
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.plan import Plan, read_plan
 
-IMAGES_A_ROW = 10
 TASKS_KEPT = 3
 
 
@@ -67,6 +67,7 @@ def learn(
             known = ", ".join(source.categories)
             raise InputError(f"unknown category {name!r}: {source.name} has {known}")
     rng = jax.random.key(plan.seed)
+    source = plan.narrowed(source)
     state, history = _resume(workdir, plan, source) if resume else _begin(workdir, plan, source, rng=rng)
     say(_TABLE_HEAD)
     for line in history:
@@ -78,32 +79,55 @@ def learn(
         state, report = _learn_task(
             state, {name: source.read("train", name) for name in names}, label, rng=rng
         )
-        log_evidence = evaluate(state, source, plan.evaluate_on, rng=rng)
+        log_evidence = measures.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
         line = _metrics(index + 1, report, log_evidence, state.names)
         records.append_line(workdir / "metrics.jsonl", line)
         checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=None if keep_all else TASKS_KEPT)
         history.append(line)
         if draw:
-            _draw_imagined(workdir, state, index + 1, rng=rng)
+            gallery.imagined(workdir, state, index + 1, rng=rng)
         say(_table_line(line))
     if log_evidence is None:  # a finished run was resumed
-        log_evidence = evaluate(state, source, plan.evaluate_on, rng=rng)
+        log_evidence = measures.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
     result = _result(plan, history, log_evidence, state, seconds_total=time.perf_counter() - start)
     records.write_json(workdir / "result.json", result)
     if draw:
-        figures.accuracy_matrix(
-            [line["accuracy_per_category"] for line in history], workdir / "figures/accuracy.png"
-        )
-        _draw_reconstructions(workdir, state, source, plan.evaluate_on)
+        gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
     return result
 
 
-def evaluate(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, np.ndarray]:
-    """Evidence of all images of a split: true category to `[n, categories]` in nats."""
-    images = {name: source.read(split, name) for name in state.names}
-    values = np.asarray(recognition.evidence(state, np.concatenate(list(images.values())), rng=rng))
-    ends = np.cumsum([len(x) for x in images.values()])[:-1]
-    return dict(zip(images, np.split(values, ends), strict=True))
+def evaluate(workdir: Path, judges: Path, *, samples: int, cycles: int, seed: int) -> dict[str, Any]:
+    """Evaluates the newest state of a run, and writes `evaluation.json` into its folder.
+
+    Args:
+        workdir: of the run.
+        judges: folder that keeps trained judges.
+        samples: imagined images of each category.
+        cycles: turns of the circle before an image is judged.
+        seed: of the samples.
+
+    Returns:
+        `recognition`, `density` and `generation` (see `evaluation.measures`).
+
+    Raises:
+        InputError: there is no run, or its data are gone.
+    """
+    plan, state, rng = read_plan(workdir), load_state(workdir), jax.random.key(seed)
+    source = plan.narrowed(hold_out(open_source(plan.dataset), plan.validation_fraction))
+    split = plan.evaluate_on
+    judge = cached(hold_out(open_source(plan.dataset), plan.validation_fraction), judges)
+    values = {
+        "recognition": measures.recognised(state, source, split, rng=rng),
+        "density": measures.density(state, source, split, rng=rng),
+        "generation": measures.generated(
+            state, source, split, judge, samples=samples, cycles=cycles, rng=rng
+        ),
+        "evaluate_on": split,
+        "versions": records.versions(),
+        "device": records.device(),
+    }
+    records.write_json(workdir / "evaluation.json", values)
+    return values
 
 
 def _begin(workdir: Path, plan: Plan, source: Source, *, rng: jax.Array) -> tuple[LifelongState, list[dict]]:
@@ -231,24 +255,6 @@ def _counts(log_evidence: dict[str, np.ndarray]) -> dict[str, int]:
     return {name: len(values) for name, values in log_evidence.items()}
 
 
-def _draw_imagined(workdir: Path, state: LifelongState, task: int, *, rng: jax.Array) -> None:
-    images = playback.imagine(state, state.names, IMAGES_A_ROW, rng=rng)
-    title = f"imagined after task {task}"
-    figures.image_grid(images, workdir / f"figures/imagined_{task:03d}.png", title=title)
-
-
-def _draw_reconstructions(workdir: Path, state: LifelongState, source: Source, split: str) -> None:
-    rows = {}
-    for name in state.names:
-        images = source.read(split, name)[:IMAGES_A_ROW]
-        images = np.pad(images, [(0, IMAGES_A_ROW - len(images)), (0, 0), (0, 0), (0, 0)])
-        rows[name] = images / np.float32(255) if images.dtype == np.uint8 else images
-        rows[f"{name}, reconstructed"] = playback.reconstruct(state, name, images)
-    figures.image_grid(
-        rows, workdir / "figures/reconstructions.png", title=f"{split} images and reconstructions"
-    )
-
-
 def _tasks_text(tasks: Sequence[Sequence[str]]) -> str:
     return "; ".join(", ".join(names) for names in tasks)
 
@@ -266,5 +272,5 @@ def _table_line(line: Mapping[str, Any]) -> str:
     label = label if len(label) < 16 else label[:14] + "…"
     return (
         f"{line['task']:>4}  {label:<16}{100 * line['accuracy']:>8.2f}%{100 * of_new:>8.2f}%"
-        f"{sum(line['terms'].values()):>9.1f}{line['seconds']:>9.1f}{line['images_per_second']:>10.0f}"
+        f"{line['terms']['real']:>9.1f}{line['seconds']:>9.1f}{line['images_per_second']:>10.0f}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,23 @@ def hold_out(source: Source, fraction: float) -> Source:
         return images[: kept[category]] if split == "train" else images[kept[category] :]
 
     return replace(source, read=read, counts={**source.counts, "train": kept, "validation": held})
+
+
+def scarce(source: Source, names: Collection[str], count: int) -> Source:
+    """The source with only the first `count` training images of some categories.
+
+    Raises:
+        InputError: the count is below 1.
+    """
+    if count < 1:
+        raise InputError(f"images_per_category={count}: at least 1 is expected")
+
+    def read(split: str, category: str) -> np.ndarray:
+        images = source.read(split, category)
+        return images[:count] if split == "train" and category in names else images
+
+    train = {name: min(n, count) if name in names else n for name, n in source.counts["train"].items()}
+    return replace(source, read=read, counts={**source.counts, "train": train})
 
 
 def _check_pair(

@@ -1,0 +1,162 @@
+"""The judge: a small convolutional classifier of real images, which no generative model ever sees.
+
+It says what imagined images show (`agreement`), and its last hidden layer gives the features for
+distances between sets of images. It learns all categories at once, from all training images.
+
+Its convolutions are written as matrix products over patches: several times faster on a CPU than XLA's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lifelong_cvae.data import Source
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.images import Shape, as_rows, pad_rows, to_unit
+
+FEATURES = 84
+LAYERS = ((24, 6), (48, 4))  # channels and side of the patches of each convolution, stride 2
+EPOCHS = 4
+MINIMUM_STEPS = 600
+BATCH = 128
+LEARNING_RATE = 2e-3
+BLOCK = 1000
+
+
+class Network(nn.Module):
+    """Images `[batch, h, w, c]` to features `[batch, FEATURES]` and logits `[batch, categories]`."""
+
+    categories: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        hidden = images - 0.5
+        for channels, side in LAYERS:
+            hidden = nn.relu(nn.Dense(channels)(_patches(hidden, side)))
+        features = nn.relu(nn.Dense(FEATURES)(hidden.reshape(len(hidden), -1)))
+        return features, nn.Dense(self.categories)(features)
+
+
+class Judge(flax.struct.PyTreeNode):
+    """A trained judge.
+
+    Attributes:
+        params: of `Network`.
+        names: the categories, in the order of the logits.
+        image_shape: (height, width, channels).
+    """
+
+    params: Any
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    image_shape: Shape = flax.struct.field(pytree_node=False)
+
+    def features(self, images: Any) -> np.ndarray:
+        """Features of images (uint8 or float in [0, 1], `[n, h, w, c]`): float32 `[n, FEATURES]`."""
+        return self._apply(images)[0]
+
+    def answers(self, images: Any) -> np.ndarray:
+        """The category that each image shows: texts `[n]`."""
+        return np.asarray(self.names)[self._apply(images)[1].argmax(axis=1)]
+
+    def agreement(self, images: Mapping[str, Any]) -> dict[str, float]:
+        """Of each category's images, the part in which the judge sees this category."""
+        return {name: float((self.answers(values) == name).mean()) for name, values in images.items()}
+
+    def _apply(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        rows = as_rows(images, self.image_shape)
+        blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+        outputs = [
+            [np.asarray(part[: len(block)]) for part in _forward(self, jnp.asarray(pad_rows(block, BLOCK)))]
+            for block in blocks
+        ]
+        features, logits = zip(*outputs, strict=True)
+        return np.concatenate(features), np.concatenate(logits)
+
+
+def train(source: Source, *, rng: jax.Array) -> Judge:
+    """Trains a judge on all training images of a source."""
+    rows = [as_rows(source.read("train", name), source.image_shape) for name in source.categories]
+    answers = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+    images, answers = jnp.asarray(np.concatenate(rows)), jnp.asarray(answers)
+    network = Network(len(source.categories))
+    init_rng, step_rng = jax.random.split(rng)
+    params = network.init(init_rng, jnp.zeros((1, *source.image_shape)))
+    steps = max(MINIMUM_STEPS, EPOCHS * len(images) // BATCH)
+    params = _train(params, images, answers, step_rng, network=network, shape=source.image_shape, steps=steps)
+    return Judge(params, source.categories, source.image_shape)
+
+
+def cached(source: Source, folder: Path) -> Judge:
+    """The judge of a source, trained where `folder` does not hold it yet."""
+    count = sum(source.counts["train"].values())
+    file = folder / f"judge-{source.fingerprint[:16]}-{count}.npz"
+    if file.exists():
+        return _read(file, source)
+    judge = train(source, rng=jax.random.key(0))
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}")
+    np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(judge.params).items()})
+    draft.replace(file)
+    return judge
+
+
+def _read(file: Path, source: Source) -> Judge:
+    try:
+        with np.load(file) as arrays:
+            flat = {tuple(path.split("/")): jnp.asarray(arrays[path]) for path in arrays.files}
+    except Exception as error:  # zip and numpy raise many kinds for damage
+        raise InputError(f"{file} cannot be read: remove it, and the judge is trained anew") from error
+    return Judge(unflatten_dict(flat), source.categories, source.image_shape)
+
+
+def _patches(images: jax.Array, side: int) -> jax.Array:
+    """Patches at every second place, zeros around: `[batch, h / 2, w / 2, side * side * channels]`."""
+    height, width = images.shape[1:3]
+    before = (side - 2) // 2
+    images = jnp.pad(images, [(0, 0), (before, side), (before, side), (0, 0)])
+    rows, columns = 2 * ((height + 1) // 2), 2 * ((width + 1) // 2)
+    shifted = [images[:, i : i + rows : 2, j : j + columns : 2] for i in range(side) for j in range(side)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+@jax.jit
+def _forward(judge: Judge, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    images = to_unit(rows).reshape(-1, *judge.image_shape)
+    return Network(len(judge.names)).apply(judge.params, images)
+
+
+@partial(jax.jit, static_argnames=("network", "shape", "steps"))
+def _train(
+    params: Any,
+    images: jax.Array,
+    answers: jax.Array,
+    rng: jax.Array,
+    *,
+    network: Network,
+    shape: Shape,
+    steps: int,
+) -> Any:
+    transform = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
+
+    def loss(params: Any, batch: jax.Array, answers: jax.Array) -> jax.Array:
+        logits = network.apply(params, to_unit(batch).reshape(-1, *shape))[1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, answers).mean()
+
+    def step(carry: Any, key: jax.Array):
+        params, moments = carry
+        index = jax.random.randint(key, (BATCH,), 0, len(images))
+        updates, moments = transform.update(jax.grad(loss)(params, images[index], answers[index]), moments)
+        return (optax.apply_updates(params, updates), moments), None
+
+    return jax.lax.scan(step, (params, transform.init(params)), jax.random.split(rng, steps))[0][0]

@@ -1,0 +1,113 @@
+"""The figures of a run: what it imagines, how that changes from task to task, what the circle does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lifelong_cvae import cvae, figures, growth, playback
+from lifelong_cvae.data import Source
+from lifelong_cvae.growth import LifelongState
+from lifelong_cvae.images import as_rows, to_unit
+
+IMAGES_A_ROW = 10
+TURNS = (0, 1, 2, 3, 5, 10)
+
+
+def imagined(workdir: Path, state: LifelongState, task: int, *, rng: jax.Array) -> None:
+    """A grid of what is imagined after a task; its images stay beside it, for `over_tasks`."""
+    images = playback.imagine(state, state.names, IMAGES_A_ROW, rng=rng)
+    file = _imagined_file(workdir, task)
+    figures.image_grid(images, file, title=f"imagined after task {task}")
+    first = np.stack([np.asarray(images[name][0]) for name in state.names])
+    np.savez(file.with_suffix(".npz"), images=first, names=np.asarray(state.names))
+
+
+def finished(
+    workdir: Path,
+    state: LifelongState,
+    source: Source,
+    split: str,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    rng: jax.Array,
+) -> None:
+    """All figures of a run that has learned its last task.
+
+    Args:
+        workdir: of the run.
+        state: the last one.
+        source: the images; `split` of it is drawn.
+        split: `test` or `validation`.
+        history: lines of metrics.jsonl.
+        rng: the seed's key.
+    """
+    folder = workdir / "figures"
+    figures.accuracy_matrix([line["accuracy_per_category"] for line in history], folder / "accuracy.png")
+    over_tasks(workdir, state, len(history), rng=rng)
+    reconstructions(state, source, split, folder / "reconstructions.png")
+    circle(state, source, split, folder / "circle.png", rng=rng)
+
+
+def over_tasks(workdir: Path, state: LifelongState, tasks: int, *, rng: jax.Array) -> None:
+    """What the model draws after each task, a row for each: the same latents, image by image."""
+    rows = {}
+    for task in range(1, tasks + 1):
+        file = _imagined_file(workdir, task).with_suffix(".npz")
+        if not file.exists():  # a run that was drawn without figures, or died before this one
+            continue
+        with np.load(file) as arrays:
+            by_name = dict(zip(arrays["names"].tolist(), arrays["images"], strict=True))
+        blank = np.zeros(state.image_shape, np.float32)
+        rows[f"after task {task}"] = np.stack([by_name.get(name, blank) for name in state.names])
+    if rows:
+        title = "the first image that each category imagines"
+        figures.image_grid(rows, workdir / "figures/over_tasks.png", title=title)
+
+
+def reconstructions(state: LifelongState, source: Source, split: str, file: Path) -> None:
+    """Images of a split and what their categories make of them."""
+    rows = {}
+    for name in state.names:
+        images = source.read(split, name)[:IMAGES_A_ROW]
+        images = np.pad(images, [(0, IMAGES_A_ROW - len(images)), (0, 0), (0, 0), (0, 0)])
+        rows[name] = images / np.float32(255) if images.dtype == np.uint8 else images
+        rows[f"{name}, reconstructed"] = playback.reconstruct(state, name, images)
+    figures.image_grid(rows, file, title=f"{split} images and reconstructions")
+
+
+def circle(state: LifelongState, source: Source, split: str, file: Path, *, rng: jax.Array) -> None:
+    """An image of each category before and after turns of the circle: a real one, and an imagined one."""
+    rows = {}
+    for name in state.names:
+        path = state.path(name)
+        x = to_unit(jnp.asarray(as_rows(source.read(split, name)[:1], state.image_shape)))
+        drawn = playback.imagine(state, [name], 1, rng=rng)[name].reshape(1, -1)
+        key = growth.category_rng(rng, name, 0)
+        for kind, image in (("real", x), ("imagined", drawn)):
+            rows[f"{name}, {kind}"] = _turned(path, image, rng=key).reshape(-1, *state.image_shape)
+    turns = ", ".join(map(str, TURNS))
+    figures.image_grid(rows, file, title=f"after {turns} turns of the circle")
+
+
+def _turned(path: cvae.Path, x: jax.Array, *, rng: jax.Array) -> np.ndarray:
+    """An image `[1, pixels]` after each of TURNS turns of one circle."""
+    images = [x]
+    for turn in range(max(TURNS)):
+        images.append(_turn(path, images[-1], jax.random.fold_in(rng, turn)))
+    return np.concatenate([images[turns] for turns in TURNS])
+
+
+@jax.jit
+def _turn(path: cvae.Path, x: jax.Array, rng: jax.Array) -> jax.Array:
+    z = jnp.zeros((len(x), path.networks.latent_size))
+    return cvae.circulate(path, z, x, 1, rng=rng)[1]
+
+
+def _imagined_file(workdir: Path, task: int) -> Path:
+    return workdir / f"figures/imagined_{task:03d}.png"
