@@ -75,7 +75,7 @@ class NetworkConfig:
             _require(len(widths) > 0, f"setting {name}: at least one layer is expected")
             _require_positive(name, *widths)
         _require(
-            len(self.mixed_widths) == len(self.category_widths),
+            self.growth == "vectors" or len(self.mixed_widths) == len(self.category_widths),
             f"settings mixed_widths={self.mixed_widths} and category_widths={self.category_widths}: "
             "the same number of layers is expected",
         )
@@ -113,7 +113,7 @@ class LearningConfig:
     mixed_mode: str = "frozen"
     childhood: int = 1
     epochs: int = 20
-    min_steps: int = 600
+    min_steps: int = 300
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     chunk_steps: int = 100
@@ -255,7 +255,13 @@ def _cast(name: str, value: Any, kind: Any) -> Any:
     return cast
 
 
-PRESETS = {"default": Config()}
+PRESETS = {
+    "default": Config(),
+    # The closest reading of arXiv 2004.12731.
+    "paper": Config(
+        network=NetworkConfig(prior_components=0), learning=LearningConfig(mixed_mode="playback")
+    ),
+}
 
 
 def preset(name: str) -> Config:

@@ -211,17 +211,17 @@ class _Teacher:
         if self.stack is None:
             return None
         learning = self.state.config.learning
-        rng = jax.random.fold_in(self.rng, refresh)
+        memory_rng, step_rng = jax.random.split(jax.random.fold_in(self.rng, refresh))
         memory = playback.remember(
             self.state.params["mixed"],
             self.stack,
-            rng=rng,
+            rng=memory_rng,
             networks=self.state.networks,
             groups=learning.memory_size // learning.memory_images,
             images=learning.memory_images,
             cycles=learning.cycles,
         )
-        return Past(self.stack, memory, rng)
+        return Past(self.stack, memory, step_rng)
 
 
 def _train(
@@ -271,7 +271,7 @@ def _absorb(
     trained = params["categories"][TASK]
     priors = settling.fit_priors(mixed, trained, data, names, state)
     if teacher.stack is not None:
-        priors |= settling.refit_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
+        priors |= settling.move_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
     subtrees = {**state.params["categories"], **growth.unstack_subtrees(trained, names)}
     before = state.params["categories"]
     categories = {

@@ -96,7 +96,7 @@ def fit(
         points: `[n, latent]`.
         components: length of the component axis.
         images: how many images the points are from; default n. At most one component per
-            `IMAGES_A_COMPONENT` of them is used, at least one.
+            `IMAGES_A_COMPONENT` of them and of the points is used, at least one.
         rng: source of the first means, which are points far from each other.
 
     Returns:
@@ -105,7 +105,7 @@ def fit(
     count = points.shape[0]
     images = count if images is None else images
     images_a_point = jnp.minimum(images / count, 1.0)
-    used = jnp.clip(images // IMAGES_A_COMPONENT, 1, components)
+    used = jnp.clip(jnp.minimum(images, count) // IMAGES_A_COMPONENT, 1, components)
     idle = jnp.where(jnp.arange(components) < used, 0.0, UNUSED)
     centre, spread = jnp.mean(points, axis=0), jnp.var(points, axis=0)
     centred = points - centre[None]
@@ -132,6 +132,30 @@ def fit(
 
     fitted = jax.lax.scan(iteration, start, length=ITERATIONS)[0]
     return {**fitted, "means": fitted["means"] + centre[None]}
+
+
+def moved(prior: Prior, before: jax.Array, after: jax.Array) -> Prior:
+    """The prior carried along with points that have moved, `[n, latent]` each, in the same order.
+
+    Each component takes on what has changed in the mean and variance of the points that it stands for.
+    Where nothing has moved nothing changes, however often: a fit to samples of a fit would drift.
+    """
+    weights = jax.nn.softmax(log_joint(prior, before), axis=-1)
+    mass = jnp.sum(weights, axis=0)[:, None]
+
+    def moments(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean = weights.T @ points / (mass + 1e-6)
+        deviations = jnp.square(points[:, None] - mean[None])
+        return mean, jnp.einsum("nk,nkd->kd", weights, deviations)
+
+    (mean_before, scatter_before), (mean_after, scatter_after) = moments(before), moments(after)
+    held = VARIANCE_STRENGTH * jnp.exp(prior["log_vars"])
+    log_vars = prior["log_vars"] + jnp.log((scatter_after + held) / (scatter_before + held))
+    return {
+        "logits": prior["logits"],
+        "means": prior["means"] + mass / (mass + MEAN_STRENGTH) * (mean_after - mean_before),
+        "log_vars": jnp.maximum(log_vars, math.log(VARIANCE_FLOOR)),
+    }
 
 
 def _distant(points: jax.Array, count: int, *, rng: jax.Array) -> jax.Array:

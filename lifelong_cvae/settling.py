@@ -1,7 +1,7 @@
-"""After a task: the priors p(z|c) are fitted to where the encoder puts the images.
+"""After a task: the priors p(z|c) follow the encoder.
 
-Of a category at hand the images are real; of an earlier one, whose encoder reads a mixed part that has
-moved, they are remembered.
+That of a category at hand is fitted to where the encoder puts its real images. That of an earlier one,
+whose encoder reads a mixed part that has moved, is moved as remembered images move.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fit_priors(
     return growth.unstack_subtrees(fitted, names)
 
 
-def refit_priors(
+def move_priors(
     teacher: LifelongState, mixed: Any, stack: Stack, names: tuple[str, ...], *, rng: jax.Array
 ) -> dict[str, prior.Prior]:
     """Priors of earlier categories for a mixed part that has moved, from what the teacher remembers.
@@ -59,21 +59,13 @@ def refit_priors(
     Returns:
         Name to prior; empty where priors are not fitted.
     """
-    components = _components(teacher)
-    if not components:
+    if not _components(teacher):
         return {}
     rngs = [growth.category_rng(rng, name, 0) for name in names]
     rngs = jnp.stack(rngs + [rngs[0]] * (stack.capacity - len(names)))
-    fitted = _refit(
-        teacher.params["mixed"],
-        mixed,
-        stack,
-        rngs,
-        networks=teacher.networks,
-        cycles=teacher.config.learning.cycles,
-        components=components,
-    )
-    return growth.unstack_subtrees(fitted, names)
+    cycles = teacher.config.learning.cycles
+    moved = _move(teacher.params["mixed"], mixed, stack, rngs, networks=teacher.networks, cycles=cycles)
+    return growth.unstack_subtrees(moved, names)
 
 
 def _components(state: LifelongState) -> int:
@@ -94,22 +86,16 @@ def _fit(mixed: Any, categories: Any, data: TaskData, *, networks: Networks, com
     return jax.lax.map(one, (categories, data.images, data.counts, data.rngs))
 
 
-@partial(jax.jit, static_argnames=("networks", "cycles", "components"))
-def _refit(
-    teacher: Any,
-    mixed: Any,
-    stack: Stack,
-    rngs: jax.Array,
-    *,
-    networks: Networks,
-    cycles: int,
-    components: int,
+@partial(jax.jit, static_argnames=("networks", "cycles"))
+def _move(
+    teacher: Any, mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, cycles: int
 ) -> prior.Prior:
     def one(category: Any, rng: jax.Array) -> prior.Prior:
-        pair_rng, sample_rng, fit_rng = jax.random.split(rng, 3)
-        _, x = sample_pairs(cvae.Path(teacher, category, networks), POINTS, cycles, rng=pair_rng)
-        z = cvae.encode(cvae.Path(mixed, category, networks), x).sample(rng=sample_rng)
-        used = jnp.sum(category["prior"]["logits"] > prior.UNUSED / 2)
-        return prior.fit(z, components, images=used * prior.IMAGES_A_COMPONENT, rng=fit_rng)
+        pair_rng, noise_rng = jax.random.split(rng)
+        before, after = (cvae.Path(shared, category, networks) for shared in (teacher, mixed))
+        _, x = sample_pairs(before, POINTS, cycles, rng=pair_rng)
+        # The same noise twice, so that nothing but the encoder makes a difference.
+        points = [cvae.encode(path, x).sample(rng=noise_rng) for path in (before, after)]
+        return prior.moved(category["prior"], *points)
 
     return stack.map(one, rngs)

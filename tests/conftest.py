@@ -3,11 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from scipy import special, stats
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.data import open_source
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests compile much and compute little.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # Small enough that a task takes a second, large enough that digits are learned.
 SMALL = {
@@ -19,6 +22,10 @@ SMALL = {
     "min_steps": "20",
     "chunk_steps": "10",
     "batch_size": "16",
+    "prior_components": "3",
+    "memory_size": "64",
+    "memory_categories": "2",
+    "memory_images": "8",
 }
 
 
@@ -78,3 +85,10 @@ def assert_trees_equal(first, second):
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         a, b = np.asarray(a), np.asarray(b)
         assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+def mixture_log_density(prior, z):
+    """Log p(z|c) of a mixture at z [n, latent], by scipy in float64; unused components count for nothing."""
+    weights, means, log_vars = (np.asarray(prior[k], np.float64) for k in ("logits", "means", "log_vars"))
+    per_component = stats.norm.logpdf(np.asarray(z)[:, None], means, np.exp(0.5 * log_vars)).sum(axis=-1)
+    return special.logsumexp(per_component + special.log_softmax(weights), axis=1)

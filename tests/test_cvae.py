@@ -8,6 +8,7 @@ from scipy import special, stats
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import cvae, growth, prior
+from tests.conftest import mixture_log_density
 
 SAMPLES = 100_000
 
@@ -35,26 +36,51 @@ def image(digits):
 
 def monte_carlo(path, image, rng, samples=SAMPLES):
     """z ~ q(z|x,c), log p(x|z,c), log p(z|c) - log q(z|x,c), the densities of z by scipy."""
-    posterior = cvae.encode(path, image)
+    return monte_carlo_of(cvae.encode(path, image), path, image, rng, samples)
+
+
+def monte_carlo_of(posterior, path, image, rng, samples=SAMPLES):
     mean, deviation = np.asarray(posterior.mean[0]), np.exp(0.5 * np.asarray(posterior.log_var[0]))
     z = mean + deviation * np.asarray(jax.random.normal(rng, (samples, len(mean))))
-    log_ratio = stats.norm.logpdf(z).sum(1) - stats.norm.logpdf(z, mean, deviation).sum(1)
+    log_ratio = mixture_log_density(path.prior, z) - stats.norm.logpdf(z, mean, deviation).sum(1)
     log_likelihood = cvae.log_likelihood(path, image, cvae.decode(path, jnp.asarray(z, jnp.float32)))
     return np.asarray(log_likelihood, np.float64), log_ratio
 
 
-def test_elbo_and_kl_agree_with_monte_carlo(path, image, rng):
-    log_likelihood, log_ratio = monte_carlo(path, image, rng)
+def average_elbo(path, image):
+    """Mean and spread of the library's ELBO over samples of z."""
+    many = jnp.broadcast_to(image, (SAMPLES, image.shape[1]))
     posterior = cvae.encode(path, image)
-    kl = float(prior.kl_to_prior(*posterior, path.category["prior"])[0])
+    repeated = cvae.Posterior(*(jnp.broadcast_to(p, (SAMPLES, p.shape[1])) for p in posterior))
+    values = np.asarray(cvae.elbo(path, many, repeated, rng=jax.random.key(7)), np.float64)
+    return values.mean(), values.std()
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_elbo_and_kl_agree_with_monte_carlo(small_config, digits, image, rng, likelihood):
+    settings = {"likelihood": likelihood, "prior_components": 0}
+    path = briefly_learned(small_config, shrunk(digits["3"]), **settings).path("3")
+    assert path.prior["means"].shape == (1, 4)
+    log_likelihood, log_ratio = monte_carlo(path, image, rng)
+    kl = float(prior.kl_to_prior(*cvae.encode(path, image), path.prior)[0])
     assert abs(kl + log_ratio.mean()) < 4 * log_ratio.std() / math.sqrt(SAMPLES)
 
     expected = log_likelihood + log_ratio
-    many = jnp.broadcast_to(image, (SAMPLES, image.shape[1]))
-    repeated = cvae.Posterior(*(jnp.broadcast_to(p, (SAMPLES, p.shape[1])) for p in posterior))
-    ours = np.asarray(cvae.elbo(path, many, repeated, rng=jax.random.key(7)), np.float64)
-    error = math.hypot(expected.std(), ours.std()) / math.sqrt(SAMPLES)
-    assert abs(ours.mean() - expected.mean()) < 4 * error
+    mean, deviation = average_elbo(path, image)
+    assert abs(mean - expected.mean()) < 4 * math.hypot(expected.std(), deviation) / math.sqrt(SAMPLES)
+
+
+def test_with_a_fitted_mixture_the_elbo_is_not_above_that_of_monte_carlo_and_near_it(path, image, rng):
+    used = np.asarray(path.prior["logits"]) > prior.UNUSED / 2
+    assert used.sum() == 3
+    assert np.abs(path.prior["means"]).max() > 0.1
+    log_likelihood, log_ratio = monte_carlo(path, image, rng)
+    expected = log_likelihood + log_ratio
+    mean, deviation = average_elbo(path, image)
+    error = math.hypot(expected.std(), deviation) / math.sqrt(SAMPLES)
+    assert -0.5 - 4 * error < mean - expected.mean() < 4 * error
+    kl = float(prior.kl_to_prior(*cvae.encode(path, image), path.prior)[0])
+    assert abs(mean - (log_likelihood.mean() - kl)) < 4 * error
 
 
 def test_averaging_samples_gives_the_same_elbo_with_less_noise(path, image):
@@ -73,7 +99,7 @@ def test_importance_bound_is_at_least_the_elbo_and_one_sample_gives_the_elbo(pat
     by_samples = {
         s: np.asarray([bound(path, image, posterior, rng=k, samples=s)[0] for k in keys]) for s in (1, 50)
     }
-    elbo = np.asarray(cvae.elbo(path, image, posterior, rng=jax.random.key(6), samples=20_000))[0]
+    elbo = np.sum(monte_carlo_of(posterior, path, image, jax.random.key(6), 20_000), axis=0).mean()
     errors = {s: values.std() / 10 for s, values in by_samples.items()}
     assert abs(by_samples[1].mean() - elbo) < 4 * errors[1]
     assert by_samples[50].mean() > elbo - 4 * errors[50]
@@ -86,7 +112,7 @@ def test_importance_bound_reaches_the_integral_over_a_one_dimensional_latent(sma
     log_likelihood = cvae.log_likelihood(
         path, image, cvae.decode(path, jnp.asarray(grid[:, None], jnp.float32))
     )
-    log_joint = np.asarray(log_likelihood, np.float64) + stats.norm.logpdf(grid)
+    log_joint = np.asarray(log_likelihood, np.float64) + mixture_log_density(path.prior, grid[:, None])
     exact = special.logsumexp(log_joint) + math.log(grid[1] - grid[0])
     posterior = cvae.encode(path, image)
     bound = cvae.importance_bound(path, image, posterior, rng=jax.random.key(8), samples=20_000)
@@ -96,7 +122,7 @@ def test_importance_bound_reaches_the_integral_over_a_one_dimensional_latent(sma
 
 
 def test_gaussian_likelihood_agrees_with_scipy(small_config, digits):
-    path = briefly_learned(small_config, shrunk(digits["3"])).path("3")
+    path = briefly_learned(small_config, shrunk(digits["3"]), scale="own").path("3")
     x = jnp.asarray(shrunk(digits["3"])[:4].reshape(4, -1))
     logits = 3 * jax.random.normal(jax.random.key(0), x.shape)
     log_scale = np.random.default_rng(0).uniform(-4, 1, x.shape[1]).astype(np.float32)
@@ -104,6 +130,16 @@ def test_gaussian_likelihood_agrees_with_scipy(small_config, digits):
     scale = np.exp(np.maximum(log_scale, -2.5))
     expected = stats.norm.logpdf(x, special.expit(np.asarray(logits, np.float64)), scale).sum(1)
     np.testing.assert_allclose(cvae.log_likelihood(path, x, logits), expected, rtol=1e-4)
+
+
+def test_a_shared_scale_is_the_settings_for_every_pixel_and_takes_no_parameters(small_config):
+    config = small_config.with_settings({"log_scale": -1.2})
+    state = growth.grow(lifelong.init(config, (7, 7), rng=jax.random.key(0)), "a", rng=jax.random.key(0))
+    assert state.params["categories"]["a"]["scale"] == {}
+    x, logits = jax.random.uniform(jax.random.key(1), (4, 49)), jax.random.normal(jax.random.key(2), (4, 49))
+    means = special.expit(np.asarray(logits, np.float64))
+    expected = stats.norm.logpdf(x, means, np.exp(-1.2)).sum(1)
+    np.testing.assert_allclose(cvae.log_likelihood(state.path("a"), x, logits), expected, rtol=1e-4)
 
 
 def test_bernoulli_likelihood_agrees_with_scipy_and_stays_finite(small_config, digits):
@@ -155,3 +191,27 @@ def test_a_turn_of_the_circle_encodes_and_decodes(path, image, rng):
     np.testing.assert_allclose(z, expected_z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
     assert 0 <= float(x.min()) <= float(x.max()) <= 1
+
+
+class LinearNetworks:
+    """One pixel, one latent: x = 1/2 + w z, and the posterior for a Gaussian of scale s, in closed form."""
+
+    w, a = 0.05, 0.8  # a = w^2 / (w^2 + s^2)
+
+    def shared(self, mixed, half, inputs):
+        return ()
+
+    def encode(self, mixed, category, x, shared):
+        return self.a * (x - 0.5) / self.w, jnp.full_like(x, math.log(1 - self.a))
+
+    def decode(self, mixed, category, z, shared):
+        return jax.scipy.special.logit(0.5 + self.w * z)
+
+
+def test_the_circle_shrinks_the_variance_of_a_linear_model_as_the_formula_says(rng):
+    networks = LinearNetworks()
+    path = cvae.Path({}, {}, networks)
+    z = jax.random.normal(rng, (20_000, 1))
+    for turns, expected in ((1, networks.a**2 + 1 - networks.a), (40, 1 / (1 + networks.a))):
+        turned, _ = cvae.circulate(path, z, cvae.decode_mean(path, z), turns, rng=jax.random.key(turns))
+        assert float(turned.var()) == pytest.approx(expected, rel=0.04)

@@ -95,7 +95,8 @@ def test_mapping_over_a_stack_equals_a_loop_over_the_categories(state):
     np.testing.assert_allclose(jax.vmap(norm)(stack.categories, factors)[:3], expected, rtol=1e-5)
 
 
-def test_labels_train_the_named_categories_but_for_their_priors(state):
+def test_labels_train_the_named_categories_but_for_their_priors(small_config, rng):
+    state = grown(small_config.with_settings({"scale": "own"}), ["b", "a"], rng)
     labels = growth.labels(state.params, ["a"], train_mixed=False)
     assert jax.tree.structure(labels) == jax.tree.structure(state.params)
     for part in ("encoder", "decoder", "scale"):
@@ -109,10 +110,12 @@ def test_labels_train_the_named_categories_but_for_their_priors(state):
 def test_parameters_per_category_is_what_a_subtree_holds(state):
     counted = sum(leaf.size for leaf in jax.tree.leaves(state.params["categories"]["b"]))
     assert growth.parameters_per_category(state) == counted
-    # By hand: mixed 32, category 16, rank 12, latent 4, 784 pixels; prior: 1 + 4 + 4.
+    # By hand: mixed 32, category 16, rank 12, latent 4, 784 pixels; prior: 3 x (1 + 4 + 4).
     encoder = (784 * 16 + 16) + ((32 + 16) * 8 + 8)
     decoder = (4 * 16 + 16) + (32 + 16) * 12 + (12 * 784 + 784)
-    assert counted == encoder + decoder + 784 + 9
+    assert counted == encoder + decoder + 27
+    own = state.replace(config=state.config.with_settings({"scale": "own"}))
+    assert growth.parameters_per_category(own) == counted + 784
 
 
 def test_default_stays_within_400_000_parameters_a_category(rng):

@@ -6,6 +6,7 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import compilations, cvae, growth, learning
+from lifelong_cvae.images import mean_image
 from tests.conftest import assert_trees_equal
 
 FROZEN_PARTS = ("encoder", "decoder", "scale")
@@ -21,7 +22,7 @@ def learned(config, tasks, rng):
 @pytest.fixture(scope="module", params=["frozen", "none"])
 def three(request, small_config, digits, rng):
     """A learner of 0, 1 and 2, in both mixed modes."""
-    config = small_config.with_settings({"mixed_mode": request.param})
+    config = small_config.with_settings({"mixed_mode": request.param, "scale": "own"})
     return learned(config, [{name: digits[name]} for name in "012"], rng)
 
 
@@ -178,7 +179,7 @@ def test_three_digits_are_learned_one_after_another(learner, mnist5k):
 @pytest.mark.parametrize(("count", "shown"), [(1, False), (49, False), (50, True)])
 def test_the_mean_image_that_a_decoder_starts_with_is_an_average_of_many(digits, count, shown):
     rows = digits["3"][:count].reshape(count, -1)
-    mean = np.asarray(learning._mean_image(rows))
+    mean = mean_image(rows)
     expected = rows.mean(axis=0) / 255 if shown else np.full(784, rows.mean() / 255)
     np.testing.assert_allclose(mean, expected, rtol=1e-4)
 

@@ -72,3 +72,80 @@ def test_bad_requests_are_refused(state, rng):
         lifelong.imagine(state, ["1"], -1, rng=rng)
     with pytest.raises(lifelong.InputError, match="no category: at least one is expected"):
         lifelong.imagine(state, [], 1, rng=rng)
+
+
+GROUPS, IMAGES = 7, 5
+
+
+def remembered(state, names, rng, cycles=1):
+    stack = growth.stack(state, names)
+    sizes = {"groups": GROUPS, "images": IMAGES, "cycles": cycles}
+    return playback.remember(state.params["mixed"], stack, rng=rng, networks=state.networks, **sizes)
+
+
+@pytest.fixture(scope="module")
+def five(learner, rng):
+    state = learner
+    for name in ("a", "b"):
+        state = growth.grow(state, name, rng=rng)
+    return state
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_memory_has_a_fixed_size_and_is_shared_out_evenly(five, count):
+    extra = set()
+    for seed in range(8):
+        memory = remembered(five, five.names[:count], jax.random.key(seed))
+        assert memory.z.shape == (GROUPS, IMAGES, 4)
+        assert memory.x.shape == (GROUPS, IMAGES, 784)
+        assert [leaf.shape for leaf in memory.teacher] == [(GROUPS, IMAGES, 4)] * 2
+        # Rows of padding would be those from `count` on.
+        groups = np.bincount(np.asarray(memory.category))
+        assert len(groups) == count
+        assert groups.max() - groups.min() == (GROUPS % count > 0)
+        extra |= set(np.flatnonzero(groups > GROUPS // count))
+    assert len(extra) == (count if GROUPS % count else 0)
+
+
+def test_with_fewer_groups_than_categories_no_category_is_remembered_twice(five, rng):
+    stack = growth.stack(five, five.names)
+    memory = playback.remember(
+        five.params["mixed"], stack, rng=rng, networks=five.networks, groups=3, images=2, cycles=0
+    )
+    assert len(set(np.asarray(memory.category).tolist())) == 3
+
+
+@pytest.mark.parametrize("cycles", [0, 2])
+def test_remembered_pairs_are_those_of_the_circle_by_hand(five, rng, cycles):
+    memory = remembered(five, five.names[:3], rng, cycles)
+    assert 0 <= float(memory.x.min()) < float(memory.x.max()) <= 1
+    keys = jax.random.split(jax.random.split(rng)[1], GROUPS)
+
+    @jax.jit
+    def by_hand(path, key):
+        latent_rng, circle_rng = jax.random.split(key)
+        z = prior.sample(path.prior, IMAGES, rng=latent_rng)
+        z, x = cvae.circulate(path, z, cvae.decode_mean(path, z), cycles, rng=circle_rng)
+        return z, x, cvae.encode(path, x)
+
+    for index in range(4):
+        expected = by_hand(five.path(five.names[int(memory.category[index])]), keys[index])
+        ours = jax.tree.map(lambda leaf, i=index: leaf[i], (memory.z, memory.x, memory.teacher))
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("cycles", [0, 1])
+def test_a_remembered_image_is_what_the_decoder_makes_of_its_latent(five, rng, cycles):
+    memory = remembered(five, five.names[:1], rng, cycles)
+    drawn = cvae.decode_mean(five.path(five.names[0]), memory.z.reshape(-1, 4))
+    np.testing.assert_allclose(memory.x.reshape(-1, 784), drawn, rtol=1e-4, atol=1e-5)
+
+
+def test_the_seed_decides_what_is_remembered(five, rng):
+    first, again = (remembered(five, five.names[:3], rng) for _ in range(2))
+    assert_trees_equal(first, again)
+    other = remembered(five, five.names[:3], jax.random.key(9))
+    assert not np.array_equal(first.x, other.x)
+    # Nor does any group repeat another one.
+    assert len({np.asarray(z).tobytes() for z in first.z}) == GROUPS

@@ -5,6 +5,7 @@ import pytest
 from scipy import special, stats
 
 from lifelong_cvae import prior
+from tests.conftest import mixture_log_density
 
 
 @pytest.fixture
@@ -73,6 +74,35 @@ def test_kl_to_itself_is_zero():
     np.testing.assert_array_equal(prior.kl_to_prior(mean, log_var, prior.standard_normal(5)), np.zeros(4))
 
 
-def test_kl_to_a_mixture_is_refused(mixture):
-    with pytest.raises(ValueError, match="one component is expected, got 3"):
-        prior.kl_to_prior(jnp.zeros((1, 2)), jnp.zeros((1, 2)), mixture)
+def test_kl_to_a_mixture_is_an_upper_bound_of_that_by_monte_carlo(mixture):
+    for seed, mean in enumerate(np.asarray([[0.0, 1.0], [1.0, 0.0], [-3.0, 0.5], [4.0, 4.0]])):
+        deviation = np.asarray([0.3, 1.2])
+        z = mean + deviation * np.random.default_rng(seed).normal(size=(50_000, 2))
+        log_ratio = stats.norm.logpdf(z, mean, deviation).sum(axis=1) - mixture_log_density(mixture, z)
+        error = log_ratio.std() / np.sqrt(len(z))
+        kl = prior.kl_to_prior(jnp.asarray(mean[None]), jnp.asarray(2 * np.log(deviation)[None]), mixture)
+        assert log_ratio.mean() - 4 * error < float(kl[0])
+
+
+def test_kl_to_a_mixture_is_no_worse_than_that_to_any_of_its_components_with_its_weight(mixture, rng):
+    mean, log_var = jax.random.normal(rng, (2, 20, 2))
+    kl = np.asarray(prior.kl_to_prior(mean, log_var, mixture))
+    weights = special.softmax(np.asarray(mixture["logits"]))
+    for k in range(3):
+        one = {name: values[k : k + 1] for name, values in mixture.items()}
+        assert (kl < np.asarray(prior.kl_to_prior(mean, log_var, one)) - np.log(weights[k])).all()
+
+
+@pytest.mark.parametrize("idle", [0, 2])
+def test_kl_to_equal_components_is_that_to_one_also_beside_unused_ones(rng, idle):
+    mean, log_var = jax.random.normal(rng, (2, 10, 2))
+    one = {
+        "means": jnp.asarray([[0.5, -1.0]]),
+        "log_vars": jnp.asarray([[0.3, -0.7]]),
+        "logits": jnp.zeros(1),
+    }
+    many = {name: jnp.concatenate([jnp.repeat(v, 4, axis=0)] + [v + 9] * idle) for name, v in one.items()}
+    many["logits"] = jnp.asarray([0.7] * 4 + [prior.UNUSED] * idle)
+    expected = prior.kl_to_prior(mean, log_var, one)
+    np.testing.assert_allclose(prior.kl_to_prior(mean, log_var, many), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(expected, prior.kl_between(mean, log_var, one["means"], one["log_vars"]))

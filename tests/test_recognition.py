@@ -30,7 +30,7 @@ def test_evidence_is_each_categorys_own_bound_in_the_order_of_learning(state, im
         path = state.path(name)
         posterior = cvae.encode(path, x)
         expected = cvae.elbo_at(path, x, posterior, posterior.mean)
-        np.testing.assert_allclose(values[:, column], expected, rtol=1e-4)
+        np.testing.assert_allclose(values[:, column], expected, rtol=1e-4, atol=1e-3)
 
 
 def test_blocks_change_nothing(state, images):

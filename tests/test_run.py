@@ -157,9 +157,9 @@ def test_a_run_writes_the_files_of_the_contract(at_once):
         "checkpoints",
         "figures",
     }
-    grids = [f"imagined_{task:03d}.png" for task in range(1, 6)]
+    grids = [f"imagined_{task:03d}.{kind}" for task in range(1, 6) for kind in ("npz", "png")]
     figures = sorted(path.name for path in (workdir / "figures").iterdir())
-    assert figures == ["accuracy.png", *grids, "reconstructions.png"]
+    assert figures == ["accuracy.png", "circle.png", *grids, "over_tasks.png", "reconstructions.png"]
 
 
 def test_without_drawing_there_are_no_figures(three):
