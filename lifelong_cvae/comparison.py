@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -30,6 +32,9 @@ def sized(config: Config, image_shape: Sequence[int], parameters: int) -> Config
         config: settings; those of the mixed part stay.
         image_shape: of the data.
         parameters: the most that a category may append.
+
+    Raises:
+        InputError: not even one neuron fits.
     """
 
     def with_width(width: int) -> Config:
@@ -37,13 +42,15 @@ def sized(config: Config, image_shape: Sequence[int], parameters: int) -> Config
         widths = (width,) * len(config.network.mixed_widths)
         return replace(config, network=replace(config.network, category_widths=widths, rank=rank))
 
-    def too_many(width: int) -> bool:
-        state = jax.eval_shape(
-            lambda rng: growth.init(with_width(width), image_shape, rng=rng), jax.random.key(0)
-        )
-        return growth.parameters_per_category(state) > parameters
+    def size(width: int) -> int:
+        learner = partial(growth.init, with_width(width), image_shape)
+        return growth.parameters_per_category(jax.eval_shape(lambda rng: learner(rng=rng), jax.random.key(0)))
 
-    return with_width(next(width for width in itertools.count(1) if too_many(width + 1)))
+    # Wider than the number of parameters is too wide in any case.
+    width = bisect.bisect_right(range(1, parameters), parameters, key=size)
+    if width < 1:
+        raise InputError(f"{parameters} parameters a category: at least {size(1)} are expected")
+    return with_width(width)
 
 
 def size_study(plan: Plan, image_shape: Sequence[int]) -> list[Cell]:

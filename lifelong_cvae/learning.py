@@ -135,8 +135,8 @@ def learn(
     for name in names:
         if name not in state.names:
             grown = growth.grow(grown, name, jnp.asarray(mean_image(rows[name])), rng=rng)
-    data = _task_data(grown, rows, rng=rng)
-    teacher = _Teacher(grown, names, rng=rng)
+    data = task_data(grown, rows, rng=rng)
+    teacher = Teacher(grown, names, rng=rng)
     with compilations.counted("train_chunk") as compiled:
         params, terms = _train(grown, names, data, teacher, progress=progress)
     new = len(set(names) - set(state.names))
@@ -166,7 +166,8 @@ def _check_task(state: LifelongState, images: Mapping[str, Any]) -> dict[str, np
     return rows
 
 
-def _task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Array) -> TaskData:
+def task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Array) -> TaskData:
+    """Images `[n, pixels]` of a task's categories, all known, on the device and padded."""
     learning = state.config.learning
     largest = max(map(len, rows.values()))
     steps = max(learning.min_steps, learning.epochs * math.ceil(largest / learning.batch_size), 1)
@@ -189,7 +190,7 @@ def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bo
     return Carry(params, moments, jnp.int32(0))
 
 
-class _Teacher:
+class Teacher:
     """The model as it was before a task, and what it remembers of the earlier categories.
 
     Attributes:
@@ -228,7 +229,7 @@ def _train(
     state: LifelongState,
     names: tuple[str, ...],
     data: TaskData,
-    teacher: _Teacher,
+    teacher: Teacher,
     *,
     progress: Progress | None,
 ) -> tuple[dict[str, Any], dict[str, float]]:
@@ -262,7 +263,7 @@ def _absorb(
     names: tuple[str, ...],
     params: dict[str, Any],
     data: TaskData,
-    teacher: _Teacher,
+    teacher: Teacher,
     *,
     new: int,
 ) -> LifelongState:

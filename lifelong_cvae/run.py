@@ -69,6 +69,8 @@ def learn(
     rng = jax.random.key(plan.seed)
     source = plan.narrowed(source)
     state, history = _resume(workdir, plan, source) if resume else _begin(workdir, plan, source, rng=rng)
+    if draw and history:
+        gallery.imagined(workdir, state, len(history), rng=rng)  # a death may have lost it
     say(_TABLE_HEAD)
     for line in history:
         say(_table_line(line))

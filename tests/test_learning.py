@@ -72,7 +72,7 @@ def test_the_engines_step_equals_a_step_over_the_whole_dict_with_labels(
     config = small_config.with_settings({"chunk_steps": 1, "childhood": 9 if train_mixed else 1})
     state = learned(config, [{"b": digits["0"]}, {"a": digits["1"]}], rng)
     state = growth.grow(state, "new", rng=rng)
-    data = learning._task_data(state, {"new": digits["2"].reshape(-1, 784)}, rng=rng)
+    data = learning.task_data(state, {"new": digits["2"].reshape(-1, 784)}, rng=rng)
     total = int(data.total_steps)
 
     def whole_dict_loss(params):

@@ -203,7 +203,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
     config = in_mode(small_config, "playback", chunk_steps=1, generate_weight=0.3, circulate_weight=0.7)
     state = growth.grow(knowing(config, ["b", "a"]), "new", rng=rng)
     settings, networks = config.learning, state.networks
-    data = learning._task_data(state, {"new": digits["2"].reshape(-1, 784)}, rng=rng)
+    data = learning.task_data(state, {"new": digits["2"].reshape(-1, 784)}, rng=rng)
     old = growth.stack(state, ("b", "a"))
     sizes = {"groups": 2, "images": settings.memory_images, "cycles": 1}
     memory = playback.remember(state.params["mixed"], old, rng=rng, networks=networks, **sizes)

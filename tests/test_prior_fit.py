@@ -199,7 +199,7 @@ def test_a_prior_is_carried_along_with_its_points():
     before = np.asarray(apart[which] + noise.normal(size=(4000, 2)), np.float32)
     start = {"logits": jnp.zeros(2), "means": jnp.asarray(apart, jnp.float32), "log_vars": jnp.zeros((2, 2))}
     # The left cloud goes up, the right one becomes half as wide.
-    after = np.where(which[:, None] == 0, before + [0, 3], apart[1] + 0.5 * (before - apart[1]))
+    after = np.where(which[:, None] == 0, before + np.asarray([0, 3]), apart[1] + 0.5 * (before - apart[1]))
     moved = prior.moved(start, before, after.astype(np.float32))
     np.testing.assert_allclose(moved["means"], [[-6, 3], [6, 0]], atol=0.02)
     np.testing.assert_allclose(np.exp(moved["log_vars"]), [[1, 1], [0.25, 0.25]], rtol=0.02)

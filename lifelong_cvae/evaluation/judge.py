@@ -99,21 +99,29 @@ def train(source: Source, *, rng: jax.Array) -> Judge:
 
 def cached(source: Source, folder: Path) -> Judge:
     """The judge of a source, trained where `folder` does not hold it yet."""
-    count = sum(source.counts["train"].values())
-    file = folder / f"judge-{source.fingerprint[:16]}-{count}.npz"
+    file = folder / file_name(source)
     if file.exists():
         return _read(file, source)
     judge = train(source, rng=jax.random.key(0))
-    folder.mkdir(parents=True, exist_ok=True)
+    _write(judge, file)
+    return judge
+
+
+def file_name(source: Source) -> str:
+    """Name of the file of a source's judge: other images, or others held out, give another one."""
+    return f"judge-{source.fingerprint[:16]}-{sum(source.counts['train'].values())}.npz"
+
+
+def _write(judge: Judge, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}")
     np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(judge.params).items()})
     draft.replace(file)
-    return judge
 
 
 def _read(file: Path, source: Source) -> Judge:
     try:
-        with np.load(file) as arrays:
+        with file.open("rb") as stream, np.load(stream) as arrays:
             flat = {tuple(path.split("/")): jnp.asarray(arrays[path]) for path in arrays.files}
     except Exception as error:  # zip and numpy raise many kinds for damage
         raise InputError(f"{file} cannot be read: remove it, and the judge is trained anew") from error

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifelong_cvae.data import from_arrays, hold_out, open_source
+from lifelong_cvae.data import from_arrays, hold_out, open_source, scarce
 from lifelong_cvae.errors import InputError, MissingExtraError
 
 STEMS = {
@@ -410,3 +410,13 @@ class TestHoldOut:
         aside = numbers_of(held.read("validation", "3"))
         assert numbers_of(held.read("train", "3")) + aside == list(range(count))
         assert abs(len(aside) - fraction * count) <= 0.5
+
+
+def test_a_scarce_source_keeps_the_first_training_images_of_some_categories(mnist5k):
+    few = scarce(mnist5k, ["3", "5"], 7)
+    assert few.counts["train"] == {**mnist5k.counts["train"], "3": 7, "5": 7}
+    np.testing.assert_array_equal(few.read("train", "5"), mnist5k.read("train", "5")[:7])
+    np.testing.assert_array_equal(few.read("train", "4"), mnist5k.read("train", "4"))
+    np.testing.assert_array_equal(few.read("test", "3"), mnist5k.read("test", "3"))
+    with pytest.raises(InputError, match="images_per_category=0: at least 1 is expected"):
+        scarce(mnist5k, ["3"], 0)

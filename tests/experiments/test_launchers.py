@@ -24,6 +24,8 @@ from PIL import Image
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import playback, run
+from lifelong_cvae.data import open_source
+from lifelong_cvae.evaluation import judge
 from lifelong_cvae.plan import read_plan
 from tests.conftest import SMALL, snapshot
 
@@ -282,6 +284,7 @@ FLAGS = {
         "samples": "1000",
         "judges": "runs/judges",
     },
+    "benchmark": {"seed": "0", "what": "playback", "output": "benchmark.json"},
     "recognise": {
         "workdir": None,
         "seed": "0",
@@ -305,6 +308,29 @@ def test_help_exits_with_0_and_tells_every_flag_with_its_default(launch, name):
         default = re.search(r"\(default: '(.*)'\)", entry)
         told[entry.partition(":")[0]] = default and default[1]
     assert told == FLAGS[name]
+
+
+def test_a_run_is_evaluated_with_a_judge_that_is_kept(launch, learned, data, tmp_path):
+    source = open_source(f"idx:{data}")
+    untrained = judge.Network(3).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    judge._write(judge.Judge(untrained, source.categories, (28, 28, 1)), tmp_path / judge.file_name(source))
+    ended = launch("evaluate", f"--workdir={learned[0]}", f"--judges={tmp_path}", "--samples=5")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Fréchet distance" in ended.out
+    values = json.loads((learned[0] / "evaluation.json").read_text("utf-8"))
+    result = json.loads((learned[0] / "result.json").read_text("utf-8"))
+    assert values["schema"] == 1
+    assert values["recognition"]["accuracy"] == result["accuracy"]
+    assert values["density"]["importance_bound"] > values["density"]["elbo"]
+    assert values["generation"]["samples_per_category"] == 5
+    (learned[0] / "evaluation.json").unlink()
+
+
+def test_orders_that_are_no_numbers_are_told_in_one_line(launch, tmp_path):
+    ended = launch("compare", f"--workdir={tmp_path / 'new'}", "--order_seeds=1,x")
+    assert ended.code == 2
+    assert ended.err == "error: --order_seeds=1,x: whole numbers such as 1,2,3 are expected\n"
+    assert not (tmp_path / "new").exists()
 
 
 # From learning to answers

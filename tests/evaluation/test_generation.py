@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import scipy.linalg
+from scipy.spatial.distance import cdist
+
+from lifelong_cvae.evaluation import generation
+
+
+def test_frechet_distance_of_gaussians_is_the_known_one():
+    noise = np.random.default_rng(0)
+    first = noise.normal(size=(200_000, 3))
+    second = np.asarray([1.0, 0.0, -2.0]) + np.asarray([1.0, 2.0, 0.5]) * noise.normal(size=(200_000, 3))
+    # Axis by axis: (m1 - m2)^2 + (s1 - s2)^2.
+    expected = (1 + 0 + 4) + (0 + 1 + 0.25)
+    assert generation.frechet_distance(first, second) == pytest.approx(expected, rel=0.02)
+
+
+def test_frechet_distance_agrees_with_the_matrix_square_root():
+    noise = np.random.default_rng(1)
+    first = (noise.normal(size=(50, 6)) @ noise.normal(size=(6, 6))).astype(np.float32)
+    second = noise.normal(size=(80, 6)) @ noise.normal(size=(6, 6)) + 1
+    covariances = [np.cov(x.astype(np.float64), rowvar=False) for x in (first, second)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected = np.square(first.mean(0) - second.mean(0)).sum() + np.trace(sum(covariances) - 2 * root)
+    assert generation.frechet_distance(first, second) == pytest.approx(expected, rel=1e-5)
+
+
+def test_frechet_distance_is_zero_to_itself_also_where_features_are_fewer_than_dimensions():
+    few = np.random.default_rng(2).normal(size=(4, 9))
+    assert generation.frechet_distance(few, few) == pytest.approx(0, abs=1e-6)
+    assert generation.frechet_distance(few, few + 1) == pytest.approx(9, abs=1e-6)
+
+
+def test_nearest_distances_agree_with_scipy(digits):
+    stored, queries = digits["3"][:300], digits["5"][:120]
+    rows = [x.reshape(len(x), -1) / 255 for x in (queries, stored)]
+    ours = generation.nearest_distances(queries, stored)
+    np.testing.assert_allclose(ours, cdist(*rows).min(axis=1), rtol=1e-3)
+    as_float = generation.nearest_distances(queries / np.float32(255), stored)
+    np.testing.assert_allclose(as_float, ours, rtol=1e-4)
+
+
+def test_copies_show(digits, mnist5k):
+    train = {name: digits[name] for name in "01"}
+    held_out = {name: mnist5k.read("test", name) for name in "01"}
+    assert generation.copying({n: x[:50] for n, x in train.items()}, train, held_out)["ratio"] < 0.01
+    assert generation.copying(held_out, train, held_out)["ratio"] == 1
+    noise = {n: np.random.default_rng(0).random((50, 28, 28, 1), np.float32) for n in "01"}
+    assert generation.copying(noise, train, held_out)["ratio"] > 1.5

@@ -1,0 +1,46 @@
+import jax
+import numpy as np
+import pytest
+
+from lifelong_cvae import cvae, figures, gallery
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What is drawn instead of files: name to the rows of the grid."""
+    grids = {}
+    monkeypatch.setattr(figures, "image_grid", lambda rows, file, title="": grids.update({file.name: rows}))
+    return grids
+
+
+def test_a_row_for_each_task_shows_the_same_latents(learner, drawn, tmp_path, rng):
+    (tmp_path / "figures").mkdir()
+    younger = learner.replace(names=("2", "0"), visits=(0, 0))
+    gallery.imagined(tmp_path, younger, 1, rng=rng)
+    gallery.imagined(tmp_path, learner, 3, rng=rng)  # nothing was drawn after task 2
+    gallery.over_tasks(tmp_path, learner, 3, rng=rng)
+    rows = drawn["over_tasks.png"]
+    assert list(rows) == ["after task 1", "after task 3"]
+    first, last = rows.values()
+    assert first.shape == last.shape == (3, 28, 28, 1)
+    np.testing.assert_allclose(first[:2], last[:2], atol=1e-5)
+    assert (first[2] == 0).all()
+    assert last[2].max() > 0.5
+    np.testing.assert_allclose(last[0], drawn["imagined_003.png"]["2"][0], atol=1e-6)
+
+
+def test_the_circle_is_drawn_turn_by_turn_from_a_real_and_an_imagined_image(
+    learner, mnist5k, drawn, tmp_path, rng
+):
+    gallery.circle(learner, mnist5k, "test", tmp_path / "circle.png", rng=rng)
+    rows = drawn["circle.png"]
+    assert list(rows)[:2] == ["2, real", "2, imagined"]
+    assert all(images.shape == (len(gallery.TURNS), 28, 28, 1) for images in rows.values())
+    real = rows["2, real"]
+    np.testing.assert_allclose(real[0], mnist5k.read("test", "2")[0] / 255, atol=1e-6)
+    # The second column is one turn of the first, and turns change images.
+    path, x = learner.path("2"), real[0].reshape(1, -1)
+    key = jax.random.fold_in(gallery.growth.category_rng(rng, "2", 0), 0)
+    _, expected = cvae.circulate(path, np.zeros((1, 4), np.float32), x, 1, rng=key)
+    np.testing.assert_allclose(real[1].reshape(1, -1), expected, atol=1e-4)
+    assert np.abs(real[1] - real[2]).max() > 0.01
