@@ -15,6 +15,7 @@ from lifelong_cvae import growth, learning, records
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
+from lifelong_cvae.teacher import Teacher
 
 ROUNDS = 7
 
@@ -54,7 +55,7 @@ def _chunk(state: LifelongState, rng: jax.Array) -> Callable[[], None]:
     task = state.names[-1:]
     images = np.random.default_rng(0).integers(0, 256, (1000, state.networks.pixels), np.uint8)
     data = learning.task_data(state, {task[0]: images}, rng=rng)
-    past = learning.Teacher(state, task, rng=rng).remember(0)
+    past = Teacher(state, task, rng=rng).remember(0)
     run = partial(
         learning.train_chunk, networks=state.networks, learning=state.config.learning, train_mixed=True
     )
