@@ -35,7 +35,8 @@ def main() -> None:
         f"{density['importance_bound']:.1f} nats; Fréchet distance {generation['frechet_distance']:.1f} "
         f"(floor {generation['frechet_floor']:.1f}); the judge agrees with "
         f"{100 * generation['agreement']:.1f} %; nearest training image at "
-        f"{generation['nearest']['ratio']:.2f} times the distance of held-out images'"
+        f"{generation['nearest']['ratio']:.2f} times the distance of held-out images', "
+        f"{generation['nearest']['ratio_reconstructed']:.2f} times that of their reconstructions"
     )
 
 

@@ -56,20 +56,30 @@ def nearest_distances(images: Any, training: Any) -> np.ndarray:
 
 
 def copying(
-    imagined: Mapping[str, Any], training: Mapping[str, Any], held_out: Mapping[str, Any]
+    imagined: Mapping[str, Any],
+    training: Mapping[str, Any],
+    held_out: Mapping[str, Any],
+    reconstructed: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Median distance to the nearest training image of the category: imagined against held-out images.
+    """Median distance to the nearest training image of the category; copies would be nearer than the rest.
 
-    Copies would show as a ratio far below 1.
+    An imagined image is a decoder's mean: it lacks what is accidental in a real image, and that alone takes
+    it nearer. So it is compared with held-out images, and with the model's reconstructions of them.
 
     Returns:
-        `imagined`, `held_out` (medians over all images) and `ratio`.
+        `imagined`, `held_out`, `reconstructed` (medians over all images), `ratio` (imagined to held out)
+        and `ratio_reconstructed` (imagined to reconstructed).
     """
+    kinds = {"imagined": imagined, "held_out": held_out, "reconstructed": reconstructed}
     medians = {
         kind: float(np.median(np.concatenate([nearest_distances(images[n], training[n]) for n in images])))
-        for kind, images in (("imagined", imagined), ("held_out", held_out))
+        for kind, images in kinds.items()
     }
-    return {**medians, "ratio": medians["imagined"] / medians["held_out"]}
+    return {
+        **medians,
+        "ratio": medians["imagined"] / medians["held_out"],
+        "ratio_reconstructed": medians["imagined"] / medians["reconstructed"],
+    }
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -90,6 +90,10 @@ def generated(
     def distance(images: dict[str, Any]) -> float:
         return generation.frechet_distance(judge.features(np.concatenate(list(images.values()))), target)
 
+    held_out = {name: images[:samples] for name, images in real.items()}
+    reconstructed = {
+        name: np.asarray(playback.reconstruct(state, name, images)) for name, images in held_out.items()
+    }
     agreement = judge.agreement(imagined)
     return {
         "samples_per_category": samples,
@@ -98,7 +102,5 @@ def generated(
         "frechet_floor": distance({name: images[:samples] for name, images in train.items()}),
         "agreement": float(np.mean(list(agreement.values()))),
         "agreement_per_category": agreement,
-        "nearest": generation.copying(
-            imagined, train, {name: images[:samples] for name, images in real.items()}
-        ),
+        "nearest": generation.copying(imagined, train, held_out, reconstructed),
     }

@@ -43,7 +43,11 @@ def test_nearest_distances_agree_with_scipy(digits):
 def test_copies_show(digits, mnist5k):
     train = {name: digits[name] for name in "01"}
     held_out = {name: mnist5k.read("test", name) for name in "01"}
-    assert generation.copying({n: x[:50] for n, x in train.items()}, train, held_out)["ratio"] < 0.01
-    assert generation.copying(held_out, train, held_out)["ratio"] == 1
+    blurred = {n: (0.5 * x + 0.5 * x.mean(axis=0)) / 255 for n, x in held_out.items()}
+    copies = {n: x[:50] for n, x in train.items()}
+    assert generation.copying(copies, train, held_out, blurred)["ratio"] < 0.01
+    same = generation.copying(held_out, train, held_out, blurred)
+    assert same["ratio"] == 1
+    assert same["ratio_reconstructed"] == same["held_out"] / same["reconstructed"]
     noise = {n: np.random.default_rng(0).random((50, 28, 28, 1), np.float32) for n in "01"}
-    assert generation.copying(noise, train, held_out)["ratio"] > 1.5
+    assert generation.copying(noise, train, held_out, blurred)["ratio"] > 1.5
