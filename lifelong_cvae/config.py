@@ -113,7 +113,7 @@ class LearningConfig:
     mixed_mode: str = "frozen"
     childhood: int = 1
     epochs: int = 20
-    min_steps: int = 300
+    min_steps: int = 200
     batch_size: int = 128
     learning_rate: float = 1.5e-3
     chunk_steps: int = 100

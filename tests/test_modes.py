@@ -301,3 +301,11 @@ def test_bad_settings_are_refused_in_one_line(settings, words):
 def test_a_memory_that_a_step_just_takes_is_allowed():
     config = lifelong.Config().with_settings({"memory_size": 128, "cycles": 0, "playback_weight": 0})
     assert config.learning.memory_size == 128
+
+
+def test_a_saved_learner_goes_on_as_if_it_had_never_stopped(all_lives, digits, rng, tmp_path):
+    states, reports = all_lives["playback"]
+    lifelong.save(states[2], tmp_path)
+    resumed, report = learn_task(lifelong.load(tmp_path), TASKS[2], digits, rng)
+    assert_trees_equal(resumed, states[3])
+    assert report.terms == reports[2].terms
