@@ -16,21 +16,14 @@ from absl import flags
 
 from experiments import launcher
 from lifelong_cvae import comparison, preset
-from lifelong_cvae.config import PRESETS
-from lifelong_cvae.plan import SPLITS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the figures: new, or one to go on with.", required=True)
-flags.DEFINE_string("dataset", "mnist5k", f"Images: {launcher.DATASETS}.")
+launcher.define_data_and_settings()
+launcher.define_judging()
 launcher.define_seed()
 flags.DEFINE_enum("study", "size", list(comparison.STUDIES), "What to compare.")
 flags.DEFINE_list("order_seeds", ["1"], "Seeds of the random orders in which categories arrive.")
-flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
-flags.DEFINE_multi_string("set", [], "A single setting as key=value; may be repeated.")
-flags.DEFINE_float("validation_fraction", 0.0, "Part of each training category to hold out, in [0, 1).")
-flags.DEFINE_enum("evaluate_on", "test", SPLITS, "Images that figures are measured on.")
-flags.DEFINE_integer("samples", 1000, "Imagined images of each category.", lower_bound=2)
-flags.DEFINE_string("judges", "runs/judges", "Folder that keeps trained judges, one per data set.")
 
 
 def main() -> None:

@@ -19,9 +19,8 @@ from lifelong_cvae import run
 FLAGS = flags.FLAGS
 launcher.define_workdir()
 launcher.define_seed()
-flags.DEFINE_integer("samples", 1000, "Imagined images of each category.", lower_bound=2)
+launcher.define_judging()
 flags.DEFINE_integer("cycles", 0, "Turns of the circle before an image is judged.", lower_bound=0)
-flags.DEFINE_string("judges", "runs/judges", "Folder that keeps trained judges, one per data set.")
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from lifelong_cvae import InputError
+from lifelong_cvae.config import PRESETS
+from lifelong_cvae.plan import SPLITS
 
 # Flags that are defined in here belong to the launcher that calls.
 flags.disclaim_key_flags()
@@ -60,6 +62,25 @@ def define_seed() -> None:
     flags.DEFINE_integer(
         "seed", 0, "Seed of all randomness, below 2**32.", lower_bound=0, upper_bound=2**32 - 1
     )
+
+
+def define_data_and_settings() -> None:
+    """What is learned from and with which settings, for the launchers that learn."""
+    flags.DEFINE_string("dataset", "mnist5k", f"Images: {DATASETS}.")
+    flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
+    flags.DEFINE_multi_string(
+        "set", [], "A single setting as key=value; may be repeated. See lifelong_cvae/config.py."
+    )
+    flags.DEFINE_float(
+        "validation_fraction", 0.0, "Part of each training category to hold out, from its end, in [0, 1)."
+    )
+    flags.DEFINE_enum("evaluate_on", "test", SPLITS, "Images that figures are measured on.")
+
+
+def define_judging() -> None:
+    """How imagined images are judged, for the launchers that measure generation."""
+    flags.DEFINE_integer("samples", 1000, "Imagined images of each category.", lower_bound=2)
+    flags.DEFINE_string("judges", "runs/judges", "Folder that keeps trained judges, one per data set.")
 
 
 def workdir() -> Path:

@@ -16,33 +16,24 @@ from absl import flags
 
 from experiments import launcher
 from lifelong_cvae import preset, run
-from lifelong_cvae.config import PRESETS
 from lifelong_cvae.data import hold_out, open_source, tasks
-from lifelong_cvae.plan import RECOGNISERS, SPLITS, Plan, read_plan
+from lifelong_cvae.plan import RECOGNISERS, Plan, read_plan
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "workdir", None, "Folder of the run: new, or with --resume the one to go on with.", required=True
 )
-flags.DEFINE_string("dataset", "mnist5k", f"Images: {launcher.DATASETS}.")
+launcher.define_data_and_settings()
 launcher.define_seed()
-flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
-flags.DEFINE_multi_string(
-    "set", [], "A single setting as key=value; may be repeated. See lifelong_cvae/config.py."
-)
 flags.DEFINE_list("categories", None, "Which categories, and in which order; default all, in label order.")
 flags.DEFINE_integer("order_seed", None, "A seeded random order of the categories instead.", lower_bound=0)
 flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once.", lower_bound=1)
-flags.DEFINE_float(
-    "validation_fraction", 0.0, "Part of each training category to hold out, from its end, in [0, 1)."
-)
 flags.DEFINE_integer(
     "images_per_category", None, "Training images of each category; default all.", lower_bound=1
 )
 flags.DEFINE_integer(
     "full_categories", 0, "So many categories have all their images in any case.", lower_bound=0
 )
-flags.DEFINE_enum("evaluate_on", "test", SPLITS, "Images that accuracies are measured on.")
 flags.DEFINE_enum("recogniser", "elbo", RECOGNISERS, "Recogniser whose accuracy is reported as accuracy.")
 flags.DEFINE_bool(
     "resume",

@@ -49,12 +49,12 @@ def finished(
     """
     folder = workdir / "figures"
     figures.accuracy_matrix([line["accuracy_per_category"] for line in history], folder / "accuracy.png")
-    over_tasks(workdir, state, len(history), rng=rng)
+    over_tasks(workdir, state, len(history))
     reconstructions(state, source, split, folder / "reconstructions.png")
     circle(state, source, split, folder / "circle.png", rng=rng)
 
 
-def over_tasks(workdir: Path, state: LifelongState, tasks: int, *, rng: jax.Array) -> None:
+def over_tasks(workdir: Path, state: LifelongState, tasks: int) -> None:
     """What the model draws after each task, a row for each: the same latents, image by image."""
     rows = {}
     for task in range(1, tasks + 1):
@@ -75,8 +75,7 @@ def reconstructions(state: LifelongState, source: Source, split: str, file: Path
     rows = {}
     for name in state.names:
         images = source.read(split, name)[:IMAGES_A_ROW]
-        images = np.pad(images, [(0, IMAGES_A_ROW - len(images)), (0, 0), (0, 0), (0, 0)])
-        rows[name] = images / np.float32(255) if images.dtype == np.uint8 else images
+        rows[name] = images = np.pad(images, [(0, IMAGES_A_ROW - len(images)), (0, 0), (0, 0), (0, 0)])
         rows[f"{name}, reconstructed"] = playback.reconstruct(state, name, images)
     figures.image_grid(rows, file, title=f"{split} images and reconstructions")
 

@@ -135,6 +135,12 @@ def category_rng(rng: jax.Array, name: str, visit: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(rng, int.from_bytes(digest[:4], "little")), visit)
 
 
+def category_rngs(rng: jax.Array, names: Sequence[str], capacity: int) -> jax.Array:
+    """`category_rng` of each name for visit 0, padded as a stack of them is: `[capacity]`."""
+    rngs = [category_rng(rng, name, 0) for name in names]
+    return jnp.stack(rngs + [rngs[0]] * (capacity - len(names)))
+
+
 def grow(
     state: LifelongState, name: str, mean_image: jax.Array | None = None, *, rng: jax.Array
 ) -> LifelongState:

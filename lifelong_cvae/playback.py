@@ -54,8 +54,7 @@ def imagine(
     if count < 0 or cycles < 0:
         raise InputError(f"count={count}, cycles={cycles}: numbers of at least 0 are expected")
     stack = growth.stack(state, names)
-    rngs = [growth.category_rng(rng, name, 0) for name in names]
-    rngs = jnp.stack(rngs + [rngs[0]] * (stack.capacity - len(names)))
+    rngs = growth.category_rngs(rng, names, stack.capacity)
     images = _imagine(state.params["mixed"], stack, rngs, networks=state.networks, count=count, cycles=cycles)
     shape = (count, *state.image_shape)
     return {name: images[index].reshape(shape) for index, name in enumerate(names)}

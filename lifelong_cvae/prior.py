@@ -119,8 +119,9 @@ def fit(
     def iteration(prior: Prior, _: None) -> tuple[Prior, None]:
         weights = images_a_point * jax.nn.softmax(log_joint(prior, centred), axis=-1)
         mass = jnp.sum(weights, axis=0)[:, None]
-        means = weights.T @ centred / (mass + MEAN_STRENGTH)
-        second = weights.T @ jnp.square(centred) - 2 * means * (weights.T @ centred) + mass * means**2
+        total = weights.T @ centred
+        means = total / (mass + MEAN_STRENGTH)
+        second = weights.T @ jnp.square(centred) - 2 * means * total + mass * means**2
         drawn_to = VARIANCE_STRENGTH * expected[None] + MEAN_STRENGTH * means**2
         variances = (second + drawn_to) / (mass + VARIANCE_STRENGTH + MEAN_STRENGTH)
         logits = jnp.log(mass[:, 0] + 1e-6) + idle

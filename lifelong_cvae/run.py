@@ -115,9 +115,8 @@ def evaluate(workdir: Path, judges: Path, *, samples: int, cycles: int, seed: in
         InputError: there is no run, or its data are gone.
     """
     plan, state, rng = read_plan(workdir), load_state(workdir), jax.random.key(seed)
-    source = plan.narrowed(hold_out(open_source(plan.dataset), plan.validation_fraction))
-    split = plan.evaluate_on
-    judge = cached(hold_out(open_source(plan.dataset), plan.validation_fraction), judges)
+    everything = hold_out(open_source(plan.dataset), plan.validation_fraction)
+    judge, source, split = cached(everything, judges), plan.narrowed(everything), plan.evaluate_on
     values = {
         "recognition": measures.recognised(state, source, split, rng=rng),
         "density": measures.density(state, source, split, rng=rng),
@@ -206,14 +205,12 @@ def _learn_task(
 def _metrics(
     task: int, report: learning.Report, log_evidence: dict[str, np.ndarray], names: Sequence[str]
 ) -> dict[str, Any]:
-    per_category = continual.accuracy_per_category(log_evidence, names)
-    accuracy = continual.pooled_accuracy(per_category, _counts(log_evidence))
+    accuracies = continual.accuracies(log_evidence, names)
     return {
         "task": task,
         "categories": list(report.names),
-        "accuracy": accuracy,
-        "accuracy_elbo": accuracy,
-        "accuracy_per_category": per_category,
+        **accuracies,
+        "accuracy_elbo": accuracies["accuracy"],
         "terms": report.terms,
         "steps": report.steps,
         "seconds": report.seconds,
@@ -251,10 +248,6 @@ def _result(
         "versions": records.versions(),
         "device": records.device(),
     }
-
-
-def _counts(log_evidence: dict[str, np.ndarray]) -> dict[str, int]:
-    return {name: len(values) for name, values in log_evidence.items()}
 
 
 def _tasks_text(tasks: Sequence[Sequence[str]]) -> str:

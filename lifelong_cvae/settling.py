@@ -61,8 +61,7 @@ def move_priors(
     """
     if not _components(teacher):
         return {}
-    rngs = [growth.category_rng(rng, name, 0) for name in names]
-    rngs = jnp.stack(rngs + [rngs[0]] * (stack.capacity - len(names)))
+    rngs = growth.category_rngs(rng, names, stack.capacity)
     cycles = teacher.config.learning.cycles
     moved = _move(teacher.params["mixed"], mixed, stack, rngs, networks=teacher.networks, cycles=cycles)
     return growth.unstack_subtrees(moved, names)

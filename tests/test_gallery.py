@@ -18,7 +18,7 @@ def test_a_row_for_each_task_shows_the_same_latents(learner, drawn, tmp_path, rn
     younger = learner.replace(names=("2", "0"), visits=(0, 0))
     gallery.imagined(tmp_path, younger, 1, rng=rng)
     gallery.imagined(tmp_path, learner, 3, rng=rng)  # nothing was drawn after task 2
-    gallery.over_tasks(tmp_path, learner, 3, rng=rng)
+    gallery.over_tasks(tmp_path, learner, 3)
     rows = drawn["over_tasks.png"]
     assert list(rows) == ["after task 1", "after task 3"]
     first, last = rows.values()

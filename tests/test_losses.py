@@ -115,16 +115,16 @@ def test_a_weight_of_zero_drops_its_term_from_the_weights():
     assert config.learning.memory_weights == {"generate": 1.0, "recognise": 1.0, "circulate": 0.25}
 
 
+def terms_by_group(mixed, past, networks, names):
+    """The terms called `names` of each group; these draw nothing, so that any key serves."""
+    paths = [path_of(mixed, past, g, networks) for g in range(GROUPS)]
+    return [memory_terms(path, group(past, g), names, rng=jax.random.key(0)) for g, path in enumerate(paths)]
+
+
 def test_the_teacher_itself_recognises_what_it_remembered(learner, student, past):
     for mixed, expected in ((learner.params["mixed"], True), (student, False)):
         terms = [
-            memory_terms(
-                path_of(mixed, past, g, learner.networks),
-                group(past, g),
-                ("recognise",),
-                rng=jax.random.key(0),
-            )["recognise"]
-            for g in range(GROUPS)
+            terms["recognise"] for terms in terms_by_group(mixed, past, learner.networks, ("recognise",))
         ]
         assert (np.abs(terms) < 1e-4).all() == expected
         assert (np.asarray(terms) > 0.01).all() != expected
@@ -139,12 +139,7 @@ def test_past_loss_weights_the_mean_over_groups_by_the_number_of_categories(lear
     # All groups, each of them once: terms without noise do not depend on the step.
     weights = {"generate": 2.0, "recognise": 0.5}
     total, terms = all_past(student, past, learner.networks, weights)
-    by_group = [
-        memory_terms(
-            path_of(student, past, g, learner.networks), group(past, g), tuple(weights), rng=jax.random.key(0)
-        )
-        for g in range(GROUPS)
-    ]
+    by_group = terms_by_group(student, past, learner.networks, tuple(weights))
     assert set(terms) == set(weights)
     for name in weights:
         expected = np.mean([terms[name] for terms in by_group])
@@ -155,17 +150,8 @@ def test_past_loss_weights_the_mean_over_groups_by_the_number_of_categories(lear
 
 
 def test_each_step_draws_groups_without_repetition_and_other_ones(learner, student, past):
-    single = {
-        g: float(
-            memory_terms(
-                path_of(student, past, g, learner.networks),
-                group(past, g),
-                ("generate",),
-                rng=jax.random.key(0),
-            )["generate"]
-        )
-        for g in range(GROUPS)
-    }
+    by_group = terms_by_group(student, past, learner.networks, ("generate",))
+    single = {g: float(terms["generate"]) for g, terms in enumerate(by_group)}
 
     def drawn_at(step, groups):
         return float(

@@ -6,6 +6,7 @@ A is a list with a dict per task, category name to fraction, over the categories
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,13 @@ def pooled_accuracy(accuracies: Accuracies, counts: Mapping[str, int]) -> float:
     """Fraction of right answers over the images of all categories together."""
     total = sum(counts[name] for name in accuracies)
     return sum(accuracies[name] * counts[name] for name in accuracies) / total
+
+
+def accuracies(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+    """`accuracy` over all images together and `accuracy_per_category`; arguments as above."""
+    per_category = accuracy_per_category(log_posteriors, names)
+    counts = {name: len(values) for name, values in log_posteriors.items()}
+    return {"accuracy": pooled_accuracy(per_category, counts), "accuracy_per_category": per_category}
 
 
 def forgetting(history: Sequence[Accuracies], final: Accuracies | None = None) -> float:

@@ -29,13 +29,7 @@ def evidence_by_category(
 
 def recognised(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, Any]:
     """Accuracy over all images of a split, and per category."""
-    log_evidence = evidence_by_category(state, source, split, rng=rng)
-    per_category = continual.accuracy_per_category(log_evidence, state.names)
-    counts = {name: len(values) for name, values in log_evidence.items()}
-    return {
-        "accuracy": continual.pooled_accuracy(per_category, counts),
-        "accuracy_per_category": per_category,
-    }
+    return continual.accuracies(evidence_by_category(state, source, split, rng=rng), state.names)
 
 
 def density(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, float]:

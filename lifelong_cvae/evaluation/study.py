@@ -50,13 +50,13 @@ def run_cell(cell: Cell, source: Source, judge: Judge, *, samples: int) -> dict[
     for names in plan.tasks:
         state, _ = learning.learn(state, {name: few.read("train", name) for name in names}, rng=rng)
         evidence = measures.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
-        history.append(continual.accuracy_per_category(evidence, state.names))
-    counts = {name: len(values) for name, values in evidence.items()}
+        accuracies = continual.accuracies(evidence, state.names)
+        history.append(accuracies["accuracy_per_category"])
     generation = measures.generated(state, few, plan.evaluate_on, judge, samples=samples, rng=rng)
     return {
         "labels": dict(cell.labels),
         "plan": plan.to_dict(),
-        "accuracy": continual.pooled_accuracy(history[-1], counts),
+        "accuracy": accuracies["accuracy"],
         "forgetting": continual.forgetting(history),
         "parameters_per_category": growth.parameters_per_category(state),
         **measures.density(state, source, plan.evaluate_on, rng=rng),
