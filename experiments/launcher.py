@@ -9,7 +9,6 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from lifelong_cvae import InputError
-from lifelong_cvae.config import PRESETS
 from lifelong_cvae.plan import SPLITS
 
 # Flags that are defined in here belong to the launcher that calls.
@@ -64,13 +63,16 @@ def define_seed() -> None:
     )
 
 
-def define_data_and_settings() -> None:
-    """What is learned from and with which settings, for the launchers that learn."""
-    flags.DEFINE_string("dataset", "mnist5k", f"Images: {DATASETS}.")
-    flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
+def define_settings() -> None:
+    """Single settings, for the launchers that learn."""
     flags.DEFINE_multi_string(
         "set", [], "A single setting as key=value; may be repeated. See lifelong_cvae/config.py."
     )
+
+
+def define_data() -> None:
+    """What is learned from and measured on, for the launchers that learn."""
+    flags.DEFINE_string("dataset", "mnist5k", f"Images: {DATASETS}.")
     flags.DEFINE_float(
         "validation_fraction", 0.0, "Part of each training category to hold out, from its end, in [0, 1)."
     )
@@ -79,7 +81,7 @@ def define_data_and_settings() -> None:
 
 def define_judging() -> None:
     """How imagined images are judged, for the launchers that measure generation."""
-    flags.DEFINE_integer("samples", 1000, "Imagined images of each category.", lower_bound=2)
+    flags.DEFINE_integer("samples", 10_000, "Imagined images of all categories together.", lower_bound=2)
     flags.DEFINE_string("judges", "runs/judges", "Folder that keeps trained judges, one per data set.")
 
 

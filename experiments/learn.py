@@ -16,6 +16,7 @@ from absl import flags
 
 from experiments import launcher
 from lifelong_cvae import preset, run
+from lifelong_cvae.config import PRESETS
 from lifelong_cvae.data import hold_out, open_source, tasks
 from lifelong_cvae.plan import RECOGNISERS, Plan, read_plan
 
@@ -23,7 +24,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "workdir", None, "Folder of the run: new, or with --resume the one to go on with.", required=True
 )
-launcher.define_data_and_settings()
+launcher.define_data()
+flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
+launcher.define_settings()
 launcher.define_seed()
 flags.DEFINE_list("categories", None, "Which categories, and in which order; default all, in label order.")
 flags.DEFINE_integer("order_seed", None, "A seeded random order of the categories instead.", lower_bound=0)

@@ -1,28 +1,101 @@
-"""Comparisons: which runs a study is made of, and running them into a folder."""
+"""Comparisons: which runs a study is made of, and running them into a folder.
+
+A strategy is a preset. `STRATEGIES` says what each idea is worth: everything that is not named there is
+the same for all of them.
+"""
 
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from lifelong_cvae import growth
-from lifelong_cvae.config import Config
+from lifelong_cvae import curves, growth, records, tables
+from lifelong_cvae.config import MEMORY_TERMS, Config, preset
 from lifelong_cvae.data import hold_out, open_source, tasks
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.evaluation import study
 from lifelong_cvae.evaluation.judge import cached
-from lifelong_cvae.evaluation.study import Cell, run_cells, table
+from lifelong_cvae.evaluation.study import Cell
 from lifelong_cvae.plan import Plan
 
+STRATEGIES = ("joint", "finetune", "playback", "circulatory", "free", "frozen", "none", "full")
+TURNS = (0, 1, 2, 3, 5, 10)
+IMAGES = (10, 30, 100, 300, "all")
 SIZES = (50_000, 100_000, 200_000, 400_000, 1_000_000)
+# In studies with few images the first categories have all of theirs.
 FEW, FULL_CATEGORIES = 100, 3
 # Rank of the map to the pixels, as a part of the width of a category's layers.
 RANK_OF_WIDTH = {"frozen": 0.75, "playback": 0.75, "free": 0.75, "none": 0.45}
+
+
+def strategies_study(plan: Plan, strategy: str) -> list[Cell]:
+    """A strategy as it is; `joint` meets all categories in one task."""
+    label: int | str = len(plan.tasks[0])
+    if strategy == "joint":
+        label, plan = "all", replace(plan, tasks=(tuple(itertools.chain(*plan.tasks)),))
+    return [Cell(plan, {"strategy": strategy, "categories a task": label})]
+
+
+def few_images_study(plan: Plan, strategy: str) -> list[Cell]:
+    """Few training images in each category after the first `FULL_CATEGORIES`."""
+    return [
+        Cell(_with_images(plan, images), {"strategy": strategy, "images a new category": images})
+        for images in IMAGES
+    ]
+
+
+def circle_study(plan: Plan, strategy: str) -> list[Cell]:
+    """Turns of the circle before a memory serves, and each term on remembered pairs left out in turn."""
+    changes: dict[str, dict[str, Any]] = {f"{turns} turns": {"cycles": turns} for turns in TURNS}
+    changes |= {f"without {term}": {f"{term}_weight": 0.0} for term in MEMORY_TERMS}
+    return [
+        Cell(
+            replace(plan, config=plan.config.with_settings(change)), {"strategy": strategy, "changed": label}
+        )
+        for label, change in changes.items()
+    ]
+
+
+def size_study(plan: Plan, strategy: str, image_shape: Sequence[int]) -> list[Cell]:
+    """Parameters a category, with all images and with `FEW` in each category after the first ones."""
+    return [
+        Cell(
+            replace(_with_images(plan, images), config=sized(plan.config, image_shape, parameters)),
+            {"parameters": parameters, "strategy": strategy, "images a new category": images},
+        )
+        for parameters, images in itertools.product(SIZES, ("all", FEW))
+    ]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study varies.
+
+    Attributes:
+        strategies: presets that take part unless others are asked for.
+        cells: cells of one strategy, from its plan, its name and the shape of the images.
+        columns: kinds of figures in its tables (`tables.COLUMNS`).
+    """
+
+    strategies: tuple[str, ...]
+    cells: Callable[[Plan, str, Sequence[int]], list[Cell]]
+    columns: tuple[str, ...] = ("recognition", "generation")
+
+
+STUDIES = {
+    "strategies": Study(STRATEGIES, lambda plan, name, _: strategies_study(plan, name)),
+    "few_images": Study(("none", "frozen", "full"), lambda plan, name, _: few_images_study(plan, name)),
+    "circle": Study(("full", "circulatory"), lambda plan, name, _: circle_study(plan, name)),
+    "size": Study(("frozen", "none"), size_study),
+}
 
 
 def sized(config: Config, image_shape: Sequence[int], parameters: int) -> Config:
@@ -53,72 +126,87 @@ def sized(config: Config, image_shape: Sequence[int], parameters: int) -> Config
     return with_width(width)
 
 
-def size_study(plan: Plan, image_shape: Sequence[int]) -> list[Cell]:
-    """With and without a mixed part, over parameters a category, all images and few of them.
-
-    Few: `FEW` training images in each category after the first `FULL_CATEGORIES`.
-    """
-    cells = []
-    for parameters, mode, images in itertools.product(
-        SIZES, (plan.config.learning.mixed_mode, "none"), ("all", FEW)
-    ):
-        config = sized(plan.config.with_settings({"mixed_mode": mode}), image_shape, parameters)
-        few = {} if images == "all" else {"images_per_category": images, "full_categories": FULL_CATEGORIES}
-        labels = {"parameters": parameters, "mixed part": mode, "images": images}
-        cells.append(Cell(replace(plan, config=config, **few), labels))
-    return cells
-
-
 def compare(
     folder: Path,
-    study: str,
+    study_name: str,
     dataset: str,
-    config: Config,
     *,
-    order_seeds: Sequence[int],
-    seed: int,
+    strategies: Sequence[str] | None = None,
+    categories_per_task: int = 1,
+    settings: Mapping[str, Any],
+    seeds: Sequence[int],
     validation_fraction: float,
     evaluate_on: str,
     samples: int,
     judges: Path,
+    draw: bool = True,
+    say: Callable[[str], None] = print,
 ) -> str:
-    """Runs a study into a folder, and returns its table, which `comparison.md` holds too.
+    """Runs a study into a folder, which takes a JSON file per run, `comparison.json`, `.md` and figures.
 
     Args:
-        folder: takes a JSON file per run.
-        study: one of `STUDIES`.
+        folder: new, or one to go on with.
+        study_name: one of `STUDIES`.
         dataset: as `--dataset` names it.
-        config: settings that the study varies.
-        order_seeds: the orders in which categories arrive.
-        seed: of all else.
+        strategies: presets; default those of the study.
+        categories_per_task: how many arrive at once.
+        settings: single settings that replace those of every strategy.
+        seeds: a run each; a seed is also that of the order in which categories arrive.
         validation_fraction: part of each training category to hold out.
         evaluate_on: `test` or `validation`.
-        samples: imagined images of each category.
+        samples: imagined images of all categories together.
         judges: folder that keeps trained judges.
+        draw: whether to draw figures (needs matplotlib).
+        say: told a line per run.
+
+    Returns:
+        The tables, as `comparison.md` holds them.
 
     Raises:
-        InputError: bad data or settings.
+        InputError: bad data or settings, or the folder holds other runs.
     """
-    if not order_seeds:
-        raise InputError("order_seeds: at least one is expected")
+    if not seeds:
+        raise InputError("seeds: at least one is expected")
+    if draw:
+        curves.require_matplotlib()
+    chosen = STUDIES[study_name]
     source = hold_out(open_source(dataset), validation_fraction)
-    judge = cached(source, judges)
+    judge = functools.cache(lambda: cached(source, judges))
     cells = []
-    for order_seed in order_seeds:
+    for seed, strategy in itertools.product(seeds, strategies or chosen.strategies):
         plan = Plan(
             dataset=dataset,
-            tasks=tasks(source.categories, order_seed=order_seed),
+            tasks=tasks(source.categories, order_seed=seed, categories_per_task=categories_per_task),
             validation_fraction=validation_fraction,
             seed=seed,
             evaluate_on=evaluate_on,
-            config=config,
+            config=preset(strategy).with_settings(settings),
         )
-        for cell in STUDIES[study](plan, source.image_shape):
-            cells.append(replace(cell, labels={**cell.labels, "order seed": order_seed}))
-    results = run_cells(cells, folder, source, judge, samples=samples)
-    text = table(results)
+        for cell in chosen.cells(plan, strategy, source.image_shape):
+            cells.append(replace(cell, labels={**cell.labels, "seed": seed}))
+    results = study.run_cells(cells, folder, source, judge, samples=samples, say=say)
+    floor = study.floor(folder, source, judge, evaluate_on, samples=samples)
+    return _write(folder, results, floor, chosen.columns, draw=draw)
+
+
+def _write(
+    folder: Path,
+    results: Sequence[Mapping[str, Any]],
+    floor: Mapping[str, Any],
+    columns: Sequence[str],
+    *,
+    draw: bool,
+) -> str:
+    rows = tables.rows([*results, {**floor, "labels": {"strategy": "real images"}}])
+    records.write_json(folder / "comparison.json", {"rows": rows})
+    text = "\n".join(tables.markdown(rows, kind) for kind in columns)
     (folder / "comparison.md").write_text(text, encoding="utf-8")
+    if draw:
+        curves.over_time(results, folder / "over_time.png")
     return text
 
 
-STUDIES = {"size": size_study}
+def _with_images(plan: Plan, images: int | str) -> Plan:
+    if images == "all":
+        return plan
+    return replace(plan, images_per_category=images, full_categories=FULL_CATEGORIES)

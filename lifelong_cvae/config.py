@@ -13,6 +13,7 @@ from lifelong_cvae.errors import InputError
 GROWTHS = ("neurons", "vectors")
 SCALES = ("shared", "own")
 LIKELIHOODS = ("gaussian", "bernoulli")
+DRAWINGS = ("contrast", "mean")
 MIXED_MODES = ("frozen", "playback", "free", "none")
 MEMORY_TERMS = ("playback", "generate", "recognise", "circulate")
 BOUNDS = ("mean", "sampled", "importance")
@@ -42,7 +43,7 @@ class NetworkConfig:
     Attributes:
         growth: form of a category's parameters; `neurons`: neurons of its own in every layer;
             `vectors`: a vector in the first layer of encoder and decoder (the one-hot CVAE), for which
-            the settings category_widths, rank and prior_components mean nothing.
+            the settings category_widths, rank, prior_components and drawing mean nothing.
         mixed_widths: neurons of the mixed part, a number per hidden layer of the encoder;
             the decoder mirrors them. Absent in the mixed mode `none`.
         category_widths: neurons of each category beside them, as many layers.
@@ -54,6 +55,8 @@ class NetworkConfig:
         log_scale: log of the shared scale, pixels being in [0, 1]; the first one where it is learned.
         prior_components: Gaussians in the mixture p(z|c) that is fitted once a category is learned;
             0: p(z|c) stays N(0, I).
+        drawing: what an imagined image is: `mean`, the decoder's mean, or `contrast`, that mean with the
+            contrast of the category's real images (see `settling.fit_contrast`).
     """
 
     growth: str = "neurons"
@@ -65,11 +68,13 @@ class NetworkConfig:
     scale: str = "shared"
     log_scale: float = -1.75
     prior_components: int = 50
+    drawing: str = "contrast"
 
     def __post_init__(self):
         _require_choice("growth", self.growth, GROWTHS)
         _require_choice("likelihood", self.likelihood, LIKELIHOODS)
         _require_choice("scale", self.scale, SCALES)
+        _require_choice("drawing", self.drawing, DRAWINGS)
         for name in ("mixed_widths", "category_widths"):
             widths = getattr(self, name)
             _require(len(widths) > 0, f"setting {name}: at least one layer is expected")
@@ -255,12 +260,24 @@ def _cast(name: str, value: Any, kind: Any) -> Any:
     return cast
 
 
+_STATIC = NetworkConfig(growth="vectors", log_scale=-1.0)
+_PLAYBACK_ALONE = {"generate_weight": 0.0, "recognise_weight": 0.0, "circulate_weight": 0.0, "cycles": 0}
+
 PRESETS = {
     "default": Config(),
     # The closest reading of arXiv 2004.12731.
-    "paper": Config(
-        network=NetworkConfig(prior_components=0), learning=LearningConfig(mixed_mode="playback")
-    ),
+    "paper": Config(NetworkConfig(prior_components=0, drawing="mean"), LearningConfig(mixed_mode="playback")),
+    # What each idea is worth (experiments/compare.py). A static one-hot CVAE: all categories at once
+    # (as one task), one after another with nothing done, with playback, with playback and the circle.
+    "joint": Config(_STATIC, LearningConfig(mixed_mode="free", batch_size=32)),
+    "finetune": Config(_STATIC, LearningConfig(mixed_mode="free")),
+    "playback": Config(_STATIC, LearningConfig(mixed_mode="playback", **_PLAYBACK_ALONE)),
+    "circulatory": Config(_STATIC, LearningConfig(mixed_mode="playback")),
+    # Growth: the mixed part unprotected, frozen, absent (as many parameters a category), with everything.
+    "free": Config(learning=LearningConfig(mixed_mode="free")),
+    "frozen": Config(learning=LearningConfig(mixed_mode="frozen")),
+    "none": Config(NetworkConfig(category_widths=(220, 220)), LearningConfig(mixed_mode="none")),
+    "full": Config(learning=LearningConfig(mixed_mode="playback")),
 }
 
 

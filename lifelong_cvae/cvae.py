@@ -24,7 +24,7 @@ class Path(flax.struct.PyTreeNode):
 
     Attributes:
         mixed: the mixed parameters, `{}` where there is no mixed part.
-        category: the subtree of the category: encoder, decoder, scale, prior.
+        category: the subtree of the category: encoder, decoder, scale, prior, contrast.
         networks: the modules (static).
     """
 
@@ -36,6 +36,12 @@ class Path(flax.struct.PyTreeNode):
     def prior(self) -> priors.Prior:
         """p(z|c): the category's own mixture, or N(0, I) where categories own none."""
         return self.category["prior"] or priors.standard_normal(self.networks.latent_size)
+
+    @property
+    def contrast(self) -> jax.Array | float:
+        """The category's own factor on the logits of what is drawn, or 1 where categories own none."""
+        contrast = self.category["contrast"]
+        return 1.0 if isinstance(contrast, dict) else contrast
 
 
 class Posterior(NamedTuple):
@@ -74,8 +80,13 @@ def decode(path: Path, z: jax.Array) -> jax.Array:
 
 
 def decode_mean(path: Path, z: jax.Array) -> jax.Array:
-    """E[x|z,c], `[batch, pixels]` in [0, 1]: what the model draws."""
+    """E[x|z,c], `[batch, pixels]` in [0, 1]: what is remembered, and what goes round the circle."""
     return jax.nn.sigmoid(decode(path, z))
+
+
+def draw(path: Path, z: jax.Array) -> jax.Array:
+    """What the model shows of z, `[batch, pixels]` in [0, 1]: its mean, with the category's contrast."""
+    return jax.nn.sigmoid(path.contrast * decode(path, z))
 
 
 def log_likelihood(path: Path, x: jax.Array, logits: jax.Array) -> jax.Array:

@@ -45,7 +45,7 @@ def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_title(title, fontsize=10)
-    _write(figure, file)
+    write_figure(figure, file)
 
 
 def accuracy_matrix(history: Sequence[Mapping[str, float]], file: Path) -> None:
@@ -73,7 +73,7 @@ def accuracy_matrix(history: Sequence[Mapping[str, float]], file: Path) -> None:
     axes.set_ylabel("after task")
     axes.set_title("accuracy in per cent", fontsize=10)
     figure.colorbar(shown)
-    _write(figure, file)
+    write_figure(figure, file)
 
 
 def _to_float(images: Any) -> np.ndarray:
@@ -98,7 +98,8 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
-def _write(figure: Any, file: Path) -> None:
+def write_figure(figure: Any, file: Path) -> None:
+    """Writes a PNG; texts are taken as they are, dollars too."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import cvae, figures, growth, playback
+from lifelong_cvae import cvae, figures, growth, playback, prior
 from lifelong_cvae.data import Source
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, to_unit
 
 IMAGES_A_ROW = 10
 TURNS = (0, 1, 2, 3, 5, 10)
+# A walk through a latent space reaches so many standard deviations to both sides of the mean.
+WALK_REACH = 2.0
 
 
 def imagined(workdir: Path, state: LifelongState, task: int, *, rng: jax.Array) -> None:
@@ -52,6 +54,9 @@ def finished(
     over_tasks(workdir, state, len(history))
     reconstructions(state, source, split, folder / "reconstructions.png")
     circle(state, source, split, folder / "circle.png", rng=rng)
+    walk(state, folder / "walk.png")
+    if len(state.names) > 1:
+        interpolation(state, folder / "interpolation.png", rng=rng)
 
 
 def over_tasks(workdir: Path, state: LifelongState, tasks: int) -> None:
@@ -92,6 +97,49 @@ def circle(state: LifelongState, source: Source, split: str, file: Path, *, rng:
             rows[f"{name}, {kind}"] = _turned(path, image, rng=key).reshape(-1, *state.image_shape)
     turns = ", ".join(map(str, TURNS))
     figures.image_grid(rows, file, title=f"after {turns} turns of the circle")
+
+
+def walk(state: LifelongState, file: Path) -> None:
+    """A walk through each category's latent space: along the direction in which p(z|c) is widest."""
+    steps = np.linspace(-WALK_REACH, WALK_REACH, IMAGES_A_ROW)
+    rows = {}
+    for name in state.names:
+        path = state.path(name)
+        mean, covariance = prior.moments(path.prior)
+        variances, directions = np.linalg.eigh(covariance)
+        z = mean + np.sqrt(variances[-1]) * steps[:, None] * directions[:, -1]
+        drawn = _draw(path, jnp.asarray(z, jnp.float32))
+        rows[name] = np.asarray(drawn).reshape(-1, *state.image_shape)
+    figures.image_grid(rows, file, title="along the widest direction of each latent space")
+
+
+def interpolation(state: LifelongState, file: Path, *, rng: jax.Array) -> None:
+    """From an imagined image of each category to one of the next.
+
+    Latent spaces of different categories have nothing in common, so images are mixed first; what is drawn
+    is how the two categories see the mixture, their logits weighed as it is.
+    """
+    drawn = playback.imagine(state, state.names, 1, rng=rng)
+    weights = jnp.linspace(0, 1, IMAGES_A_ROW)[:, None]
+    rows = {}
+    for first, second in zip(state.names, (*state.names[1:], state.names[0]), strict=True):
+        ends = [drawn[name].reshape(1, -1) for name in (first, second)]
+        images = _between(state.path(first), state.path(second), *ends, weights)
+        rows[f"{first} to {second}"] = np.asarray(images).reshape(-1, *state.image_shape)
+    figures.image_grid(rows, file, title="from one category to another")
+
+
+@jax.jit
+def _between(
+    first: cvae.Path, second: cvae.Path, start: jax.Array, end: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """Images `[steps, pixels]` from `start` to `end` `[1, pixels]`, for weights `[steps, 1]` of the second."""
+    mixture = (1 - weights) * start + weights * end
+    logits = [path.contrast * cvae.decode(path, cvae.encode(path, mixture).mean) for path in (first, second)]
+    return jax.nn.sigmoid((1 - weights) * logits[0] + weights * logits[1])
+
+
+_draw = jax.jit(cvae.draw)
 
 
 def _turned(path: cvae.Path, x: jax.Array, *, rng: jax.Array) -> np.ndarray:

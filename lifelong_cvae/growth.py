@@ -19,13 +19,15 @@ from lifelong_cvae.images import Shape, check_image_shape, power_of_two
 from lifelong_cvae.networks import Networks, build
 
 STACK_MINIMUM = 4
+# Parts of a category's subtree that are fitted when a task ends (settling.py), not trained.
+SETTLED = ("prior", "contrast")
 
 
 class LifelongState(flax.struct.PyTreeNode):
     """What a learner knows: an immutable pytree that holds no image.
 
     Attributes:
-        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior}}}`.
+        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, contrast}}}`.
         names: the categories in the order of learning.
         visits: how often each of them has been learned.
         childhood_left: categories during which the mixed part will still learn.
@@ -230,7 +232,7 @@ def labels(params: dict[str, Any], names: Collection[str], *, train_mixed: bool)
 
     Args:
         params: the whole dict.
-        names: the categories that learn. Their priors are fitted, not trained: they are frozen here.
+        names: the categories that learn. What is fitted, not trained (`SETTLED`), is frozen here.
         train_mixed: whether the mixed part learns.
     """
 
@@ -238,7 +240,7 @@ def labels(params: dict[str, Any], names: Collection[str], *, train_mixed: bool)
         keys = [part.key for part in path]
         if keys[0] == "mixed":
             return "train" if train_mixed else "freeze"
-        return "train" if keys[1] in names and keys[2] != "prior" else "freeze"
+        return "train" if keys[1] in names and keys[2] not in SETTLED else "freeze"
 
     return jax.tree_util.tree_map_with_path(label, params)
 

@@ -236,15 +236,11 @@ def _absorb(
     """The state with what the task trained put in; whatever was frozen is taken from before."""
     mixed = params["mixed"] if state.mixed_learns else state.params["mixed"]
     trained = params["categories"][TASK]
-    priors = settling.fit_priors(mixed, trained, data, names, state)
+    settled = settling.settle(mixed, trained, data, names, state)
     if teacher.stack is not None:
-        priors |= settling.move_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
+        settled |= settling.move_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
     subtrees = {**state.params["categories"], **growth.unstack_subtrees(trained, names)}
-    before = state.params["categories"]
-    categories = {
-        name: {**subtree, "prior": priors.get(name, before[name]["prior"])}
-        for name, subtree in subtrees.items()
-    }
+    categories = {name: {**subtree, **settled.get(name, {})} for name, subtree in subtrees.items()}
     visits = tuple(v + (n in names) for n, v in zip(state.names, state.visits, strict=True))
     return state.replace(
         params={"mixed": mixed, "categories": categories},

@@ -194,6 +194,7 @@ class Neurons(Networks):
             "decoder": decoder,
             "scale": self.fresh_scale(),
             "prior": priors.standard_normal(self.latent_size, max(1, self.prior_components)),
+            "contrast": jnp.ones(()),
         }
 
     def shared(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
@@ -233,9 +234,9 @@ class Vectors(Networks):
         return mixed
 
     def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
-        """Fresh vectors, spread as one more column of the first layer's weights; no scale, no prior."""
+        """Fresh vectors, spread as one more column of the first layer's weights, and nothing else."""
         keys = dict(zip(HALVES, jax.random.split(rng), strict=True))
-        category: dict[str, Any] = {"scale": {}, "prior": {}}
+        category: dict[str, Any] = {"scale": {}, "prior": {}, "contrast": {}}
         for half, key in keys.items():
             noise = jax.random.normal(key, (self._layers(half).widths[0],))
             category[half] = {"vector": noise * self.sizes[half] ** -0.5}

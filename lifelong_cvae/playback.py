@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 def imagine(
     state: LifelongState, names: Sequence[str], count: int, *, rng: jax.Array, cycles: int = 0
 ) -> dict[str, jax.Array]:
-    """Imagines images: z ~ p(z|c), x the decoder's mean, then turns of the circle.
+    """Imagines images: z ~ p(z|c), turns of the circle, and what the model draws of the last z.
 
     What a category gives depends on `rng` and its name, not on the other names.
 
@@ -89,7 +89,8 @@ def _imagine(
     mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, count: int, cycles: int
 ) -> jax.Array:
     def one(category: Any, rng: jax.Array) -> jax.Array:
-        return sample_pairs(cvae.Path(mixed, category, networks), count, cycles, rng=rng)[1]
+        path = cvae.Path(mixed, category, networks)
+        return cvae.draw(path, sample_pairs(path, count, cycles, rng=rng)[0])
 
     return stack.map(one, rngs)
 

@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Prior = dict[str, jax.Array]
 
@@ -57,6 +58,16 @@ def sample(prior: Prior, count: int, *, rng: jax.Array) -> jax.Array:
     component = jax.random.categorical(component_rng, prior["logits"], shape=(count,))
     noise = jax.random.normal(noise_rng, (count, prior["means"].shape[1]))
     return prior["means"][component] + jnp.exp(0.5 * prior["log_vars"][component]) * noise
+
+
+def moments(prior: Prior) -> tuple[np.ndarray, np.ndarray]:
+    """Mean `[latent]` and covariance `[latent, latent]` of a mixture, in float64 on the host."""
+    logits, means, log_vars = (np.asarray(prior[key], np.float64) for key in ("logits", "means", "log_vars"))
+    weights = np.exp(logits - logits.max())
+    weights /= weights.sum()
+    mean = weights @ means
+    between = (weights[:, None] * (means - mean)).T @ (means - mean)
+    return mean, between + np.diag(weights @ np.exp(log_vars))
 
 
 def kl_between(mean: jax.Array, log_var: jax.Array, other_mean: jax.Array, other_log_var: jax.Array):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import json
 import os
@@ -72,6 +73,16 @@ def keep_lines(file: Path, count: int) -> list[dict[str, Any]]:
     draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     os.replace(draft, file)
     return values
+
+
+def as_json(value: Any) -> Any:
+    """A value as it comes back from JSON: tuples as lists, keys as texts."""
+    return json.loads(json.dumps(value))
+
+
+def today() -> str:
+    """The date, as in 2026-01-31 (UTC)."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def versions() -> dict[str, str]:

@@ -13,10 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from lifelong_cvae import checkpoint, figures, gallery, growth, learning, records
-from lifelong_cvae.data import Source, hold_out, open_source
+from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import continual, measures
-from lifelong_cvae.evaluation.judge import cached
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.plan import Plan, read_plan
 
@@ -96,39 +95,6 @@ def learn(
     if draw:
         gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
     return result
-
-
-def evaluate(workdir: Path, judges: Path, *, samples: int, cycles: int, seed: int) -> dict[str, Any]:
-    """Evaluates the newest state of a run, and writes `evaluation.json` into its folder.
-
-    Args:
-        workdir: of the run.
-        judges: folder that keeps trained judges.
-        samples: imagined images of each category.
-        cycles: turns of the circle before an image is judged.
-        seed: of the samples.
-
-    Returns:
-        `recognition`, `density` and `generation` (see `evaluation.measures`).
-
-    Raises:
-        InputError: there is no run, or its data are gone.
-    """
-    plan, state, rng = read_plan(workdir), load_state(workdir), jax.random.key(seed)
-    everything = hold_out(open_source(plan.dataset), plan.validation_fraction)
-    judge, source, split = cached(everything, judges), plan.narrowed(everything), plan.evaluate_on
-    values = {
-        "recognition": measures.recognised(state, source, split, rng=rng),
-        "density": measures.density(state, source, split, rng=rng),
-        "generation": measures.generated(
-            state, source, split, judge, samples=samples, cycles=cycles, rng=rng
-        ),
-        "evaluate_on": split,
-        "versions": records.versions(),
-        "device": records.device(),
-    }
-    records.write_json(workdir / "evaluation.json", values)
-    return values
 
 
 def _begin(workdir: Path, plan: Plan, source: Source, *, rng: jax.Array) -> tuple[LifelongState, list[dict]]:
@@ -229,17 +195,13 @@ def _result(
     seconds_total: float,
 ) -> dict[str, Any]:
     matrix = [line["accuracy_per_category"] for line in history]
-    known_then: dict[str, list[str]] = {}
-    known: list[str] = []
-    for names in plan.tasks:
-        known = [*known, *names]
-        known_then.update({name: known for name in names})
-    restricted = continual.accuracy_per_category(log_evidence, state.names, candidates=known_then)
+    candidates = continual.known_then(plan.tasks)
+    restricted = continual.accuracy_per_category(log_evidence, state.names, candidates=candidates)
     return {
         "accuracy": history[-1]["accuracy"],
         "accuracy_elbo": history[-1]["accuracy_elbo"],
         "accuracy_per_category": matrix[-1],
-        "forgetting": continual.forgetting(matrix),
+        **continual.summary(matrix),
         "forgetting_same_candidates": continual.forgetting(matrix, restricted),
         "parameters_per_category": history[-1]["parameters_per_category"],
         "seconds_total": seconds_total,

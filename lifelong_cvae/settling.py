@@ -1,6 +1,6 @@
-"""After a task: the priors p(z|c) follow the encoder.
+"""After a task: priors p(z|c) follow the encoder, and drawings get the contrast of real images.
 
-That of a category at hand is fitted to where the encoder puts its real images. That of an earlier one,
+The prior of a category at hand is fitted to where the encoder puts its real images. That of an earlier one,
 whose encoder reads a mixed part that has moved, is moved as remembered images move.
 """
 
@@ -20,12 +20,14 @@ from lifelong_cvae.networks import Networks
 from lifelong_cvae.playback import sample_pairs
 
 POINTS = 2048
+CONTRAST_RANGE = (0.25, 4.0)
+CONTRAST_STEPS = 20
 
 
-def fit_priors(
+def settle(
     mixed: Any, categories: Any, data: TaskData, names: tuple[str, ...], state: LifelongState
-) -> dict[str, prior.Prior]:
-    """Priors of the categories that were just learned, from their real images.
+) -> dict[str, dict[str, Any]]:
+    """Fits the priors and contrasts of the categories that were just learned to their real images.
 
     Args:
         mixed: the mixed parameters.
@@ -35,18 +37,47 @@ def fit_priors(
         state: whose settings hold.
 
     Returns:
-        Name to prior; empty where priors are not fitted.
+        Name to what is fitted, `prior` and `contrast`; without those that the settings leave out.
     """
+    network = state.config.network
     components = _components(state)
-    if not components:
+    contrast = network.growth == "neurons" and network.drawing == "contrast"
+    if not components and not contrast:
         return {}
-    fitted = _fit(mixed, categories, data, networks=state.networks, components=components)
+    fitted = _settle(
+        mixed, categories, data, networks=state.networks, components=components, contrast=contrast
+    )
     return growth.unstack_subtrees(fitted, names)
+
+
+def fit_contrast(logits: jax.Array, x: jax.Array) -> jax.Array:
+    """The factor on logits that makes drawn images as black and white as real ones, a scalar.
+
+    A decoder's mean is an average over what it cannot tell apart, and greyer than any of it: it lacks the
+    variance that the law of total variance leaves to p(x|z). The factor solves mean(y (1 - y)) =
+    mean(x (1 - x)) for y = sigmoid(factor * logits); the left side falls as the factor grows.
+
+    Args:
+        logits: of the decoder, `[n, pixels]`.
+        x: the images they stand for, in [0, 1], `[n, pixels]`.
+    """
+    greyness = jnp.mean(x * (1 - x))
+
+    def halve(bounds: tuple[jax.Array, jax.Array], _: None):
+        low, high = bounds
+        middle = (low + high) / 2
+        drawn = jax.nn.sigmoid(middle * logits)
+        too_grey = jnp.mean(drawn * (1 - drawn)) > greyness
+        return (jnp.where(too_grey, middle, low), jnp.where(too_grey, high, middle)), None
+
+    bounds = tuple(jnp.float32(bound) for bound in CONTRAST_RANGE)
+    low, high = jax.lax.scan(halve, bounds, length=CONTRAST_STEPS)[0]
+    return (low + high) / 2
 
 
 def move_priors(
     teacher: LifelongState, mixed: Any, stack: Stack, names: tuple[str, ...], *, rng: jax.Array
-) -> dict[str, prior.Prior]:
+) -> dict[str, dict[str, prior.Prior]]:
     """Priors of earlier categories for a mixed part that has moved, from what the teacher remembers.
 
     Args:
@@ -57,14 +88,14 @@ def move_priors(
         rng: source of the samples.
 
     Returns:
-        Name to prior; empty where priors are not fitted.
+        Name to `{"prior": ...}`; empty where priors are not fitted.
     """
     if not _components(teacher):
         return {}
     rngs = growth.category_rngs(rng, names, stack.capacity)
     cycles = teacher.config.learning.cycles
     moved = _move(teacher.params["mixed"], mixed, stack, rngs, networks=teacher.networks, cycles=cycles)
-    return growth.unstack_subtrees(moved, names)
+    return {name: {"prior": prior} for name, prior in growth.unstack_subtrees(moved, names).items()}
 
 
 def _components(state: LifelongState) -> int:
@@ -72,15 +103,19 @@ def _components(state: LifelongState) -> int:
     return state.config.network.prior_components if state.config.network.growth == "neurons" else 0
 
 
-@partial(jax.jit, static_argnames=("networks", "components"))
-def _fit(mixed: Any, categories: Any, data: TaskData, *, networks: Networks, components: int) -> prior.Prior:
-    def one(arguments: tuple[Any, ...]) -> prior.Prior:
+@partial(jax.jit, static_argnames=("networks", "components", "contrast"))
+def _settle(
+    mixed: Any, categories: Any, data: TaskData, *, networks: Networks, components: int, contrast: bool
+) -> dict[str, Any]:
+    def one(arguments: tuple[Any, ...]) -> dict[str, Any]:
         category, images, count, rng = arguments
         sample_rng, fit_rng = jax.random.split(jax.random.fold_in(rng, data.total_steps))
+        path = cvae.Path(mixed, category, networks)
         # As many points whatever the number of images, spread evenly over them.
         x = to_unit(images[jnp.arange(POINTS) * count // POINTS])
-        z = cvae.encode(cvae.Path(mixed, category, networks), x).sample(rng=sample_rng)
-        return prior.fit(z, components, images=count, rng=fit_rng)
+        z = cvae.encode(path, x).sample(rng=sample_rng)
+        settled = {"prior": prior.fit(z, components, images=count, rng=fit_rng)} if components else {}
+        return {**settled, "contrast": fit_contrast(cvae.decode(path, z), x)} if contrast else settled
 
     return jax.lax.map(one, (categories, data.images, data.counts, data.rngs))
 

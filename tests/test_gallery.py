@@ -1,8 +1,9 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lifelong_cvae import cvae, figures, gallery
+from lifelong_cvae import cvae, figures, gallery, playback, prior
 
 
 @pytest.fixture
@@ -44,3 +45,31 @@ def test_the_circle_is_drawn_turn_by_turn_from_a_real_and_an_imagined_image(
     _, expected = cvae.circulate(path, np.zeros((1, 4), np.float32), x, 1, rng=key)
     np.testing.assert_allclose(real[1].reshape(1, -1), expected, atol=1e-4)
     assert np.abs(real[1] - real[2]).max() > 0.01
+
+
+def test_a_walk_leads_along_the_widest_direction_and_reaches_two_deviations(learner, drawn, tmp_path):
+    gallery.walk(learner, tmp_path / "walk.png")
+    rows = drawn["walk.png"]
+    assert list(rows) == list(learner.names)
+    for name in learner.names:
+        path = learner.path(name)
+        z = prior.sample(path.prior, 20_000, rng=jax.random.key(3))
+        mean, axis = np.mean(z, axis=0), np.linalg.svd(np.cov(np.asarray(z), rowvar=False))[0][:, 0]
+        reach = 2 * np.std(z @ axis)
+        ends = np.asarray(cvae.draw(path, jnp.asarray([mean - reach * axis, mean + reach * axis])))
+        shown = rows[name][[0, -1]].reshape(2, -1)
+        forth, back = (np.abs(shown - e).mean() for e in (ends, ends[::-1]))
+        assert min(forth, back) < 0.02 < np.abs(shown[0] - shown[1]).mean()
+
+
+def test_an_interpolation_begins_in_one_category_and_ends_in_the_next(learner, drawn, tmp_path, rng):
+    gallery.interpolation(learner, tmp_path / "interpolation.png", rng=rng)
+    rows = drawn["interpolation.png"]
+    assert list(rows) == ["2 to 0", "0 to 1", "1 to 2"]
+    imagined = playback.imagine(learner, learner.names, 1, rng=rng)
+    for row, (first, second) in zip(rows.values(), ["20", "01", "12"], strict=True):
+        assert row.shape == (gallery.IMAGES_A_ROW, 28, 28, 1)
+        for name, image in ((first, row[0]), (second, row[-1])):
+            path, x = learner.path(name), imagined[name].reshape(1, -1)
+            expected = cvae.draw(path, cvae.encode(path, x).mean)
+            np.testing.assert_allclose(image.reshape(1, -1), expected, atol=1e-4)

@@ -43,7 +43,9 @@ def test_imagining_follows_prior_decoder_and_circle(state, rng):
     path = state.path("0")
     latent_rng, circle_rng = jax.random.split(growth.category_rng(rng, "0", 0))
     z = prior.sample(path.category["prior"], 3, rng=latent_rng)
-    expected = cvae.circulate(path, z, cvae.decode_mean(path, z), 1, rng=circle_rng)[1]
+    z_after, x_after = cvae.circulate(path, z, cvae.decode_mean(path, z), 1, rng=circle_rng)
+    expected = cvae.draw(path, z_after)
+    np.testing.assert_allclose(cvae.decode_mean(path, z_after), x_after, rtol=1e-5, atol=1e-6)
     images = lifelong.imagine(state, ["0"], 3, rng=rng, cycles=1)["0"]
     np.testing.assert_allclose(images.reshape(3, -1), expected, rtol=1e-4, atol=1e-5)
 

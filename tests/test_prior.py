@@ -106,3 +106,15 @@ def test_kl_to_equal_components_is_that_to_one_also_beside_unused_ones(rng, idle
     expected = prior.kl_to_prior(mean, log_var, one)
     np.testing.assert_allclose(prior.kl_to_prior(mean, log_var, many), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(expected, prior.kl_between(mean, log_var, one["means"], one["log_vars"]))
+
+
+def test_moments_of_a_mixture_are_those_of_its_samples():
+    mixture = {
+        "logits": jnp.asarray([0.0, 1.0, prior.UNUSED]),
+        "means": jnp.asarray([[1.0, 2.0], [-1.0, 0.5], [90.0, 90.0]]),
+        "log_vars": jnp.asarray([[0.0, -1.0], [0.5, 0.2], [5.0, 5.0]]),
+    }
+    z = np.asarray(prior.sample(mixture, 200_000, rng=jax.random.key(0)))
+    mean, covariance = prior.moments(mixture)
+    np.testing.assert_allclose(mean, z.mean(axis=0), atol=0.02)
+    np.testing.assert_allclose(covariance, np.cov(z, rowvar=False), atol=0.03)

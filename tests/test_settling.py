@@ -1,5 +1,10 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, special
 
 from lifelong_cvae import cvae, growth, prior, settling
 from tests.conftest import mixture_log_density
@@ -26,7 +31,7 @@ def test_the_prior_of_a_learned_category_lies_where_its_images_are(learner, digi
 def settled(state, mixed, rng):
     stack = growth.stack(state, state.names)
     priors = settling.move_priors(state, mixed, stack, state.names, rng=rng)
-    categories = {n: {**tree, "prior": priors[n]} for n, tree in state.params["categories"].items()}
+    categories = {n: {**tree, **priors[n]} for n, tree in state.params["categories"].items()}
     return state.replace(params={"mixed": mixed, "categories": categories})
 
 
@@ -57,3 +62,46 @@ def test_nothing_is_settled_where_priors_stay_standard_normal(learner, rng):
     state = learner.replace(config=learner.config.with_settings({"prior_components": 0}))
     stack = growth.stack(state, state.names)
     assert settling.move_priors(state, state.params["mixed"], stack, state.names, rng=rng) == {}
+
+
+def greyness(pixels):
+    return np.mean(pixels * (1 - pixels), dtype=np.float64)
+
+
+def test_contrast_makes_drawings_as_grey_as_real_images(learner, digits):
+    for name in learner.names:
+        path, x = learner.path(name), digits[name].reshape(-1, 784) / np.float32(255)
+        z = cvae.encode(path, x).sample(rng=jax.random.key(7))
+        blurred, drawn = (np.asarray(draw(path, z)) for draw in (cvae.decode_mean, cvae.draw))
+        assert greyness(blurred) > 1.2 * greyness(x), "an average over what cannot be told apart"
+        assert greyness(drawn) == pytest.approx(greyness(x), rel=0.05)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.3, 3.5))
+def test_a_contrast_is_found_again(contrast):
+    logits = np.random.default_rng(0).normal(size=(20, 30), scale=2).astype(np.float32)
+    x = special.expit(contrast * logits)
+    found = settling.fit_contrast(jnp.asarray(logits), jnp.asarray(x))
+    assert found == pytest.approx(contrast, rel=1e-3)
+    root = optimize.brentq(lambda s: greyness(special.expit(s * logits)) - greyness(x), 0.25, 4)
+    assert found == pytest.approx(root, rel=1e-3)
+
+
+def test_contrast_has_limits():
+    logits = jnp.asarray([[1.0, -2.0, 0.5]])
+    assert settling.fit_contrast(logits, jnp.asarray([[0.0, 1.0, 1.0]])) == pytest.approx(4, abs=1e-3)
+    assert settling.fit_contrast(logits, jnp.full((1, 3), 0.5)) == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"drawing": "mean", "prior_components": 0}, {"growth": "vectors", "mixed_mode": "free"}],
+    ids=["drawing=mean", "growth=vectors"],
+)
+def test_without_contrast_the_mean_is_drawn(small_config, rng, settings):
+    state = growth.init(small_config.with_settings(settings), (28, 28), rng=rng)
+    state = growth.grow(state, "0", rng=rng)
+    assert settling.settle(state.params["mixed"], None, None, ("0",), state) == {}
+    z = jax.random.normal(rng, (3, 4))
+    np.testing.assert_array_equal(cvae.draw(state.path("0"), z), cvae.decode_mean(state.path("0"), z))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from lifelong_cvae.evaluation import neighbours
 from lifelong_cvae.images import as_rows, check_image_shape
 
 BLOCK = 500
@@ -36,6 +37,12 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     middle = scipy.linalg.eigvalsh(root @ covariances[1] @ root)
     trace = sum(np.trace(c) for c in covariances) - 2 * np.sqrt(np.maximum(middle, 0)).sum()
     return float(np.square(means[0] - means[1]).sum() + trace)
+
+
+def likeness(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Fréchet distance, precision, recall, density and coverage of features `[n, features]`."""
+    distance = frechet_distance(imagined, real)
+    return {"frechet_distance": distance, **neighbours.neighbourhoods(imagined, real)}
 
 
 def nearest_distances(images: Any, training: Any) -> np.ndarray:

@@ -84,17 +84,38 @@ class Judge(flax.struct.PyTreeNode):
         return np.concatenate(features), np.concatenate(logits)
 
 
-def train(source: Source, *, rng: jax.Array) -> Judge:
-    """Trains a judge on all training images of a source."""
-    rows = [as_rows(source.read("train", name), source.image_shape) for name in source.categories]
-    answers = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-    images, answers = jnp.asarray(np.concatenate(rows)), jnp.asarray(answers)
-    network = Network(len(source.categories))
+def train(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.Array) -> Judge:
+    """Trains a judge.
+
+    Args:
+        images: category to its images, uint8 or float in [0, 1], `[n, h, w, c]`.
+        image_shape: (h, w, c).
+        rng: of initial values and batches.
+    """
+    parts = [as_rows(values, image_shape) for values in images.values()]
+    answers = jnp.asarray(np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
+    rows = jnp.asarray(np.concatenate(parts))
+    network = Network(len(parts))
     init_rng, step_rng = jax.random.split(rng)
-    params = network.init(init_rng, jnp.zeros((1, *source.image_shape)))
-    steps = max(MINIMUM_STEPS, EPOCHS * len(images) // BATCH)
-    params = _train(params, images, answers, step_rng, network=network, shape=source.image_shape, steps=steps)
-    return Judge(params, source.categories, source.image_shape)
+    params = network.init(init_rng, jnp.zeros((1, *image_shape)))
+    steps = max(MINIMUM_STEPS, EPOCHS * len(rows) // BATCH)
+    params = _train(params, rows, answers, step_rng, network=network, shape=image_shape, steps=steps)
+    return Judge(params, tuple(images), image_shape)
+
+
+def fitting_capacity(images: Mapping[str, Any], real: Mapping[str, Any], *, rng: jax.Array) -> float:
+    """Accuracy on real images of a classifier that has learned from other ones alone, as a fraction.
+
+    What imagined images teach a network like the judge's. Source: Lesort et al. 2019 (arXiv 1806.10840).
+
+    Args:
+        images: category to the images to learn from, `[n, h, w, c]`.
+        real: category to the images to be tested on, all of them together.
+        rng: of the training.
+    """
+    student = train(images, np.shape(next(iter(images.values())))[1:], rng=rng)
+    right = student.agreement(real)
+    return sum(right[name] * len(real[name]) for name in real) / sum(map(len, real.values()))
 
 
 def cached(source: Source, folder: Path) -> Judge:
@@ -102,7 +123,8 @@ def cached(source: Source, folder: Path) -> Judge:
     file = folder / file_name(source)
     if file.exists():
         return _read(file, source)
-    judge = train(source, rng=jax.random.key(0))
+    images = {name: source.read("train", name) for name in source.categories}
+    judge = train(images, source.image_shape, rng=jax.random.key(0))
     _write(judge, file)
     return judge
 

@@ -1,7 +1,8 @@
-"""What a state is worth: recognition, density and generation figures on real images it never saw."""
+"""What a state is worth: recognition, density, generation and novelty figures on real images it never saw."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,27 +10,52 @@ import numpy as np
 
 from lifelong_cvae import playback, recognition
 from lifelong_cvae.data import Source
-from lifelong_cvae.evaluation import continual, generation
-from lifelong_cvae.evaluation.judge import Judge
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.evaluation import clusters, generation, novelty
+from lifelong_cvae.evaluation.judge import Judge, fitting_capacity
 from lifelong_cvae.growth import LifelongState
 
 BOUND_IMAGES = 1000
 BOUND_SAMPLES = 100
+
+Images = Mapping[str, Any]
 
 
 def evidence_by_category(
     state: LifelongState, source: Source, split: str, *, rng: jax.Array
 ) -> dict[str, np.ndarray]:
     """Evidence of all images of a split: true category to `[n, categories]` in nats."""
-    images = {name: source.read(split, name) for name in state.names}
+    images = real_images(state.names, source, split)
     values = np.asarray(recognition.evidence(state, np.concatenate(list(images.values())), rng=rng))
     ends = np.cumsum([len(x) for x in images.values()])[:-1]
     return dict(zip(images, np.split(values, ends), strict=True))
 
 
-def recognised(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, Any]:
-    """Accuracy over all images of a split, and per category."""
-    return continual.accuracies(evidence_by_category(state, source, split, rng=rng), state.names)
+def real_images(names: Sequence[str], source: Source, split: str) -> dict[str, np.ndarray]:
+    """Category to its images of a split, `[n, h, w, c]`."""
+    return {name: source.read(split, name) for name in names}
+
+
+def imagined_images(
+    state: LifelongState, source: Source, samples: int, *, cycles: int = 0, rng: jax.Array
+) -> dict[str, np.ndarray]:
+    """Category to imagined images, on the host: as many as `floor_images` has real ones."""
+    counts = _shares(state.names, source, samples)
+    imagined = playback.imagine(state, state.names, max(counts.values()), rng=rng, cycles=cycles)
+    return {name: np.asarray(images)[: counts[name]] for name, images in imagined.items()}
+
+
+def floor_images(names: Sequence[str], source: Source, samples: int) -> dict[str, np.ndarray]:
+    """Category to training images, the first ones: what imagined images would be at best."""
+    counts = _shares(names, source, samples)
+    return {name: source.read("train", name)[: counts[name]] for name in names}
+
+
+def _shares(names: Sequence[str], source: Source, samples: int) -> dict[str, int]:
+    """Images of each category where there are `samples` in all: no more than there are training images."""
+    if samples < 2 * len(names):
+        raise InputError(f"samples={samples}: at least two of each of {len(names)} categories are expected")
+    return {name: min(samples // len(names), source.counts["train"][name]) for name in names}
 
 
 def density(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, float]:
@@ -50,51 +76,135 @@ def density(state: LifelongState, source: Source, split: str, *, rng: jax.Array)
     return {"elbo": means["sampled"], "importance_bound": means["importance"]}
 
 
+def likeness(images: Images, real: Images, judge: Judge) -> dict[str, Any]:
+    """How images are like real ones, to the judge.
+
+    Args:
+        images: category to imagined images, or real ones for a floor, `[n, h, w, c]`.
+        real: the same categories, `[m, h, w, c]`.
+        judge: whose features and answers count.
+
+    Returns:
+        `frechet_distance`, `precision`, `recall`, `density`, `coverage` of all images together,
+        `agreement` (the part in which the judge sees what was meant, a mean over categories), and
+        `per_category`, the same for each.
+    """
+    features = {name: judge.features(values) for name, values in images.items()}
+    target = {name: judge.features(values) for name, values in real.items()}
+    agreement = judge.agreement(images)
+    together = [np.concatenate(list(part.values())) for part in (features, target)]
+    return {
+        **generation.likeness(*together),
+        "agreement": float(np.mean(list(agreement.values()))),
+        "per_category": {
+            name: {**generation.likeness(features[name], target[name]), "agreement": agreement[name]}
+            for name in images
+        },
+    }
+
+
+def per_task(
+    imagined: Images, real: Images, tasks: Sequence[Sequence[str]], judge: Judge, *, seed: int
+) -> dict[str, float]:
+    """Fréchet distance, precision and recall for each task's images alone, averaged over tasks.
+
+    The protocol of Multiband VAE (Deja et al. 2021, arXiv 2106.12196), with its precision and recall, those
+    of `clusters`; real images are then a held-out part of the training set.
+    """
+    rows = []
+    for names in tasks:
+        first, second = (
+            judge.features(np.concatenate([images[n] for n in names])) for images in (imagined, real)
+        )
+        figures = clusters.precision_and_recall(first, second, seed=seed)
+        rows.append({"frechet_distance": generation.frechet_distance(first, second), **figures})
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+
 def generated(
     state: LifelongState,
     source: Source,
     split: str,
     judge: Judge,
     *,
+    learned_from: Source,
     samples: int,
+    tasks: Sequence[Sequence[str]],
     cycles: int = 0,
     rng: jax.Array,
 ) -> dict[str, Any]:
-    """Fréchet distance, the judge's agreement, and distances that would show copies.
+    """All figures of generation.
 
     Args:
         state: what has been learned.
-        source: real images; `train` is what images are copied from, `split` what they should be like.
+        source: real images; what imagined ones should be like is its `split`.
         split: `test` or `validation`.
         judge: of the same source.
-        samples: imagined images of each category.
+        learned_from: the source, or some of its training images: copies would be of these.
+        samples: imagined images of all categories together.
+        tasks: categories of each task.
         cycles: turns of the circle before an image is judged.
         rng: source of the samples.
 
     Returns:
-        `frechet_distance` against all images of the split, `frechet_floor` (training images instead of
-        imagined ones, as many), `agreement`, `agreement_per_category`, `nearest` (`generation.copying`).
+        `imagined` and `floor` (as many training images in their place), each with `likeness` and
+        `fitting_capacity`; `per_task`; `nearest` (`generation.copying`); `samples`, imagined images of
+        each category.
     """
-    imagined = playback.imagine(state, state.names, samples, rng=rng, cycles=cycles)
-    imagined = {name: np.asarray(images) for name, images in imagined.items()}
-    train = {name: source.read("train", name) for name in state.names}
-    real = {name: source.read(split, name) for name in state.names}
-    target = judge.features(np.concatenate(list(real.values())))
-
-    def distance(images: dict[str, Any]) -> float:
-        return generation.frechet_distance(judge.features(np.concatenate(list(images.values()))), target)
-
-    held_out = {name: images[:samples] for name, images in real.items()}
-    reconstructed = {
-        name: np.asarray(playback.reconstruct(state, name, images)) for name, images in held_out.items()
+    imagined = imagined_images(state, source, samples, cycles=cycles, rng=rng)
+    real = real_images(state.names, source, split)
+    held_out = {name: real[name][: len(images)] for name, images in imagined.items()}
+    reconstructed = {name: playback.reconstruct(state, name, images) for name, images in held_out.items()}
+    train = real_images(state.names, learned_from, "train")
+    kinds = {"imagined": imagined, "floor": floor_images(state.names, source, samples)}
+    figures = {
+        kind: {
+            **likeness(images, real, judge),
+            "fitting_capacity": fitting_capacity(images, real, rng=rng),
+        }
+        for kind, images in kinds.items()
     }
-    agreement = judge.agreement(imagined)
     return {
-        "samples_per_category": samples,
+        "samples": {name: len(images) for name, images in imagined.items()},
         "cycles": cycles,
-        "frechet_distance": distance(imagined),
-        "frechet_floor": distance({name: images[:samples] for name, images in train.items()}),
-        "agreement": float(np.mean(list(agreement.values()))),
-        "agreement_per_category": agreement,
+        **figures,
+        "per_task": per_task(imagined, real, tasks, judge, seed=0),
         "nearest": generation.copying(imagined, train, held_out, reconstructed),
     }
+
+
+def novelty_figures(
+    state: LifelongState,
+    source: Source,
+    split: str,
+    *,
+    other: Images | None = None,
+    evidence: Mapping[str, np.ndarray] | None = None,
+    rng: jax.Array,
+) -> dict[str, float]:
+    """AUROC of max_c log p(x|c), known against unknown images; see `novelty`.
+
+    Args:
+        state: what has been learned.
+        source: real images; categories that the state does not know serve as unknown ones.
+        split: `test` or `validation`.
+        other: name of another data set to images of it, `[n, h, w, c]`.
+        evidence: what `evidence_by_category` gives, where it is there already.
+        rng: for the bounds that draw samples.
+
+    Returns:
+        `left_out` where more than one category is known, `not_learned` where some are not,
+        and a figure for each of `other`.
+    """
+    evidence = evidence_by_category(state, source, split, rng=rng) if evidence is None else evidence
+    known = np.concatenate(list(evidence.values())).max(axis=1)
+    missing = [name for name in source.categories if name not in state.names]
+    unknown = dict(other or {})
+    if missing:
+        unknown["not_learned"] = np.concatenate(list(real_images(missing, source, split).values()))
+    figures = {
+        kind: novelty.auroc(known, np.asarray(recognition.evidence(state, images, rng=rng)).max(axis=1))
+        for kind, images in unknown.items()
+    }
+    without = novelty.left_out(evidence, state.names)
+    return figures if without is None else {"left_out": without, **figures}

@@ -1,4 +1,4 @@
-"""Studies: grids of whole runs, one JSON file for each, and a table of them.
+"""Studies: grids of whole runs, one JSON file for each.
 
 A cell is a run that is learned, evaluated and forgotten; only its figures stay. A study can be broken off
 and taken up again: a cell whose file is there is not run anew.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,14 @@ import numpy as np
 
 from lifelong_cvae import growth, learning, records
 from lifelong_cvae.data import Source
+from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import continual, measures
-from lifelong_cvae.evaluation.judge import Judge
+from lifelong_cvae.evaluation.judge import Judge, fitting_capacity
+from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.plan import Plan
+
+# Imagined images of all categories together for the judge's agreement after every task.
+AGREEMENT_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -38,82 +43,156 @@ class Cell:
     @property
     def name(self) -> str:
         """A file name."""
-        return re.sub(r"[^\w.=-]+", "_", ",".join(f"{key}={value}" for key, value in self.labels.items()))
+        return re.sub(r"[^\w.,=-]+", "_", ",".join(f"{key}={value}" for key, value in self.labels.items()))
+
+
+def identity(cell: Cell, source: Source, *, samples: int) -> dict[str, Any]:
+    """What a cell's figures depend on, ready for JSON; the place of the data is not part of it."""
+    plan = {key: value for key, value in cell.plan.to_dict().items() if key != "dataset"}
+    return {"labels": dict(cell.labels), "plan": plan, "data": source.fingerprint, "samples": samples}
 
 
 def run_cell(cell: Cell, source: Source, judge: Judge, *, samples: int) -> dict[str, Any]:
-    """Learns and evaluates one cell; nothing but the figures stays."""
+    """Learns and evaluates one cell; nothing but the figures stays.
+
+    Args:
+        cell: what to run.
+        source: its data.
+        judge: of the data.
+        samples: imagined images of all categories together.
+
+    Returns:
+        `accuracy`, `history` (A[t, c], fractions), `over_time` and `generation_over_time`
+        (`continual.summary` of A and of the judge's agreement), `forgetting_same_candidates`, `imagined`
+        (`measures.likeness`, `fitting_capacity`), `density`, `novelty` (with the categories of the last
+        half of the tasks unknown), numbers of parameters, seconds.
+    """
     plan, rng, start = cell.plan, jax.random.key(cell.plan.seed), time.perf_counter()
     few = plan.narrowed(source)
     state = growth.init(plan.config, source.image_shape, rng=rng)
-    history = []
-    for names in plan.tasks:
-        state, _ = learning.learn(state, {name: few.read("train", name) for name in names}, rng=rng)
+    history, agreements, novelty, seconds_learning = [], [], {}, 0.0
+    for index, names in enumerate(plan.tasks):
+        images = measures.real_images(names, few, "train")
+        state, report = learning.learn(state, images, rng=rng)
+        seconds_learning += report.seconds
         evidence = measures.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
-        accuracies = continual.accuracies(evidence, state.names)
-        history.append(accuracies["accuracy_per_category"])
-    generation = measures.generated(state, few, plan.evaluate_on, judge, samples=samples, rng=rng)
+        history.append(continual.accuracy_per_category(evidence, state.names))
+        agreements.append(
+            judge.agreement(measures.imagined_images(state, source, AGREEMENT_SAMPLES, rng=rng))
+        )
+        if 2 * (index + 1) == len(plan.tasks):
+            novelty = measures.novelty_figures(state, source, plan.evaluate_on, evidence=evidence, rng=rng)
+    counts = {name: len(values) for name, values in evidence.items()}
+    candidates = continual.known_then(plan.tasks)
+    restricted = continual.accuracy_per_category(evidence, state.names, candidates=candidates)
     return {
-        "labels": dict(cell.labels),
-        "plan": plan.to_dict(),
-        "accuracy": accuracies["accuracy"],
-        "forgetting": continual.forgetting(history),
+        "accuracy": continual.pooled_accuracy(history[-1], counts),
+        "over_time": continual.summary(history),
+        "forgetting_same_candidates": continual.forgetting(history, restricted),
+        "generation_over_time": continual.summary(agreements),
+        **_final_figures(state, source, judge, plan.evaluate_on, samples=samples, rng=rng),
+        "novelty": novelty,
         "parameters_per_category": growth.parameters_per_category(state),
-        **measures.density(state, source, plan.evaluate_on, rng=rng),
-        "frechet_distance": generation["frechet_distance"],
-        "agreement": generation["agreement"],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "seconds_learning": seconds_learning,
         "seconds": time.perf_counter() - start,
-        "versions": records.versions(),
-        "device": records.device(),
+        "history": history,
+        "agreement_history": agreements,
     }
 
 
+def _final_figures(
+    state: LifelongState, source: Source, judge: Judge, split: str, *, samples: int, rng: jax.Array
+) -> dict[str, Any]:
+    """Of the learner that has met all categories: what it imagines, and its density."""
+    imagined = measures.imagined_images(state, source, samples, rng=rng)
+    real = measures.real_images(state.names, source, split)
+    likeness = measures.likeness(imagined, real, judge)
+    return {
+        "imagined": {**likeness, "fitting_capacity": fitting_capacity(imagined, real, rng=rng)},
+        "density": measures.density(state, source, split, rng=rng),
+    }
+
+
+def run_floor(source: Source, judge: Judge, split: str, *, samples: int) -> dict[str, Any]:
+    """Training images in the place of imagined ones, as many: what `imagined` of a cell would be at best."""
+    first = measures.floor_images(source.categories, source, samples)
+    real = measures.real_images(source.categories, source, split)
+    capacity = fitting_capacity(first, real, rng=jax.random.key(0))
+    return {"imagined": {**measures.likeness(first, real, judge), "fitting_capacity": capacity}}
+
+
 def run_cells(
-    cells: Iterable[Cell],
+    cells: Sequence[Cell],
     folder: Path,
     source: Source,
-    judge: Judge,
+    judge: Callable[[], Judge],
     *,
     samples: int,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Runs the cells that `folder` does not hold yet, and returns the figures of all."""
-    cells = list(cells)
-    results = []
+    """Runs the cells that `folder` does not hold yet, and returns the figures of all.
+
+    Args:
+        cells: of one study.
+        folder: takes a JSON file per cell.
+        source: the data of all cells.
+        judge: gives the judge, where there is something to run.
+        samples: imagined images of all categories together.
+        say: told a line per cell, with an estimate of the time left.
+
+    Raises:
+        InputError: a file of the folder is another run's; nothing has been run then.
+    """
+    found = {cell.name: _read(cell, folder, source, samples=samples) for cell in cells}
     for index, cell in enumerate(cells):
-        file = folder / f"{cell.name}.json"
-        if not file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            records.write_json(file, run_cell(cell, source, judge, samples=samples))
-        results.append(records.read_json(file))
-        say(f"{index + 1}/{len(cells)}  {cell.name}  {100 * results[-1]['accuracy']:.2f} %")
-    return results
+        if found[cell.name] is None:
+            say(f"{index + 1}/{len(cells)}  {cell.name}: running")
+            figures = run_cell(cell, source, judge(), samples=samples)
+            _write(folder / f"{cell.name}.json", identity(cell, source, samples=samples), figures)
+            found[cell.name] = _read(cell, folder, source, samples=samples)
+        figures = found[cell.name]
+        left = _seconds_left([found[other.name] for other in cells])
+        note = f"; about {left / 60:.0f} minutes left" if left else ""
+        say(
+            f"{index + 1}/{len(cells)}  {cell.name}: {100 * figures['accuracy']:.2f} %, "
+            f"{figures['seconds']:.0f} s{note}"
+        )
+    return [found[cell.name] for cell in cells]
 
 
-def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a row per combination of labels, means and standard deviations over order seeds."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for result in results:
-        key = tuple(value for label, value in result["labels"].items() if label != "order seed")
-        groups.setdefault(key, []).append(result)
-    columns = [label for label in results[0]["labels"] if label != "order seed"]
-    figures = {
-        "accuracy, %": ("accuracy", 100, 2),
-        "Fréchet distance": ("frechet_distance", 1, 1),
-        "judge agrees, %": ("agreement", 100, 1),
-        "bound, nats": ("importance_bound", 1, 0),
-        "parameters a category": ("parameters_per_category", 1, 0),
-    }
-    lines = ["| " + " | ".join([*columns, *figures, "runs"]) + " |"]
-    lines.append("|" + "---|" * (len(columns) + len(figures) + 1))
-    for key, members in groups.items():
-        cells = [_spread(members, *figure) for figure in figures.values()]
-        lines.append("| " + " | ".join([*map(str, key), *cells, str(len(members))]) + " |")
-    return "\n".join(lines) + "\n"
+def floor(
+    folder: Path, source: Source, judge: Callable[[], Judge], split: str, *, samples: int
+) -> dict[str, Any]:
+    """`run_floor` of a source, kept in the folder."""
+    file = folder / "floor.json"
+    made_of = {"data": source.fingerprint, "split": split, "samples": samples, "counts": source.counts}
+    if not file.exists():
+        _write(file, made_of, run_floor(source, judge(), split, samples=samples))
+    return _checked(file, made_of)
 
 
-def _spread(members: Sequence[Mapping[str, Any]], name: str, factor: float, digits: int) -> str:
-    values = factor * np.asarray([member[name] for member in members])
-    mean = f"{values.mean():.{digits}f}"
-    varies = len(values) > 1 and values.std(ddof=1) > 0
-    return f"{mean} ± {values.std(ddof=1):.{digits}f}" if varies else mean
+def _write(file: Path, made_of: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    measured_by = {"versions": records.versions(), "device": records.device(), "date": records.today()}
+    records.write_json(file, {**made_of, **figures, **measured_by})
+
+
+def _read(cell: Cell, folder: Path, source: Source, *, samples: int) -> dict[str, Any] | None:
+    file = folder / f"{cell.name}.json"
+    return _checked(file, identity(cell, source, samples=samples)) if file.exists() else None
+
+
+def _checked(file: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
+    values = records.read_json(file)
+    for key, value in made_of.items():
+        if values.get(key) != records.as_json(value):
+            raise InputError(
+                f"{file} holds another run (its {key} differs): another --workdir is expected, or remove it"
+            )
+    return values
+
+
+def _seconds_left(results: Sequence[Mapping[str, Any] | None]) -> float:
+    done = [result["seconds"] for result in results if result is not None]
+    return float(np.mean(done)) * (len(results) - len(done))

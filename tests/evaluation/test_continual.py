@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifelong_cvae.evaluation.continual import accuracy_per_category, forgetting, pooled_accuracy
+from lifelong_cvae.evaluation.continual import (
+    accuracies,
+    accuracy_per_category,
+    average_accuracy,
+    average_incremental_accuracy,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+    intransigence,
+    known_then,
+    pooled_accuracy,
+    summary,
+)
 
 NAMES = ("cat", "dog", "T-shirt/top")
 LOG_POSTERIORS = {
@@ -23,6 +35,15 @@ HISTORY = [
     {"a": 0.875, "b": 0.25, "c": 0.25},
     {"a": 0.5, "b": 0.25, "c": 0.5, "d": 1.0},
 ]
+
+
+@st.composite
+def histories(draw):
+    """Accuracies over tasks of one to three categories each."""
+    sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=5))
+    known = [str(i) for i in range(sum(sizes))]
+    fractions = st.floats(0, 1, allow_subnormal=False)
+    return [{name: draw(fractions) for name in known[:count]} for count in np.cumsum(sizes)]
 
 
 class TestAccuracy:
@@ -119,3 +140,144 @@ class TestForgetting:
 
     def test_a_dropped_category_is_not_asked_about(self):
         assert forgetting([{"a": 1.0}, {"a": 1.0, "b": 0.5}, {"b": 0.25, "c": 1.0}]) == 25.0
+
+    @given(histories())
+    def test_is_never_less_than_what_later_tasks_took(self, history):
+        assert forgetting(history) >= -backward_transfer(history) - 1e-9
+
+    @given(histories())
+    def test_is_what_later_tasks_took_where_there_are_two_tasks(self, history):
+        ends = [history[0], history[-1]]
+        assert forgetting(ends) == pytest.approx(-backward_transfer(ends))
+
+
+class TestKnownThen:
+    def test_by_hand(self):
+        expected = {
+            "b": ["b"],
+            "a": ["b", "a", "d"],
+            "d": ["b", "a", "d"],
+            "c": ["b", "a", "d", "c"],
+        }
+        assert known_then([["b"], ["a", "d"], ["c"]]) == expected
+
+    def test_as_candidates_it_restricts_answers_to_those_before(self):
+        # cat alone is always right; for dog the choice is cat or dog; T-shirt/top has all three.
+        candidates = known_then([["cat"], ["dog"], ["T-shirt/top"]])
+        found = accuracy_per_category(LOG_POSTERIORS, NAMES, candidates=candidates)
+        assert found == {"cat": 1.0, "dog": 1.0, "T-shirt/top": 1.0}
+
+
+class TestAccuracies:
+    def test_pool_the_images_and_not_the_categories(self):
+        # Right answers: 2 of 4, 1 of 2, 3 of 3.
+        found = accuracies(LOG_POSTERIORS, NAMES)
+        assert found["accuracy"] == pytest.approx((2 + 1 + 3) / (4 + 2 + 3))
+        assert found["accuracy_per_category"] == {"cat": 0.5, "dog": 0.5, "T-shirt/top": 1.0}
+
+
+class TestAverageAccuracy:
+    def test_by_hand(self):
+        assert average_accuracy(HISTORY) == (0.5 + 0.25 + 0.5 + 1.0) / 4
+        assert average_accuracy(HISTORY[:2]) == (0.75 + 0.5) / 2
+
+    def test_incremental_by_hand(self):
+        # Means of the rows: 1, 1.25 / 2, 1.375 / 3, 2.25 / 4.
+        expected = (1 + 1.25 / 2 + 1.375 / 3 + 2.25 / 4) / 4
+        assert average_incremental_accuracy(HISTORY) == pytest.approx(expected)
+
+    def test_tasks_weigh_alike_however_many_categories_they_bring(self):
+        # (1 + (1 + 0 + 0 + 0) / 4) / 2, where all entries together would give 2 / 5
+        history = [{"a": 1.0}, {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}]
+        assert average_incremental_accuracy(history) == 0.625
+
+    @given(histories())
+    def test_of_one_task_the_two_are_one(self, history):
+        assert average_incremental_accuracy(history[-1:]) == average_accuracy(history)
+
+
+class TestBackwardTransfer:
+    def test_by_hand(self):
+        # a: 0.5 - 1, b: 0.25 - 0.5, c: 0.5 - 0.25; d was learned last: (-0.5 - 0.25 + 0.25) / 3
+        assert backward_transfer(HISTORY) == pytest.approx(-100 * 0.5 / 3)
+
+    def test_the_first_counts_and_not_the_best(self):
+        # a: 0.5 - 0.25, b: 0.75 - 1; forgetting sees a fall from 0.75 too.
+        history = [{"a": 0.25}, {"a": 0.75, "b": 1.0}, {"a": 0.5, "b": 0.75, "c": 1.0}]
+        assert backward_transfer(history) == 0
+        assert forgetting(history) == 25
+
+    def test_several_categories_per_task(self):
+        # a: 0 - 1, b: 0.75 - 0.5; c and d came last
+        history = [{"a": 1.0, "b": 0.5}, {"a": 0.0, "b": 0.75, "c": 1.0, "d": 0.0}]
+        assert backward_transfer(history) == -37.5
+
+    @given(histories())
+    def test_of_one_task_there_is_none(self, history):
+        assert backward_transfer(history[-1:]) == 0
+        assert forgetting(history[-1:]) == 0
+
+    @given(histories())
+    def test_over_the_first_task_it_is_the_change_of_average_accuracy(self, history):
+        first = [{name: row[name] for name in history[0]} for row in history]
+        change = average_accuracy(first) - average_accuracy(first[:1])
+        assert backward_transfer(first) == pytest.approx(100 * change)
+
+
+class TestForwardTransfer:
+    TASKS = (("a",), ("b", "c"), ("d",))
+    # A learner with an answer for every category from the start.
+    FIXED = (
+        {"a": 1.0, "b": 0.5, "c": 0.25, "d": 0.0},
+        {"a": 0.5, "b": 1.0, "c": 1.0, "d": 0.75},
+        {"a": 0.5, "b": 0.5, "c": 0.5, "d": 1.0},
+    )
+
+    def test_by_hand(self):
+        # Before its task, less what an untrained one gets: b: 0.5 - 0.125, c: 0.25 - 0.5, d: 0.75 - 0.
+        untrained = {"a": 1.0, "b": 0.125, "c": 0.5}
+        expected = 100 * (0.375 - 0.25 + 0.75) / 3
+        assert forward_transfer(self.FIXED, self.TASKS, untrained) == pytest.approx(expected)
+
+    def test_a_learner_that_grows_has_none_by_construction(self):
+        tasks = [["a"], ["b"], ["c"], ["d"]]
+        assert forward_transfer(HISTORY, tasks, {}) == 0
+        # Chance that it could not use counts against it: (0.25 + 0.25 + 0.25) / 3.
+        assert forward_transfer(HISTORY, tasks, dict.fromkeys("abcd", 0.25)) == -25
+
+    def test_of_one_task_there_is_none(self):
+        assert forward_transfer([{"a": 1.0, "b": 0.5}], [["a", "b"]], {"a": 0.5}) == 0
+
+
+class TestIntransigence:
+    def test_by_hand(self):
+        # When learned: a 1, b 0.5, c 0.25, d 1. (0.5 - 1 + 1 - 0.5 + 1 - 0.25 + 0.75 - 1) / 4
+        reference = [{"d": 0.75, "c": 1.0, "b": 1.0, "a": 0.5}]
+        assert intransigence(HISTORY, reference) == 12.5
+
+    def test_a_reference_also_counts_when_it_first_knows(self):
+        # a: 0.5 - 1, b: 1 - 0.5, c: 0 - 0.25, d: 1 - 1
+        reference = [{"b": 1.0}, {"b": 0.0, "a": 0.5}, {"b": 0.0, "a": 0.0, "c": 0.0, "d": 1.0}]
+        assert intransigence(HISTORY, reference) == 100 * (-0.5 + 0.5 - 0.25 + 0) / 4
+
+    @given(histories())
+    def test_to_itself_it_is_zero_and_to_each_other_opposite(self, history):
+        other = [{name: 1 - value for name, value in row.items()} for row in history]
+        assert intransigence(history, history) == 0
+        assert intransigence(history, other) == pytest.approx(-intransigence(other, history))
+
+
+class TestSummary:
+    def test_by_hand(self):
+        # Rows of HISTORY[:3] average 1, 0.625 and 1.375 / 3; a: 1 to 0.875, b: 0.5 to 0.25.
+        expected = {
+            "average_accuracy": (0.875 + 0.25 + 0.25) / 3,
+            "average_incremental_accuracy": (1 + 0.625 + 1.375 / 3) / 3,
+            "forgetting": 100 * (0.125 + 0.25) / 2,
+            "backward_transfer": -100 * (0.125 + 0.25) / 2,
+        }
+        assert summary(HISTORY[:3]) == pytest.approx(expected)
+
+    @given(histories())
+    def test_figures_are_plain_floats(self, history):
+        assert {type(value) for value in summary(history).values()} == {float}

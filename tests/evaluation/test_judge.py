@@ -74,3 +74,12 @@ def test_a_damaged_judge_is_told_in_one_line(trained, source, folder, tmp_path):
     (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
     with pytest.raises(lifelong.InputError, match="remove it, and the judge is trained anew"):
         judge.cached(source, tmp_path)
+
+
+def test_fitting_capacity_is_what_images_teach(source, monkeypatch):
+    monkeypatch.setattr(judge, "MINIMUM_STEPS", 200)
+    real = {name: source.read("test", name) for name in source.categories}
+    good = {name: source.read("train", name)[:200] for name in source.categories}
+    assert judge.fitting_capacity(good, real, rng=jax.random.key(0)) > 0.9
+    swapped = {"0": good["1"], "1": good["0"], "3": good["3"]}
+    assert judge.fitting_capacity(swapped, real, rng=jax.random.key(0)) == pytest.approx(1 / 3, abs=0.07)

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae.evaluation import judge, measures
+from lifelong_cvae.data.sources import scarce
+from lifelong_cvae.evaluation import clusters, generation, judge, measures, neighbours
+from tests.conftest import one_line
 
 
 @pytest.fixture(scope="module")
@@ -14,14 +16,13 @@ def stranger(mnist5k):
     return judge.Judge(params, mnist5k.categories, (28, 28, 1))
 
 
-def test_recognition_counts_right_answers(learner, mnist5k, rng):
-    values = measures.recognised(learner, mnist5k, "test", rng=rng)
-    right = total = 0
-    for name in learner.names:
-        answers, _ = lifelong.recognise(learner, mnist5k.read("test", name))
-        assert values["accuracy_per_category"][name] == pytest.approx((answers == name).mean())
-        right, total = right + (answers == name).sum(), total + len(answers)
-    assert values["accuracy"] == pytest.approx(right / total)
+def test_evidence_is_sorted_by_the_true_category(learner, mnist5k, rng):
+    evidence = measures.evidence_by_category(learner, mnist5k, "test", rng=rng)
+    assert list(evidence) == list(learner.names)
+    for name, values in evidence.items():
+        np.testing.assert_allclose(
+            values, lifelong.evidence(learner, mnist5k.read("test", name)), rtol=1e-4, atol=0.01
+        )
 
 
 def test_density_is_that_of_an_images_own_category_and_bounds_are_ordered(learner, mnist5k, rng, monkeypatch):
@@ -37,12 +38,92 @@ def test_density_is_that_of_an_images_own_category_and_bounds_are_ordered(learne
     assert values["importance_bound"] > values["elbo"]
 
 
-def test_generation_figures_tell_what_was_imagined(learner, mnist5k, stranger, rng):
-    values = measures.generated(learner, mnist5k, "test", stranger, samples=40, rng=rng)
+@pytest.fixture(scope="module")
+def generated(learner, mnist5k, stranger, rng):
+    """Figures of 40 imagined images a category, of which 3 real ones were learned from."""
+    learned_from = scarce(mnist5k, mnist5k.categories, 3)
+    tasks = [("2",), ("0", "1")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "REPEATS", 1)
+        # A capacity that tells which images it was measured on.
+        patch.setattr(measures, "fitting_capacity", lambda images, real, rng: float(images["0"].sum()))
+        return measures.generated(
+            learner, mnist5k, "test", stranger, learned_from=learned_from, samples=120, tasks=tasks, rng=rng
+        )
+
+
+def test_generation_figures_are_of_what_is_imagined(generated, learner, mnist5k, stranger, rng):
+    imagined = {n: np.asarray(x) for n, x in lifelong.imagine(learner, learner.names, 40, rng=rng).items()}
+    real = {name: mnist5k.read("test", name) for name in learner.names}
+    features = [np.concatenate([stranger.features(x) for x in part.values()]) for part in (imagined, real)]
+    ours = generated["imagined"]
+    assert generated["samples"] == dict.fromkeys(learner.names, 40)
+    assert ours["frechet_distance"] == pytest.approx(generation.frechet_distance(*features), rel=1e-4)
+    for key, value in neighbours.neighbourhoods(*features).items():
+        assert ours[key] == pytest.approx(value, abs=0.02)
+    assert ours["agreement"] == pytest.approx(np.mean(list(stranger.agreement(imagined).values())))
+    own = [stranger.features(part["0"]) for part in (imagined, real)]
+    of_0 = ours["per_category"]["0"]
+    assert of_0["frechet_distance"] == pytest.approx(generation.frechet_distance(*own), rel=1e-4)
+    assert of_0["agreement"] == stranger.agreement(imagined)["0"]
+    assert ours["fitting_capacity"] == pytest.approx(imagined["0"].sum(), rel=1e-4)
+    assert generated["floor"]["fitting_capacity"] == mnist5k.read("train", "0")[:40].sum()
+
+
+def test_the_floor_is_that_of_real_images(generated, mnist5k, stranger):
+    real = {name: mnist5k.read("test", name) for name in "201"}
+    train = {name: mnist5k.read("train", name)[:40] for name in "201"}
+    assert measures.likeness(train, real, stranger) == {
+        key: value for key, value in generated["floor"].items() if key != "fitting_capacity"
+    }
+    assert generated["floor"]["frechet_distance"] < generated["imagined"]["frechet_distance"]
+
+
+def test_real_images_are_like_themselves(mnist5k, stranger):
+    real = {name: mnist5k.read("test", name) for name in "01"}
+    same = measures.likeness(real, real, stranger)
+    for figures in (same, *same["per_category"].values()):
+        assert figures["frechet_distance"] == pytest.approx(0, abs=1e-3)
+        assert [figures[key] for key in ("precision", "recall", "coverage")] == [1, 1, 1]
+
+
+def test_copies_are_looked_for_among_the_images_learned_from(generated, learner, mnist5k):
+    nearest = generation.nearest_distances
+    few = {name: mnist5k.read("train", name)[:3] for name in learner.names}
+    held_out = np.concatenate([nearest(mnist5k.read("test", n)[:40], few[n]) for n in learner.names])
+    assert generated["nearest"]["held_out"] == pytest.approx(np.median(held_out), rel=1e-4)
+
+
+def test_figures_per_task_are_means_over_tasks(generated, learner, mnist5k, stranger, rng, monkeypatch):
+    monkeypatch.setattr(clusters, "REPEATS", 1)
     imagined = lifelong.imagine(learner, learner.names, 40, rng=rng)
-    assert values["agreement_per_category"] == stranger.agreement(imagined)
-    assert values["frechet_distance"] > 0
-    assert values["nearest"]["held_out"] > 0
-    real = measures.generated(learner, mnist5k, "train", stranger, samples=400, rng=rng)
-    assert real["frechet_floor"] == pytest.approx(0, abs=1e-3)
-    assert real["nearest"]["held_out"] == pytest.approx(0, abs=0.05)
+    real = {name: mnist5k.read("test", name) for name in learner.names}
+    expected = []
+    for names in (("2",), ("0", "1")):
+        features = [np.concatenate([stranger.features(part[n]) for n in names]) for part in (imagined, real)]
+        expected.append(
+            [generation.frechet_distance(*features), *clusters.precision_and_recall(*features).values()]
+        )
+    assert list(generated["per_task"].values()) == pytest.approx(np.mean(expected, axis=0), rel=1e-3)
+
+
+def test_no_more_is_imagined_than_there_are_training_images(learner, mnist5k, rng):
+    imagined = measures.imagined_images(learner, mnist5k, 9000, rng=rng)
+    assert {len(images) for images in imagined.values()} == {400}
+    floor = measures.floor_images(learner.names, mnist5k, 9000)
+    assert {name: len(images) for name, images in floor.items()} == {n: 400 for n in learner.names}
+    with pytest.raises(lifelong.InputError) as error:
+        measures.imagined_images(learner, mnist5k, 5, rng=rng)
+    one_line(error, "samples=5", "at least two")
+
+
+def test_novelty_of_categories_that_are_not_known_and_of_noise(learner, mnist5k, rng):
+    noise = np.random.default_rng(0).random((50, 28, 28, 1), np.float32)
+    figures = measures.novelty_figures(learner, mnist5k, "test", other={"noise": noise}, rng=rng)
+    assert figures["noise"] == 1
+    known = np.concatenate([lifelong.evidence(learner, mnist5k.read("test", n)).max(axis=1) for n in "201"])
+    strange = [lifelong.evidence(learner, mnist5k.read("test", n)).max(axis=1) for n in "3456789"]
+    wins = (known[:, None] > np.concatenate(strange)[None]).mean()
+    assert figures["not_learned"] == pytest.approx(wins, abs=1e-3)
+    assert 0.6 < figures["not_learned"] < 1
+    assert 0.5 < figures["left_out"] < 1

@@ -1,11 +1,18 @@
+import dataclasses
+import itertools
 import json
+from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import comparison, growth
-from lifelong_cvae.evaluation import study
+from lifelong_cvae import learning
+from lifelong_cvae.evaluation import continual, judge, measures, study
 from lifelong_cvae.plan import Plan
+from tests.conftest import one_line
 
 
 @pytest.fixture
@@ -13,74 +20,102 @@ def plan(small_config):
     return Plan(dataset="mnist5k", tasks=(("0",), ("1",), ("2",), ("3",)), config=small_config)
 
 
-def figures(accuracy, **labels):
-    return {
-        "labels": labels,
-        "accuracy": accuracy,
-        "frechet_distance": 10 * accuracy,
-        "agreement": accuracy,
-        "importance_bound": 100.0,
-        "parameters_per_category": 7,
-    }
-
-
-def test_the_table_has_means_and_sample_deviations_over_orders():
-    rows = [("none", 0.5, 1), ("frozen", 0.8, 1), ("none", 0.7, 2)]
-    results = [figures(value, **{"mixed part": mode, "order seed": seed}) for mode, value, seed in rows]
-    lines = study.table(results).splitlines()
-    assert lines[0].startswith("| mixed part | accuracy, % |")
-    assert len(lines) == 4
-    # The sample standard deviation of 50 and 70 is 14.14.
-    assert lines[2] == "| none | 60.00 ± 14.14 | 6.0 ± 1.4 | 60.0 ± 14.1 | 100 | 7 | 2 |"
-    assert lines[3] == "| frozen | 80.00 | 8.0 | 80.0 | 100 | 7 | 1 |"
-
-
-def test_a_cell_that_is_there_is_not_run_again(plan, tmp_path, monkeypatch):
+@pytest.fixture
+def fake(monkeypatch):
+    """Cells that are not learned: their names, as they are run."""
     ran = []
 
     def run_cell(cell, *_, samples):
         ran.append(cell.name)
-        return figures(0.5, **cell.labels)
+        return {"accuracy": 0.5, "seconds": 120.0}
 
     monkeypatch.setattr(study, "run_cell", run_cell)
-    cells = [study.Cell(plan, {"mixed part": mode, "images": "all"}) for mode in ("none", "a/b")]
-    first = study.run_cells(cells[:1], tmp_path, None, None, samples=1, say=ran.append)
-    both = study.run_cells(cells, tmp_path, None, None, samples=1, say=lambda _: None)
-    name = "mixed_part=none_images=all"
-    assert ran == [name, f"1/1  {name}  50.00 %", "mixed_part=a_b_images=all"]
+    return ran
+
+
+def run(cells, folder, source, said=None, samples=20):
+    say = (lambda _: None) if said is None else said.append
+    return study.run_cells(cells, folder, source, lambda: None, samples=samples, say=say)
+
+
+def test_a_cell_that_is_there_is_not_run_again(plan, tmp_path, fake, mnist5k):
+    cells = [study.Cell(plan, {"strategy": name, "images": "all"}) for name in ("none", "a/b")]
+    first = run(cells[:1], tmp_path, mnist5k)
+    said = []
+    both = run(cells, tmp_path, mnist5k, said)
+    assert fake == ["strategy=none,images=all", "strategy=a_b,images=all"]
     assert both[0] == first[0]
-    assert json.loads((tmp_path / f"{name}.json").read_text())["accuracy"] == 0.5
+    assert json.loads((tmp_path / "strategy=none,images=all.json").read_text())["accuracy"] == 0.5
+    assert said[0] == "1/2  strategy=none,images=all: 50.00 %, 120 s; about 2 minutes left"
+    assert said[1:] == [
+        "2/2  strategy=a_b,images=all: running",
+        "2/2  strategy=a_b,images=all: 50.00 %, 120 s",
+    ]
 
 
-@pytest.mark.parametrize("mode", ["frozen", "none"])
-def test_sizes_are_the_largest_that_fit(small_config, rng, mode):
-    config = comparison.sized(small_config.with_settings({"mixed_mode": mode}), (28, 28), 20_000)
-
-    def parameters(config):
-        return growth.parameters_per_category(lifelong.init(config, (28, 28), rng=rng))
-
-    width = config.network.category_widths[0] + 1
-    rank = round(comparison.RANK_OF_WIDTH[mode] * width)
-    wider = config.with_settings({"category_widths": (width,), "rank": rank})
-    assert parameters(config) <= 20_000 < parameters(wider)
+def test_the_judge_is_asked_for_only_where_something_is_run(plan, tmp_path, fake, mnist5k):
+    cells = [study.Cell(plan, {"a": 1})]
+    run(cells, tmp_path, mnist5k)
+    study.run_cells(cells, tmp_path, mnist5k, None, samples=20, say=lambda _: None)
 
 
-def test_the_size_study_varies_size_mixed_part_and_number_of_images(plan, mnist5k):
-    cells = comparison.size_study(plan, (28, 28, 1))
-    assert len({cell.name for cell in cells}) == len(cells) == 4 * len(comparison.SIZES)
-    few = [cell.plan for cell in cells if cell.labels["images"] == 100]
-    assert len(few) == len(cells) // 2
-    for chosen in few:
-        counts = chosen.narrowed(mnist5k).counts["train"]
-        assert [counts[name] for name in "0123"] == [400, 400, 400, 100]
+@pytest.mark.parametrize("change", ["settings", "samples", "data"])
+def test_the_file_of_another_run_is_told_in_one_line(plan, tmp_path, fake, mnist5k, change):
+    run([study.Cell(plan, {"a": 1})], tmp_path, mnist5k)
+    config = plan.config.with_settings({"epochs": 3}) if change == "settings" else plan.config
+    cell = study.Cell(Plan(dataset="mnist5k", tasks=plan.tasks, config=config), {"a": 1})
+    source = dataclasses.replace(mnist5k, fingerprint="x") if change == "data" else mnist5k
+    with pytest.raises(lifelong.InputError) as error:
+        run([cell], tmp_path, source, samples=21 if change == "samples" else 20)
+    one_line(error, "a=1.json", {"settings": "plan", "samples": "samples", "data": "data"}[change])
+    assert fake == ["a=1"]
 
 
-def test_a_cell_is_learned_and_measured(plan, mnist5k, monkeypatch):
-    monkeypatch.setattr(
-        study.measures, "generated", lambda *_, samples, rng: {"frechet_distance": 1.0, "agreement": 0.5}
-    )
-    cell = study.Cell(plan, {"a": 1})
-    values = study.run_cell(cell, mnist5k, None, samples=2)
-    assert 0.3 < values["accuracy"] <= 1
-    assert values["importance_bound"] > values["elbo"]
-    assert values["labels"] == {"a": 1}
+def test_a_cell_does_not_depend_on_where_its_data_lie(plan, tmp_path, fake, mnist5k):
+    run([study.Cell(plan, {"a": 1})], tmp_path, mnist5k)
+    moved = Plan(dataset="idx:elsewhere", tasks=plan.tasks, config=plan.config)
+    run([study.Cell(moved, {"a": 1})], tmp_path, mnist5k)
+    assert fake == ["a=1"]
+    assert "mnist5k" not in (tmp_path / "a=1.json").read_text()
+
+
+def test_a_cell_is_learned_and_measured(small_config, mnist5k, monkeypatch):
+    states = []
+
+    def learn(*arguments, **rng):
+        states.append(learning.learn(*arguments, **rng))
+        return states[-1]
+
+    monkeypatch.setattr(study, "learning", SimpleNamespace(learn=learn))
+    monkeypatch.setattr(study, "AGREEMENT_SAMPLES", 80)
+    monkeypatch.setattr(study, "fitting_capacity", lambda *_, rng: 0.25)
+    monkeypatch.setattr(measures, "density", lambda *_, rng: {"elbo": 1.0})
+    network = judge.Network(10)
+    params = network.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    stranger = judge.Judge(params, mnist5k.categories, (28, 28, 1))
+    plan = Plan(dataset="mnist5k", tasks=(("0",), ("1",)), config=small_config, seed=3)
+    figures = study.run_cell(study.Cell(plan, {"a": 1}), mnist5k, stranger, samples=80)
+    assert [state.names for state, _ in states] == [("0",), ("0", "1")]
+    for (state, _), ours in zip(states, figures["history"], strict=True):
+        answers = {name: lifelong.recognise(state, mnist5k.read("test", name))[0] for name in state.names}
+        assert ours == pytest.approx({n: (given == n).mean() for n, given in answers.items()}, abs=0.011)
+    assert figures["accuracy"] == pytest.approx(np.mean(list(figures["history"][-1].values())))
+    assert figures["over_time"] == continual.summary(figures["history"])
+    assert figures["generation_over_time"] == continual.summary(figures["agreement_history"])
+    assert figures["forgetting_same_candidates"] == 0
+    assert [list(row) for row in figures["agreement_history"]] == [["0"], ["0", "1"]]
+    assert figures["density"] == {"elbo": 1.0}
+    assert figures["novelty"]["not_learned"] > 0.5
+    assert figures["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(states[-1][0].params))
+    assert figures["imagined"]["fitting_capacity"] == 0.25
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_the_floor_is_measured_once_and_kept(mnist5k, tmp_path, monkeypatch):
+    asked = itertools.count(1)
+    monkeypatch.setattr(study, "run_floor", lambda *_, samples: {"imagined": {"precision": next(asked)}})
+    for _ in range(2):
+        kept = study.floor(tmp_path, mnist5k, lambda: None, "test", samples=10)
+        assert kept["imagined"] == {"precision": 1}
+    with pytest.raises(lifelong.InputError, match="samples"):
+        study.floor(tmp_path, mnist5k, lambda: None, "test", samples=11)

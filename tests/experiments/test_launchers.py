@@ -267,22 +267,24 @@ FLAGS = {
     "evaluate": {
         "workdir": None,
         "seed": "0",
-        "samples": "1000",
+        "samples": "10000",
         "cycles": "0",
         "judges": "runs/judges",
+        "unknown": None,
     },
     "compare": {
         "workdir": None,
         "dataset": "mnist5k",
-        "seed": "0",
-        "study": "size",
-        "order_seeds": "1",
-        "preset": "default",
+        "study": "strategies",
+        "strategies": None,
+        "seeds": "1,2,3",
+        "categories_per_task": "1",
         "set": "[]",
         "validation_fraction": "0.0",
         "evaluate_on": "test",
-        "samples": "1000",
+        "samples": "10000",
         "judges": "runs/judges",
+        "figures": "true",
     },
     "benchmark": {"seed": "0", "what": "playback", "output": "benchmark.json"},
     "recognise": {
@@ -314,7 +316,9 @@ def test_a_run_is_evaluated_with_a_judge_that_is_kept(launch, learned, data, tmp
     source = open_source(f"idx:{data}")
     untrained = judge.Network(3).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     judge._write(judge.Judge(untrained, source.categories, (28, 28, 1)), tmp_path / judge.file_name(source))
-    ended = launch("evaluate", f"--workdir={learned[0]}", f"--judges={tmp_path}", "--samples=5")
+    ended = launch(
+        "evaluate", f"--workdir={learned[0]}", f"--judges={tmp_path}", "--samples=15", f"--unknown=idx:{data}"
+    )
     assert (ended.code, ended.err) == (0, "")
     assert "Fréchet distance" in ended.out
     values = json.loads((learned[0] / "evaluation.json").read_text("utf-8"))
@@ -322,14 +326,16 @@ def test_a_run_is_evaluated_with_a_judge_that_is_kept(launch, learned, data, tmp
     assert values["schema"] == 1
     assert values["recognition"]["accuracy"] == result["accuracy"]
     assert values["density"]["importance_bound"] > values["density"]["elbo"]
-    assert values["generation"]["samples_per_category"] == 5
+    assert set(values["generation"]["samples"].values()) == {5}
+    # Test images of the same categories are not novel.
+    assert values["novelty"]["other"] == pytest.approx(0.5, abs=0.01)
     (learned[0] / "evaluation.json").unlink()
 
 
 def test_orders_that_are_no_numbers_are_told_in_one_line(launch, tmp_path):
-    ended = launch("compare", f"--workdir={tmp_path / 'new'}", "--order_seeds=1,x")
+    ended = launch("compare", f"--workdir={tmp_path / 'new'}", "--seeds=1,x")
     assert ended.code == 2
-    assert ended.err == "error: --order_seeds=1,x: whole numbers such as 1,2,3 are expected\n"
+    assert ended.err == "error: --seeds=1,x: whole numbers such as 1,2,3 are expected\n"
     assert not (tmp_path / "new").exists()
 
 
