@@ -133,7 +133,7 @@ def interpolation(state: LifelongState, file: Path, *, rng: jax.Array) -> None:
 def _between(
     first: cvae.Path, second: cvae.Path, start: jax.Array, end: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """Images `[steps, pixels]` from `start` to `end` `[1, pixels]`, for weights `[steps, 1]` of the second."""
+    """Images `[steps, pixels]` from `start` to `end` `[1, pixels]`; weights of the second `[steps, 1]`."""
     mixture = (1 - weights) * start + weights * end
     logits = [path.contrast * cvae.decode(path, cvae.encode(path, mixture).mean) for path in (first, second)]
     return jax.nn.sigmoid((1 - weights) * logits[0] + weights * logits[1])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lifelong_cvae.config import PRESETS
 from lifelong_cvae.evaluation import continual
 
 Result = Mapping[str, Any]
@@ -45,6 +47,11 @@ COLUMNS = {
         Column("ELBO, nats", "density.elbo", digits=0),
         Column("bound, nats", "density.importance_bound", digits=0),
     ),
+    "per_task": (
+        Column("Fréchet distance", "per_task.frechet_distance", digits=1),
+        Column("precision", "per_task.precision", digits=3),
+        Column("recall", "per_task.recall", digits=3),
+    ),
 }
 
 
@@ -53,15 +60,15 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
     Returns:
         Dicts of `labels`, `runs`, `mean` and `deviation` (key of a column to value; deviations where
-        there is more than one run). `intransigence` is that to `joint` of the same seed, where it is there.
+        there is more than one run). `intransigence` is that to the `joint` of the same other labels.
     """
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
         groups.setdefault(tuple(_labels(result).items()), []).append(result)
     references = {
-        result["labels"].get("seed"): result["history"]
+        _same(result): result["history"]
         for result in results
-        if result["labels"].get("strategy") == "joint"
+        if result["labels"].get("strategy") == "joint" and "history" in result
     }
     keys = [column.key for columns in COLUMNS.values() for column in columns]
     table = []
@@ -72,6 +79,19 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         means = {key: float(v.mean()) for key, v in known.items()}
         table.append({"labels": dict(labels), "runs": len(members), "mean": means, "deviation": deviations})
     return table
+
+
+def label_key(labels: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Sorts labels: numbers before texts, strategies as the presets stand in `config.py`."""
+    strategies = list(PRESETS)
+
+    def place(value: Any) -> tuple[Any, ...]:
+        if value in strategies:
+            return (0, strategies.index(value), "")
+        number = re.match(r"\d+", str(value))
+        return (0, int(number[0]), str(value)) if number else (1, 0, str(value))
+
+    return tuple(place(value) for value in labels.values())
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
@@ -91,9 +111,15 @@ def _labels(result: Result) -> dict[str, Any]:
     return {label: value for label, value in result["labels"].items() if label != "seed"}
 
 
+def _same(result: Result) -> frozenset[tuple[str, Any]]:
+    """The labels that a run shares with runs of other strategies."""
+    strategy = ("strategy", "categories a task")
+    return frozenset((label, value) for label, value in result["labels"].items() if label not in strategy)
+
+
 def _figure(result: Result, key: str, references: Mapping[Any, Any]) -> float | None:
     if key == "intransigence":
-        reference = references.get(result["labels"].get("seed"))
+        reference = references.get(_same(result))
         has_both = reference is not None and "history" in result
         return continual.intransigence(result["history"], reference) if has_both else None
     value: Any = result
@@ -107,7 +133,7 @@ def _cell(row: Mapping[str, Any], column: Column) -> str:
         return ""
     mean = f"{column.factor * row['mean'][column.key]:.{column.digits}f}"
     deviation = column.factor * row["deviation"].get(column.key, 0.0)
-    return f"{mean} ± {deviation:.{column.digits}f}" if deviation else mean
+    return f"{mean} ± {deviation:.{column.digits}f}" if deviation > 1e-9 else mean
 
 
 def _line(cells: Sequence[str]) -> str:

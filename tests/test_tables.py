@@ -65,10 +65,10 @@ class TestRows:
 
 
 class TestIntransigence:
-    # When learned: a 0.75, b 0.5. The reference, of one task: a 1, b 0.75 or, with the other seed, 0.25, 0.5.
+    # When learned: a 0.75, b 0.5. The reference, of one task: a 1, b 0.75 or, with the other seed, 0.5, 0.5.
     HISTORY = ({"a": 0.75}, {"a": 0.25, "b": 0.5})
     JOINT = ({"a": 1.0, "b": 0.75},)
-    OTHER_JOINT = ({"a": 0.25, "b": 0.5},)
+    OTHER_JOINT = ({"a": 0.5, "b": 0.5},)
 
     def test_is_to_the_joint_learner_of_the_same_seed(self):
         rows = tables.rows(
@@ -80,9 +80,9 @@ class TestIntransigence:
             ]
         )
         none, joint = rows
-        # Seed 0: ((1 - 0.75) + (0.75 - 0.5)) / 2 = 25 points; seed 1: ((0.25 - 0.75) + 0) / 2 = -25 points.
-        assert none["mean"]["intransigence"] == pytest.approx(0)
-        assert none["deviation"]["intransigence"] == pytest.approx(math.sqrt(2 * 25**2))
+        # Seed 0: ((1 - 0.75) + (0.75 - 0.5)) / 2 = 25 points; seed 1: ((0.5 - 0.75) + 0) / 2 = -12.5.
+        assert none["mean"]["intransigence"] == pytest.approx(6.25)
+        assert none["deviation"]["intransigence"] == pytest.approx(math.sqrt(2 * 18.75**2))
         assert joint["mean"]["intransigence"] == 0
 
     def test_one_seed_without_a_reference_leaves_the_row_without(self):
@@ -114,10 +114,8 @@ class TestMarkdown:
         )
 
     def test_a_missing_figure_leaves_its_cell_empty_and_one_that_all_miss_its_column_out(self):
-        found = table(
-            [result(0, accuracy=0.5, seconds_learning=12.0), result(0, "full", seconds_learning=7.0)]
-        )
-        assert found[0] == ["strategy", "accuracy, %", "learning, s", "runs"]
+        found = table([result(0, accuracy=0.5, parameters=12), result(0, "full", parameters=7)])
+        assert found[0] == ["strategy", "accuracy, %", "parameters", "runs"]
         assert found[2:] == [["none", "50.00", "12", "1"], ["full", "", "7", "1"]]
 
     def test_a_row_without_any_figure_of_the_kind_is_left_out_with_its_labels(self):

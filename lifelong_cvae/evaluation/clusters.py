@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation.scikit import scikit_learn
 
 CLUSTERS = 20
@@ -20,10 +21,18 @@ WEIGHT = 8.0
 def precision_and_recall(imagined: np.ndarray, real: np.ndarray, *, seed: int = 0) -> dict[str, float]:
     """`precision` (F_1/8) and `recall` (F_8) of features `[n, features]` against `[m, features]`.
 
-    Means over `REPEATS` clusterings by k-means; as many of each set are used, the first ones.
+    Means over `REPEATS` clusterings by k-means. As many of each set are used: of the larger one a part that
+    is drawn by chance, for its images may be sorted by category.
+
+    Raises:
+        InputError: a set is empty.
     """
     count = min(len(imagined), len(real))
-    together = np.concatenate([real[:count], imagined[:count]]).astype(np.float64)
+    if not count:
+        raise InputError("no image: at least one imagined and one real image are expected")
+    noise = np.random.default_rng(seed)
+    parts = [features[noise.permutation(len(features))[:count]] for features in (real, imagined)]
+    together = np.concatenate(parts).astype(np.float64)
     clusters = min(CLUSTERS, count)
     scores = []
     for repeat in range(REPEATS):

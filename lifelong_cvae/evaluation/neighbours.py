@@ -15,6 +15,7 @@ from lifelong_cvae.evaluation.scikit import scikit_learn
 PRECISION_NEIGHBOURS = 3
 COVERAGE_NEIGHBOURS = 5
 BLOCK = 1000
+ROUNDING = 1e-12
 
 
 def neighbourhoods(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
@@ -36,15 +37,17 @@ def neighbourhoods(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
     """
     for name, features in (("imagined", imagined), ("real", real)):
         if len(features) < 2:
-            raise InputError(f"{len(features)} {name} image: at least two are expected")
+            raise InputError(f"at least two {name} images are expected, got {len(features)}")
     imagined, real = (np.asarray(features, np.float64) for features in (imagined, real))
-    imagined_radii, real_radii = _radii(imagined), _radii(real)
+    # Members on the edge of a ball lie in it: squares are compared, with room for their rounding.
+    slack = ROUNDING * max(np.square(imagined).sum(axis=1).max(), np.square(real).sum(axis=1).max())
+    imagined_radii, real_radii = _squared_radii(imagined, slack), _squared_radii(real, slack)
     precise, held = np.zeros(len(imagined), bool), np.zeros(len(imagined))
     recalled, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
     distance = scikit_learn("metrics").pairwise.euclidean_distances
     for start in range(0, len(imagined), BLOCK):
         part = slice(start, start + BLOCK)
-        distances = distance(imagined[part], real)
+        distances = distance(imagined[part], real, squared=True)
         precise[part] = (distances <= real_radii[PRECISION_NEIGHBOURS]).any(axis=1)
         inside = distances <= real_radii[COVERAGE_NEIGHBOURS]
         held[part] = inside.sum(axis=1)
@@ -58,9 +61,12 @@ def neighbourhoods(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
     }
 
 
-def _radii(features: np.ndarray) -> dict[int, np.ndarray]:
-    """For each k, every member's distance to its k-th nearest neighbour, itself left out: `[n]`."""
+def _squared_radii(features: np.ndarray, slack: float) -> dict[int, np.ndarray]:
+    """For each k, every member's squared distance to its k-th nearest neighbour, itself left out: `[n]`."""
     most = min(COVERAGE_NEIGHBOURS, len(features) - 1)
     finder = scikit_learn("neighbors").NearestNeighbors(n_neighbors=most, algorithm="brute")
     distances = finder.fit(features).kneighbors()[0]  # without a query, a point is not its own neighbour
-    return {k: distances[:, min(k, most) - 1] for k in (PRECISION_NEIGHBOURS, COVERAGE_NEIGHBOURS)}
+    return {
+        k: np.square(distances[:, min(k, most) - 1]) + slack
+        for k in (PRECISION_NEIGHBOURS, COVERAGE_NEIGHBOURS)
+    }

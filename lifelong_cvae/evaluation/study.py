@@ -26,6 +26,8 @@ from lifelong_cvae.plan import Plan
 
 # Imagined images of all categories together for the judge's agreement after every task.
 AGREEMENT_SAMPLES = 1000
+# File of the figures of real images in the place of imagined ones.
+FLOOR = "floor.json"
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ def run_cell(cell: Cell, source: Source, judge: Judge, *, samples: int) -> dict[
     Returns:
         `accuracy`, `history` (A[t, c], fractions), `over_time` and `generation_over_time`
         (`continual.summary` of A and of the judge's agreement), `forgetting_same_candidates`, `imagined`
-        (`measures.likeness`, `fitting_capacity`), `density`, `novelty` (with the categories of the last
-        half of the tasks unknown), numbers of parameters, seconds.
+        (`measures.likeness`, `fitting_capacity`), `per_task`, `density`, `novelty` (half-way, with the
+        categories of later tasks unknown), numbers of parameters, seconds.
     """
     plan, rng, start = cell.plan, jax.random.key(cell.plan.seed), time.perf_counter()
     few = plan.narrowed(source)
@@ -90,7 +92,7 @@ def run_cell(cell: Cell, source: Source, judge: Judge, *, samples: int) -> dict[
         "over_time": continual.summary(history),
         "forgetting_same_candidates": continual.forgetting(history, restricted),
         "generation_over_time": continual.summary(agreements),
-        **_final_figures(state, source, judge, plan.evaluate_on, samples=samples, rng=rng),
+        **_final_figures(state, source, judge, plan, samples=samples, rng=rng),
         "novelty": novelty,
         "parameters_per_category": growth.parameters_per_category(state),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -102,14 +104,16 @@ def run_cell(cell: Cell, source: Source, judge: Judge, *, samples: int) -> dict[
 
 
 def _final_figures(
-    state: LifelongState, source: Source, judge: Judge, split: str, *, samples: int, rng: jax.Array
+    state: LifelongState, source: Source, judge: Judge, plan: Plan, *, samples: int, rng: jax.Array
 ) -> dict[str, Any]:
     """Of the learner that has met all categories: what it imagines, and its density."""
+    split = plan.evaluate_on
     imagined = measures.imagined_images(state, source, samples, rng=rng)
     real = measures.real_images(state.names, source, split)
     likeness = measures.likeness(imagined, real, judge)
     return {
         "imagined": {**likeness, "fitting_capacity": fitting_capacity(imagined, real, rng=rng)},
+        "per_task": measures.per_task(imagined, real, plan.tasks, judge, seed=plan.seed),
         "density": measures.density(state, source, split, rng=rng),
     }
 
@@ -165,7 +169,7 @@ def floor(
     folder: Path, source: Source, judge: Callable[[], Judge], split: str, *, samples: int
 ) -> dict[str, Any]:
     """`run_floor` of a source, kept in the folder."""
-    file = folder / "floor.json"
+    file = folder / FLOOR
     made_of = {"data": source.fingerprint, "split": split, "samples": samples, "counts": source.counts}
     if not file.exists():
         _write(file, made_of, run_floor(source, judge(), split, samples=samples))

@@ -85,8 +85,8 @@ def test_real_images_lie_in_their_own_manifold(digits):
     rows = pixels(digits["3"][:150])
     found = neighbourhoods(rows, rows.copy())
     assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
-    # A ball holds its centre and four neighbours, over 5; rounding decides about the fifth, on its edge.
-    assert 1 - 1e-9 <= found["density"] <= 6 / 5 + 1e-9
+    # A ball holds its centre and five neighbours, the fifth on its edge, over 5.
+    assert found["density"] == pytest.approx(6 / 5, abs=0.01)
 
 
 def test_noise_lies_outside_the_manifold_of_real_images(digits):
@@ -141,8 +141,17 @@ def test_the_block_does_not_matter(block, monkeypatch):
     assert neighbourhoods(*sets) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("imagined", "real", "words"), [(1, 9, ["1 imagined"]), (9, 0, ["0 real"])])
+@pytest.mark.parametrize(
+    ("imagined", "real", "words"), [(1, 9, ["imagined", "got 1"]), (9, 0, ["real", "got 0"])]
+)
 def test_a_set_without_neighbours_is_refused_in_one_line(imagined, real, words):
     with pytest.raises(InputError) as error:
         neighbourhoods(np.zeros((imagined, 2)), np.zeros((real, 2)))
     one_line(error, *words)
+
+
+def test_copies_lie_on_the_edges_of_balls_and_in_them_duplicates_too():
+    one = np.repeat(np.random.default_rng(1).normal(size=(1, 8)), 7, axis=0)
+    real = np.concatenate([one, one + 1, one + 3.3])
+    found = neighbourhoods(real, real.copy())
+    assert found == {"precision": 1, "recall": 1, "density": 7 / 5, "coverage": 1}

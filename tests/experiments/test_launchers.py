@@ -286,6 +286,7 @@ FLAGS = {
         "judges": "runs/judges",
         "figures": "true",
     },
+    "results": {"document": "RESULTS.md", "check": "false"},
     "benchmark": {"seed": "0", "what": "playback", "output": "benchmark.json"},
     "recognise": {
         "workdir": None,

@@ -1,0 +1,97 @@
+"""Tables in documents, made from the files of studies: no number without a command that puts it there.
+
+A document holds marks, each pair on lines of its own; what stands between them is replaced:
+
+    <!-- table: results/strategies/mnist recognition -->
+    <!-- end of table -->
+
+The first names a folder that `comparison.compare` wrote and the kind of figures (`tables.COLUMNS`).
+`published.json` in that folder holds rows of others' figures, which come last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lifelong_cvae import records, tables
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.evaluation.study import FLOOR
+
+MARK = re.compile(r"(<!-- table: (\S+) (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+REAL_IMAGES = {"strategy": "real images"}
+
+
+def refreshed(text: str, root: Path) -> str:
+    """A document with the tables between its marks made anew.
+
+    Args:
+        text: of the document, Markdown.
+        root: what the folders in the marks are relative to.
+
+    Raises:
+        InputError: a mark names a folder without figures, or a kind of table that there is not.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        begin, folder, kind, end = match.groups()
+        return f"{begin}\n{table(root / folder, kind)}\n{end}"
+
+    return MARK.sub(replaced, text)
+
+
+def refresh(file: Path, root: Path, *, check: bool = False) -> bool:
+    """Writes the tables of a document anew; returns whether that changes it, and with `check` only that."""
+    before = file.read_text(encoding="utf-8")
+    after = refreshed(before, root)
+    if after != before and not check:
+        file.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def table(folder: Path, kind: str) -> str:
+    """The table of a study's folder, and a line that says when and on what it was measured."""
+    if kind not in tables.COLUMNS:
+        raise InputError(f"table {kind!r}: one of {', '.join(tables.COLUMNS)} is expected")
+    cells = read_cells(folder)
+    floor = folder / FLOOR
+    real = [{**records.read_json(floor), "labels": REAL_IMAGES}] if floor.exists() else []
+    rows, published = tables.rows([*cells, *real]), _published(folder)
+    if published:
+        rows = [{**row, "labels": {**row["labels"], "source": "measured here"}} for row in rows] + published
+    return tables.markdown(rows, kind) + "\n" + _provenance(cells) + "\n"
+
+
+def read_cells(folder: Path) -> list[dict[str, Any]]:
+    """The cells in a folder, in the order of their labels as they were made.
+
+    Raises:
+        InputError: there are none.
+    """
+    files = sorted(file for file in folder.glob("*=*.json"))
+    if not files:
+        raise InputError(f"{folder}: no figures there; a folder that `compare` wrote is expected")
+    cells = [records.read_json(file) for file in files]
+    return sorted(cells, key=lambda cell: tables.label_key(cell["labels"]))
+
+
+def _published(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "published.json"
+    if not file.exists():
+        return []
+    rows = records.read_json(file)["rows"]
+    return [{"runs": "", "deviation": {}, **row} for row in rows]
+
+
+def _provenance(cells: Sequence[dict[str, Any]]) -> str:
+    def distinct(values: Any) -> str:
+        return ", ".join(sorted({str(value) for value in values}))
+
+    versions = (f"{name} {version}" for cell in cells for name, version in cell["versions"].items())
+    return (
+        f"Measured {distinct(cell['date'] for cell in cells)}; seeds "
+        f"{distinct(cell['labels']['seed'] for cell in cells)}; "
+        f"{distinct(cell['device'] for cell in cells)}; {distinct(versions)}."
+    )
