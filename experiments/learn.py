@@ -16,9 +16,9 @@ from absl import flags
 
 from experiments import launcher
 from lifelong_cvae import preset, run
-from lifelong_cvae.config import PRESETS
 from lifelong_cvae.data import hold_out, open_source, tasks
 from lifelong_cvae.plan import RECOGNISERS, Plan, read_plan
+from lifelong_cvae.presets import PRESETS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

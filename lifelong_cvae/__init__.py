@@ -1,11 +1,12 @@
 """Generative models that learn one category of images after another and never forget."""
 
 from lifelong_cvae.checkpoint import load, save
-from lifelong_cvae.config import Config, LearningConfig, NetworkConfig, RecognitionConfig, preset
+from lifelong_cvae.config import Config, LearningConfig, NetworkConfig, RecognitionConfig
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.growth import LifelongState, drop, init
 from lifelong_cvae.learning import Report, learn
 from lifelong_cvae.playback import imagine
+from lifelong_cvae.presets import preset
 from lifelong_cvae.recognition import evidence, recognise
 from lifelong_cvae.version import __version__
 

@@ -18,13 +18,14 @@ from typing import Any
 import jax
 
 from lifelong_cvae import curves, growth, records, tables
-from lifelong_cvae.config import MEMORY_TERMS, Config, preset
+from lifelong_cvae.config import MEMORY_TERMS, Config
 from lifelong_cvae.data import hold_out, open_source, tasks
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import study
 from lifelong_cvae.evaluation.judge import cached
 from lifelong_cvae.evaluation.study import Cell
 from lifelong_cvae.plan import Plan
+from lifelong_cvae.presets import preset
 
 STRATEGIES = ("joint", "finetune", "playback", "circulatory", "free", "frozen", "none", "full")
 TURNS = (0, 1, 2, 3, 5, 10)

@@ -258,34 +258,3 @@ def _cast(name: str, value: Any, kind: Any) -> Any:
     if not exact or isinstance(value, bool) or cast != cast or cast in (float("inf"), -float("inf")):
         raise InputError(f"setting {name}={value!r}: {expected} is expected")
     return cast
-
-
-_STATIC = NetworkConfig(growth="vectors", log_scale=-1.0)
-_PLAYBACK_ALONE = {"generate_weight": 0.0, "recognise_weight": 0.0, "circulate_weight": 0.0, "cycles": 0}
-
-PRESETS = {
-    "default": Config(),
-    # The closest reading of arXiv 2004.12731.
-    "paper": Config(NetworkConfig(prior_components=0, drawing="mean"), LearningConfig(mixed_mode="playback")),
-    # What each idea is worth (experiments/compare.py). A static one-hot CVAE: all categories at once
-    # (as one task), one after another with nothing done, with playback, with playback and the circle.
-    "joint": Config(_STATIC, LearningConfig(mixed_mode="free", batch_size=32)),
-    "finetune": Config(_STATIC, LearningConfig(mixed_mode="free")),
-    "playback": Config(_STATIC, LearningConfig(mixed_mode="playback", **_PLAYBACK_ALONE)),
-    "circulatory": Config(_STATIC, LearningConfig(mixed_mode="playback")),
-    # Growth: the mixed part unprotected, frozen, absent (as many parameters a category), with everything.
-    "free": Config(learning=LearningConfig(mixed_mode="free")),
-    "frozen": Config(learning=LearningConfig(mixed_mode="frozen")),
-    "none": Config(NetworkConfig(category_widths=(220, 220)), LearningConfig(mixed_mode="none")),
-    "full": Config(learning=LearningConfig(mixed_mode="playback")),
-}
-
-
-def preset(name: str) -> Config:
-    """The settings of a preset by its name.
-
-    Raises:
-        InputError: there is no such preset.
-    """
-    _require(name in PRESETS, f"unknown preset {name!r}: one of {', '.join(PRESETS)} is expected")
-    return PRESETS[name]

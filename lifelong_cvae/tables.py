@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lifelong_cvae.config import PRESETS
 from lifelong_cvae.evaluation import continual
+from lifelong_cvae.presets import PRESETS
 
 Result = Mapping[str, Any]
 
@@ -82,7 +82,7 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def label_key(labels: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Sorts labels: numbers before texts, strategies as the presets stand in `config.py`."""
+    """Sorts labels: numbers before texts, strategies as the presets stand in `presets.py`."""
     strategies = list(PRESETS)
 
     def place(value: Any) -> tuple[Any, ...]:

@@ -6,9 +6,9 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import comparison, growth
-from lifelong_cvae.config import preset
 from lifelong_cvae.evaluation import study
 from lifelong_cvae.plan import Plan
+from lifelong_cvae.presets import preset
 from tests.conftest import one_line
 
 ORDER = tuple("3104")

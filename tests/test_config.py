@@ -13,12 +13,10 @@ from lifelong_cvae.config import (
     BOUNDS,
     LIKELIHOODS,
     MIXED_MODES,
-    PRESETS,
     Config,
     LearningConfig,
     NetworkConfig,
     RecognitionConfig,
-    preset,
 )
 from lifelong_cvae.errors import InputError
 
@@ -298,16 +296,3 @@ class TestConfig:
         assert float(scaled(jnp.float32(5), config=Config().with_settings({"rank": "3"}))) == 15
         assert len(traces) == 1
         assert float(scaled(jnp.float32(2), config=Config().with_settings({"rank": 4}))) == 8
-
-
-class TestPresets:
-    def test_default_is_the_default(self):
-        assert preset("default") == Config()
-
-    @pytest.mark.parametrize("name", PRESETS)
-    def test_each_survives_json(self, name):
-        assert Config.from_dict(json.loads(json.dumps(preset(name).to_dict()))) == preset(name)
-
-    def test_an_unknown_one_is_refused_and_the_known_ones_are_named(self):
-        with pytest.raises(InputError, match=r"unknown preset 'fast'.*default"):
-            preset("fast")

@@ -318,7 +318,7 @@ def test_a_run_is_evaluated_with_a_judge_that_is_kept(launch, learned, data, tmp
     untrained = judge.Network(3).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     judge._write(judge.Judge(untrained, source.categories, (28, 28, 1)), tmp_path / judge.file_name(source))
     ended = launch(
-        "evaluate", f"--workdir={learned[0]}", f"--judges={tmp_path}", "--samples=15", f"--unknown=idx:{data}"
+        "evaluate", f"--workdir={learned[0]}", f"--judges={tmp_path}", "--samples=10", f"--unknown=idx:{data}"
     )
     assert (ended.code, ended.err) == (0, "")
     assert "Fréchet distance" in ended.out
