@@ -1,4 +1,4 @@
-"""Presets: settings by name. What we measured to be best, the paper's, and strategies to compare them with."""
+"""Presets: settings by name. What we measured to be best, the paper's, and strategies to compare."""
 
 from __future__ import annotations
 
