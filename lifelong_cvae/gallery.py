@@ -143,17 +143,19 @@ _draw = jax.jit(cvae.draw)
 
 
 def _turned(path: cvae.Path, x: jax.Array, *, rng: jax.Array) -> np.ndarray:
-    """An image `[1, pixels]` after each of TURNS turns of one circle."""
-    images = [x]
+    """An image `[1, pixels]` after each of TURNS turns of one circle, as the category draws it."""
+    shown = [x]
     for turn in range(max(TURNS)):
-        images.append(_turn(path, images[-1], jax.random.fold_in(rng, turn)))
-    return np.concatenate([images[turns] for turns in TURNS])
+        x, drawn = _turn(path, x, jax.random.fold_in(rng, turn))
+        shown.append(drawn)
+    return np.concatenate([shown[turns] for turns in TURNS])
 
 
 @jax.jit
-def _turn(path: cvae.Path, x: jax.Array, rng: jax.Array) -> jax.Array:
-    z = jnp.zeros((len(x), path.networks.latent_size))
-    return cvae.circulate(path, z, x, 1, rng=rng)[1]
+def _turn(path: cvae.Path, x: jax.Array, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The image that goes on in the circle, and what is drawn of it."""
+    z, x = cvae.circulate(path, jnp.zeros((len(x), path.networks.latent_size)), x, 1, rng=rng)
+    return x, cvae.draw(path, z)
 
 
 def _imagined_file(workdir: Path, task: int) -> Path:
