@@ -20,6 +20,7 @@ from tests.conftest import assert_trees_equal, one_line, snapshot
 FIVE = ("3", "1", "4", "0", "5")
 THREE = FIVE[:3]
 # What may differ between a resumed run and an uninterrupted one.
+FIGURES = ("interpolation.png", "over_tasks.png", "reconstructions.png", "walk.png")
 TIMES = {"seconds", "seconds_total", "seconds_learning", "images_per_second", "compilations"}
 METRICS = {
     "schema",
@@ -40,6 +41,9 @@ RESULT = {
     "accuracy",
     "accuracy_elbo",
     "accuracy_per_category",
+    "average_accuracy",
+    "average_incremental_accuracy",
+    "backward_transfer",
     "forgetting",
     "forgetting_same_candidates",
     "parameters_per_category",
@@ -159,7 +163,7 @@ def test_a_run_writes_the_files_of_the_contract(at_once):
     }
     grids = [f"imagined_{task:03d}.{kind}" for task in range(1, 6) for kind in ("npz", "png")]
     figures = sorted(path.name for path in (workdir / "figures").iterdir())
-    assert figures == ["accuracy.png", "circle.png", *grids, "over_tasks.png", "reconstructions.png"]
+    assert figures == ["accuracy.png", "circle.png", *grids, *FIGURES]
 
 
 def test_without_drawing_there_are_no_figures(three):
@@ -236,6 +240,9 @@ def test_the_result_sums_up_the_lines(at_once):
         ]
         losses.append(max(seen[:-1]) - seen[-1])
     assert result["forgetting"] == pytest.approx(100 * sum(losses) / len(losses))
+    means = [np.mean(list(line["accuracy_per_category"].values())) for line in lines]
+    assert result["average_accuracy"] == pytest.approx(means[-1])
+    assert result["average_incremental_accuracy"] == pytest.approx(np.mean(means))
     assert result["seconds_learning"] == pytest.approx(math.fsum(line["seconds"] for line in lines))
     assert result["versions"] == records.versions()
     assert result["device"] == records.device()

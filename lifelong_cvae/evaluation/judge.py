@@ -99,7 +99,9 @@ def train(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.Array) -> J
     init_rng, step_rng = jax.random.split(rng)
     params = network.init(init_rng, jnp.zeros((1, *image_shape)))
     steps = max(MINIMUM_STEPS, EPOCHS * len(rows) // BATCH)
-    params = _train(params, rows, answers, step_rng, network=network, shape=image_shape, steps=steps)
+    batch = min(BATCH, len(rows))
+    sizes = {"shape": image_shape, "steps": steps, "batch": batch}
+    params = _train(params, rows, answers, step_rng, network=network, **sizes)
     return Judge(params, tuple(images), image_shape)
 
 
@@ -166,7 +168,7 @@ def _forward(judge: Judge, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     return Network(len(judge.names)).apply(judge.params, images)
 
 
-@partial(jax.jit, static_argnames=("network", "shape", "steps"))
+@partial(jax.jit, static_argnames=("network", "shape", "steps", "batch"))
 def _train(
     params: Any,
     images: jax.Array,
@@ -176,16 +178,17 @@ def _train(
     network: Network,
     shape: Shape,
     steps: int,
+    batch: int,
 ) -> Any:
     transform = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
 
-    def loss(params: Any, batch: jax.Array, answers: jax.Array) -> jax.Array:
-        logits = network.apply(params, to_unit(batch).reshape(-1, *shape))[1]
+    def loss(params: Any, rows: jax.Array, answers: jax.Array) -> jax.Array:
+        logits = network.apply(params, to_unit(rows).reshape(-1, *shape))[1]
         return optax.softmax_cross_entropy_with_integer_labels(logits, answers).mean()
 
     def step(carry: Any, key: jax.Array):
         params, moments = carry
-        index = jax.random.randint(key, (BATCH,), 0, len(images))
+        index = jax.random.randint(key, (batch,), 0, len(images))
         updates, moments = transform.update(jax.grad(loss)(params, images[index], answers[index]), moments)
         return (optax.apply_updates(params, updates), moments), None
 

@@ -77,7 +77,7 @@ def test_a_damaged_judge_is_told_in_one_line(trained, source, folder, tmp_path):
 
 
 def test_fitting_capacity_is_what_images_teach(source, monkeypatch):
-    monkeypatch.setattr(judge, "MINIMUM_STEPS", 200)
+    monkeypatch.setattr(judge, "MINIMUM_STEPS", 120)
     real = {name: source.read("test", name) for name in source.categories}
     good = {name: source.read("train", name)[:200] for name in source.categories}
     assert judge.fitting_capacity(good, real, rng=jax.random.key(0)) > 0.9
