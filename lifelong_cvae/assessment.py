@@ -13,6 +13,7 @@ from lifelong_cvae.data import Source, hold_out, open_source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import continual, measures
 from lifelong_cvae.evaluation.judge import cached
+from lifelong_cvae.evaluation.scikit import require_scikit_learn
 from lifelong_cvae.plan import read_plan
 from lifelong_cvae.run import load_state
 
@@ -34,8 +35,10 @@ def evaluate(
         `recognition`, `density`, `generation` and `novelty` (see `evaluation.measures`).
 
     Raises:
-        InputError: there is no run, its data are gone, or `unknown` has images of another size.
+        InputError: there is no run, its data are gone, `unknown` has images of another size, or the extra
+            `evaluation` is missing.
     """
+    require_scikit_learn()
     plan, state, rng = read_plan(workdir), load_state(workdir), jax.random.key(seed)
     source = hold_out(open_source(plan.dataset), plan.validation_fraction)
     other = {} if unknown is None else {"other": _all_images(open_source(unknown), state.image_shape)}

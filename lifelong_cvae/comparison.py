@@ -23,7 +23,9 @@ from lifelong_cvae.data import hold_out, open_source, tasks
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import study
 from lifelong_cvae.evaluation.judge import cached
+from lifelong_cvae.evaluation.scikit import require_scikit_learn
 from lifelong_cvae.evaluation.study import Cell
+from lifelong_cvae.figures import require_matplotlib
 from lifelong_cvae.plan import Plan
 from lifelong_cvae.presets import preset
 
@@ -164,12 +166,13 @@ def compare(
         The tables, as `comparison.md` holds them.
 
     Raises:
-        InputError: bad data or settings, or the folder holds other runs.
+        InputError: bad data or settings, the folder holds other runs, or an extra is missing.
     """
     if not seeds:
         raise InputError("seeds: at least one is expected")
+    require_scikit_learn()
     if draw:
-        curves.require_matplotlib()
+        require_matplotlib()
     chosen = STUDIES[study_name]
     source = hold_out(open_source(dataset), validation_fraction)
     judge = functools.cache(lambda: cached(source, judges))

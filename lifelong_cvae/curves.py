@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from lifelong_cvae.evaluation import continual
-from lifelong_cvae.figures import require_matplotlib, write_figure
-
-__all__ = ["over_time", "require_matplotlib"]
+from lifelong_cvae.figures import write_figure
 
 WIDTH, HEIGHT = 4.2, 3.2
 

@@ -14,7 +14,8 @@ PRESETS = {
     "paper": Config(NetworkConfig(prior_components=0, drawing="mean"), LearningConfig(mixed_mode="playback")),
     # What each idea is worth (experiments/compare.py). A static one-hot CVAE: all categories at once
     # (as one task), one after another with nothing done, with playback, with playback and the circle.
-    "joint": Config(_STATIC, LearningConfig(mixed_mode="free", batch_size=32)),
+    # As few images of each category in a step, and as many steps at least, as ten tasks have in all.
+    "joint": Config(_STATIC, LearningConfig(mixed_mode="free", batch_size=32, min_steps=2000)),
     "finetune": Config(_STATIC, LearningConfig(mixed_mode="free")),
     "playback": Config(_STATIC, LearningConfig(mixed_mode="playback", **_PLAYBACK_ALONE)),
     "circulatory": Config(_STATIC, LearningConfig(mixed_mode="playback")),

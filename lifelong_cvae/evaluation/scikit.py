@@ -18,3 +18,8 @@ def scikit_learn(module: str) -> ModuleType:
         return importlib.import_module(f"sklearn.{module}")
     except ImportError as error:
         raise MissingExtraError("evaluation", "scikit-learn", "evaluation") from error
+
+
+def require_scikit_learn() -> None:
+    """Raises MissingExtraError where scikit-learn is not installed: before hours of learning, not after."""
+    scikit_learn("neighbors")
