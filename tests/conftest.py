@@ -7,6 +7,7 @@ from scipy import special, stats
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.data import open_source
+from lifelong_cvae.evaluation import judge
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile much and compute little.
@@ -61,6 +62,14 @@ def learner(small_config, digits, rng):
     for name in "201":
         state, _ = lifelong.learn(state, {name: digits[name]}, rng=rng)
     return state
+
+
+@pytest.fixture(scope="session")
+def stranger(mnist5k):
+    """A judge that has learned nothing: enough where what it says does not matter."""
+    network = judge.Network(10)
+    params = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    return judge.Judge(params, mnist5k.categories, (28, 28, 1))
 
 
 def one_line(error, *words):

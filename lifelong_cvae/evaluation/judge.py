@@ -8,6 +8,7 @@ Its convolutions are written as matrix products over patches: several times fast
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -23,15 +24,17 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, as_rows, pad_rows, to_unit
+from lifelong_cvae.images import Shape, as_rows, pad_rows, power_of_two, to_unit
 
 FEATURES = 84
 LAYERS = ((24, 6), (48, 4))  # channels and side of the patches of each convolution, stride 2
 EPOCHS = 4
 MINIMUM_STEPS = 600
+MAXIMUM_EPOCHS = 100  # for the sake of the minimum of steps
 BATCH = 128
 LEARNING_RATE = 2e-3
-BLOCK = 1000
+BLOCK = 1024
+MINIMUM_BLOCK = 64
 
 
 class Network(nn.Module):
@@ -63,25 +66,27 @@ class Judge(flax.struct.PyTreeNode):
 
     def features(self, images: Any) -> np.ndarray:
         """Features of images (uint8 or float in [0, 1], `[n, h, w, c]`): float32 `[n, FEATURES]`."""
-        return self._apply(images)[0]
+        return self.judge(images)[0]
 
     def answers(self, images: Any) -> np.ndarray:
         """The category that each image shows: texts `[n]`."""
-        return np.asarray(self.names)[self._apply(images)[1].argmax(axis=1)]
+        return self.judge(images)[1]
 
     def agreement(self, images: Mapping[str, Any]) -> dict[str, float]:
         """Of each category's images, the part in which the judge sees this category."""
         return {name: float((self.answers(values) == name).mean()) for name, values in images.items()}
 
-    def _apply(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+    def judge(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Both at once."""
         rows = as_rows(images, self.image_shape)
-        blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+        size = min(BLOCK, power_of_two(len(rows), MINIMUM_BLOCK))
+        blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
         outputs = [
-            [np.asarray(part[: len(block)]) for part in _forward(self, jnp.asarray(pad_rows(block, BLOCK)))]
+            [np.asarray(part[: len(block)]) for part in _forward(self, jnp.asarray(pad_rows(block, size)))]
             for block in blocks
         ]
-        features, logits = zip(*outputs, strict=True)
-        return np.concatenate(features), np.concatenate(logits)
+        features, logits = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        return features, np.asarray(self.names)[logits.argmax(axis=1)]
 
 
 def train(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.Array) -> Judge:
@@ -97,9 +102,10 @@ def train(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.Array) -> J
     rows = jnp.asarray(np.concatenate(parts))
     network = Network(len(parts))
     init_rng, step_rng = jax.random.split(rng)
-    params = network.init(init_rng, jnp.zeros((1, *image_shape)))
-    steps = max(MINIMUM_STEPS, EPOCHS * len(rows) // BATCH)
+    params = jax.jit(network.init)(init_rng, jnp.zeros((1, *image_shape)))
     batch = min(BATCH, len(rows))
+    most = MAXIMUM_EPOCHS * math.ceil(len(rows) / batch)
+    steps = max(EPOCHS * len(rows) // BATCH, min(MINIMUM_STEPS, most))
     sizes = {"shape": image_shape, "steps": steps, "batch": batch}
     params = _train(params, rows, answers, step_rng, network=network, **sizes)
     return Judge(params, tuple(images), image_shape)

@@ -89,9 +89,10 @@ def likeness(images: Images, real: Images, judge: Judge) -> dict[str, Any]:
         `agreement` (the part in which the judge sees what was meant, a mean over categories), and
         `per_category`, the same for each.
     """
-    features = {name: judge.features(values) for name, values in images.items()}
+    judged = {name: judge.judge(values) for name, values in images.items()}
+    features = {name: values for name, (values, _) in judged.items()}
+    agreement = {name: float((answers == name).mean()) for name, (_, answers) in judged.items()}
     target = {name: judge.features(values) for name, values in real.items()}
-    agreement = judge.agreement(images)
     together = [np.concatenate(list(part.values())) for part in (features, target)]
     return {
         **generation.likeness(*together),

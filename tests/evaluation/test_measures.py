@@ -1,19 +1,10 @@
-import jax
 import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.data.sources import scarce
-from lifelong_cvae.evaluation import clusters, generation, judge, measures, neighbours
+from lifelong_cvae.evaluation import clusters, generation, measures, neighbours
 from tests.conftest import one_line
-
-
-@pytest.fixture(scope="module")
-def stranger(mnist5k):
-    """A judge that has learned nothing: enough for what it is asked here."""
-    network = judge.Network(10)
-    params = network.init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
-    return judge.Judge(params, mnist5k.categories, (28, 28, 1))
 
 
 def test_evidence_is_sorted_by_the_true_category(learner, mnist5k, rng):

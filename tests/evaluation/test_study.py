@@ -4,13 +4,12 @@ import json
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import learning
-from lifelong_cvae.evaluation import continual, judge, measures, study
+from lifelong_cvae.evaluation import continual, measures, study
 from lifelong_cvae.plan import Plan
 from tests.conftest import one_line
 
@@ -79,7 +78,7 @@ def test_a_cell_does_not_depend_on_where_its_data_lie(plan, tmp_path, fake, mnis
     assert "mnist5k" not in (tmp_path / "a=1.json").read_text()
 
 
-def test_a_cell_is_learned_and_measured(small_config, mnist5k, monkeypatch):
+def test_a_cell_is_learned_and_measured(small_config, mnist5k, stranger, monkeypatch):
     states = []
 
     def learn(*arguments, **rng):
@@ -90,9 +89,6 @@ def test_a_cell_is_learned_and_measured(small_config, mnist5k, monkeypatch):
     monkeypatch.setattr(study, "AGREEMENT_SAMPLES", 80)
     monkeypatch.setattr(study, "fitting_capacity", lambda *_, rng: 0.25)
     monkeypatch.setattr(measures, "density", lambda *_, rng: {"elbo": 1.0})
-    network = judge.Network(10)
-    params = network.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    stranger = judge.Judge(params, mnist5k.categories, (28, 28, 1))
     plan = Plan(dataset="mnist5k", tasks=(("0",), ("1",)), config=small_config, seed=3)
     figures = study.run_cell(study.Cell(plan, {"a": 1}), mnist5k, stranger, samples=80)
     assert [state.names for state, _ in states] == [("0",), ("0", "1")]
