@@ -201,7 +201,7 @@ def _write(
     *,
     draw: bool,
 ) -> str:
-    rows = tables.rows([*results, {**floor, "labels": {"strategy": "real images"}}])
+    rows = tables.rows([*results, {**floor, "labels": study.FLOOR_LABELS}])
     records.write_json(folder / "comparison.json", {"rows": rows})
     text = "\n".join(tables.markdown(rows, kind) for kind in columns)
     (folder / "comparison.md").write_text(text, encoding="utf-8")

@@ -18,10 +18,9 @@ from typing import Any
 
 from lifelong_cvae import records, tables
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation.study import FLOOR
+from lifelong_cvae.evaluation.study import FLOOR, FLOOR_LABELS
 
 MARK = re.compile(r"(<!-- table: (\S+) (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-REAL_IMAGES = {"strategy": "real images"}
 
 
 def refreshed(text: str, root: Path) -> str:
@@ -57,7 +56,7 @@ def table(folder: Path, kind: str) -> str:
         raise InputError(f"table {kind!r}: one of {', '.join(tables.COLUMNS)} is expected")
     cells = read_cells(folder)
     floor = folder / FLOOR
-    real = [{**records.read_json(floor), "labels": REAL_IMAGES}] if floor.exists() else []
+    real = [{**records.read_json(floor), "labels": FLOOR_LABELS}] if floor.exists() else []
     rows, published = tables.rows([*cells, *real]), _published(folder)
     if published:
         rows = [{**row, "labels": {**row["labels"], "source": "measured here"}} for row in rows] + published

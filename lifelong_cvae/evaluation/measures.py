@@ -104,6 +104,11 @@ def likeness(images: Images, real: Images, judge: Judge) -> dict[str, Any]:
     }
 
 
+def judged(images: Images, real: Images, judge: Judge, *, rng: jax.Array) -> dict[str, Any]:
+    """`likeness`, and `fitting_capacity`: what images are to the judge, and to a new classifier."""
+    return {**likeness(images, real, judge), "fitting_capacity": fitting_capacity(images, real, rng=rng)}
+
+
 def per_task(
     imagined: Images, real: Images, tasks: Sequence[Sequence[str]], judge: Judge, *, seed: int
 ) -> dict[str, float]:
@@ -148,8 +153,8 @@ def generated(
         rng: source of the samples.
 
     Returns:
-        `imagined` and `floor` (as many training images in their place), each with `likeness` and
-        `fitting_capacity`; `per_task`; `nearest` (`generation.copying`); `samples`, imagined images of
+        `imagined` and `floor` (as many training images in their place), each as `judged`
+        says; `per_task`; `nearest` (`generation.copying`); `samples`, imagined images of
         each category.
     """
     imagined = imagined_images(state, source, samples, cycles=cycles, rng=rng)
@@ -158,17 +163,10 @@ def generated(
     reconstructed = {name: playback.reconstruct(state, name, images) for name, images in held_out.items()}
     train = real_images(state.names, learned_from, "train")
     kinds = {"imagined": imagined, "floor": floor_images(state.names, source, samples)}
-    figures = {
-        kind: {
-            **likeness(images, real, judge),
-            "fitting_capacity": fitting_capacity(images, real, rng=rng),
-        }
-        for kind, images in kinds.items()
-    }
     return {
         "samples": {name: len(images) for name, images in imagined.items()},
         "cycles": cycles,
-        **figures,
+        **{kind: judged(images, real, judge, rng=rng) for kind, images in kinds.items()},
         "per_task": per_task(imagined, real, tasks, judge, seed=0),
         "nearest": generation.copying(imagined, train, held_out, reconstructed),
     }

@@ -20,14 +20,15 @@ from lifelong_cvae import growth, learning, records
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import continual, measures
-from lifelong_cvae.evaluation.judge import Judge, fitting_capacity
+from lifelong_cvae.evaluation.judge import Judge
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.plan import Plan
 
 # Imagined images of all categories together for the judge's agreement after every task.
 AGREEMENT_SAMPLES = 1000
-# File of the figures of real images in the place of imagined ones.
+# File of the figures of real images in the place of imagined ones, and what they are called in tables.
 FLOOR = "floor.json"
+FLOOR_LABELS = {"strategy": "real images"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def run_cell(cell: Cell, source: Source, judge: Judge, *, samples: int) -> dict[
     Returns:
         `accuracy`, `history` (A[t, c], fractions), `over_time` and `generation_over_time`
         (`continual.summary` of A and of the judge's agreement), `forgetting_same_candidates`, `imagined`
-        (`measures.likeness`, `fitting_capacity`), `per_task`, `density`, `novelty` (half-way, with the
+        (`measures.judged`), `per_task`, `density`, `novelty` (half-way, with the
         categories of later tasks unknown), numbers of parameters, seconds.
     """
     plan, rng, start = cell.plan, jax.random.key(cell.plan.seed), time.perf_counter()
@@ -78,17 +79,17 @@ def run_cell(cell: Cell, source: Source, judge: Judge, *, samples: int) -> dict[
         state, report = learning.learn(state, images, rng=rng)
         seconds_learning += report.seconds
         evidence = measures.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
-        history.append(continual.accuracy_per_category(evidence, state.names))
+        accuracies = continual.accuracies(evidence, state.names)
+        history.append(accuracies["accuracy_per_category"])
         agreements.append(
             judge.agreement(measures.imagined_images(state, source, AGREEMENT_SAMPLES, rng=rng))
         )
         if 2 * (index + 1) == len(plan.tasks):
             novelty = measures.novelty_figures(state, source, plan.evaluate_on, evidence=evidence, rng=rng)
-    counts = {name: len(values) for name, values in evidence.items()}
     candidates = continual.known_then(plan.tasks)
     restricted = continual.accuracy_per_category(evidence, state.names, candidates=candidates)
     return {
-        "accuracy": continual.pooled_accuracy(history[-1], counts),
+        "accuracy": accuracies["accuracy"],
         "over_time": continual.summary(history),
         "forgetting_same_candidates": continual.forgetting(history, restricted),
         "generation_over_time": continual.summary(agreements),
@@ -110,9 +111,8 @@ def _final_figures(
     split = plan.evaluate_on
     imagined = measures.imagined_images(state, source, samples, rng=rng)
     real = measures.real_images(state.names, source, split)
-    likeness = measures.likeness(imagined, real, judge)
     return {
-        "imagined": {**likeness, "fitting_capacity": fitting_capacity(imagined, real, rng=rng)},
+        "imagined": measures.judged(imagined, real, judge, rng=rng),
         "per_task": measures.per_task(imagined, real, plan.tasks, judge, seed=plan.seed),
         "density": measures.density(state, source, split, rng=rng),
     }
@@ -122,8 +122,7 @@ def run_floor(source: Source, judge: Judge, split: str, *, samples: int) -> dict
     """Training images in the place of imagined ones, as many: what `imagined` of a cell would be at best."""
     first = measures.floor_images(source.categories, source, samples)
     real = measures.real_images(source.categories, source, split)
-    capacity = fitting_capacity(first, real, rng=jax.random.key(0))
-    return {"imagined": {**measures.likeness(first, real, judge), "fitting_capacity": capacity}}
+    return {"imagined": measures.judged(first, real, judge, rng=jax.random.key(0))}
 
 
 def run_cells(

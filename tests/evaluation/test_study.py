@@ -56,6 +56,7 @@ def test_the_judge_is_asked_for_only_where_something_is_run(plan, tmp_path, fake
     cells = [study.Cell(plan, {"a": 1})]
     run(cells, tmp_path, mnist5k)
     study.run_cells(cells, tmp_path, mnist5k, None, samples=20, say=lambda _: None)
+    assert fake == ["a=1"]
 
 
 @pytest.mark.parametrize("change", ["settings", "samples", "data"])
@@ -87,7 +88,7 @@ def test_a_cell_is_learned_and_measured(small_config, mnist5k, stranger, monkeyp
 
     monkeypatch.setattr(study, "learning", SimpleNamespace(learn=learn))
     monkeypatch.setattr(study, "AGREEMENT_SAMPLES", 80)
-    monkeypatch.setattr(study, "fitting_capacity", lambda *_, rng: 0.25)
+    monkeypatch.setattr(measures, "fitting_capacity", lambda *_, rng: 0.25)
     monkeypatch.setattr(measures, "density", lambda *_, rng: {"elbo": 1.0})
     plan = Plan(dataset="mnist5k", tasks=(("0",), ("1",)), config=small_config, seed=3)
     figures = study.run_cell(study.Cell(plan, {"a": 1}), mnist5k, stranger, samples=80)
