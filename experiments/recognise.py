@@ -14,8 +14,8 @@ from absl import flags
 
 from experiments import launcher
 from lifelong_cvae import export, run
+from lifelong_cvae.config import RECOGNISERS
 from lifelong_cvae.data.files import read_images
-from lifelong_cvae.plan import RECOGNISERS
 
 FLAGS = flags.FLAGS
 launcher.define_workdir()
@@ -26,7 +26,7 @@ flags.DEFINE_string(
     "Images: an .npz with `images`, an IDX file, a PNG or JPEG, a folder of these.",
     required=True,
 )
-flags.DEFINE_enum("recogniser", "elbo", RECOGNISERS, "Recogniser.")
+flags.DEFINE_enum("recogniser", None, RECOGNISERS, "Recogniser; default the run's.")
 flags.DEFINE_float(
     "unknown_below", None, "Log evidence in nats below which an image is unknown; default none is."
 )
@@ -37,7 +37,14 @@ def main() -> None:
     """Flags to one call of `export.recognised`."""
     state = run.load_state(launcher.workdir())
     images = read_images(Path(FLAGS.images), channels=state.image_shape[-1])
-    export.recognised(state, images, Path(FLAGS.output), seed=FLAGS.seed, unknown_below=FLAGS.unknown_below)
+    export.recognised(
+        state,
+        images,
+        Path(FLAGS.output),
+        recogniser=FLAGS.recogniser,
+        seed=FLAGS.seed,
+        unknown_below=FLAGS.unknown_below,
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """Generative models that learn one category of images after another and never forget."""
 
 from lifelong_cvae.checkpoint import load, save
-from lifelong_cvae.config import Config, LearningConfig, NetworkConfig, RecognitionConfig
+from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, NetworkConfig, RecognitionConfig
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.growth import LifelongState, drop, init
 from lifelong_cvae.learning import Report, learn
 from lifelong_cvae.playback import imagine
 from lifelong_cvae.presets import preset
-from lifelong_cvae.recognition import evidence, recognise
+from lifelong_cvae.recognition import evidence, recognise, recogniser
 from lifelong_cvae.version import __version__
 
 __all__ = [
+    "ClosedFormConfig",
     "Config",
     "InputError",
     "LearningConfig",
@@ -28,5 +29,6 @@ __all__ = [
     "load",
     "preset",
     "recognise",
+    "recogniser",
     "save",
 ]

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.growth import LifelongState, init, stack_subtrees, unstack_subtrees
+from lifelong_cvae.growth import LifelongState, fresh_category, init, stack_subtrees, unstack_subtrees
 from lifelong_cvae.images import check_image_shape
 
 SCHEMA = 1
@@ -34,8 +34,8 @@ def save(
     Raises:
         InputError: there is a checkpoint of this number, or of a higher one.
     """
-    stacked = stack_subtrees(state, state.names) if state.names else {}
-    params = jax.device_get({"mixed": state.params["mixed"], "categories": stacked})
+    stacked = stack_subtrees(state, state.names, networks_only=False) if state.names else {}
+    params = jax.device_get({**state.params, "categories": stacked})
     meta = {
         "schema": SCHEMA,
         "names": list(state.names),
@@ -124,11 +124,10 @@ def _template(config: Config, image_shape: tuple[int, int, int], count: int) -> 
 
     def build(rng: jax.Array) -> dict[str, Any]:
         state = init(config, image_shape, rng=rng)
-        networks = state.networks
-        blank = jnp.zeros((networks.pixels,))
-        category = networks.init_category(state.params["mixed"], blank, rng=rng)
-        stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape)), category)
-        return {"mixed": state.params["mixed"], "categories": stacked if count else {}}
+        stacked = jax.tree.map(
+            lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), fresh_category(state)
+        )
+        return {**state.params, "categories": stacked if count else {}}
 
     return jax.eval_shape(build, jax.random.key(0))
 
@@ -136,7 +135,7 @@ def _template(config: Config, image_shape: tuple[int, int, int], count: int) -> 
 def _state(meta: dict[str, Any], config: Config, params: dict[str, Any]) -> LifelongState:
     categories = unstack_subtrees(params["categories"], meta["names"])
     return LifelongState(
-        params={"mixed": jax.tree.map(jnp.asarray, params["mixed"]), "categories": categories},
+        params={**jax.tree.map(jnp.asarray, params), "categories": categories},
         names=tuple(meta["names"]),
         visits=tuple(meta["visits"]),
         childhood_left=meta["childhood_left"],

@@ -16,6 +16,8 @@ LIKELIHOODS = ("gaussian", "bernoulli")
 DRAWINGS = ("contrast", "mean")
 MIXED_MODES = ("frozen", "playback", "free", "none")
 MEMORY_TERMS = ("playback", "generate", "recognise", "circulate")
+GRAMS = ("mixed", "own")
+RECOGNISERS = ("elbo", "closed_form")
 BOUNDS = ("mean", "sampled", "importance")
 
 
@@ -153,21 +155,50 @@ class LearningConfig:
 
 
 @dataclass(frozen=True)
-class RecognitionConfig:
-    """How log p(x|c) is bounded when images are recognised.
+class ClosedFormConfig:
+    """The closed-form recogniser: features that the first task fixes, and sums of them (see `ridge`).
 
     Attributes:
+        filters: of the dictionary.
+        filter_size: height and width of a filter in pixels; smaller where images are smaller.
+        cells: rows and columns of the grid over whose cells responses are summed.
+        random_features: of the random expansion; 0: no sums are kept, and there is no such recogniser.
+        gram: `mixed`, one Gram matrix for all categories, or `own`, a share for each, so that a category
+            can be dropped from it exactly: 2 (random_features + 1)^2 values more a category.
+    """
+
+    filters: int = 400
+    filter_size: int = 6
+    cells: int = 4
+    random_features: int = 3000
+    gram: str = "mixed"
+
+    def __post_init__(self):
+        for name in ("filters", "filter_size", "cells"):
+            _require_positive(name, getattr(self, name))
+        _require_not_negative("random_features", self.random_features)
+        _require_choice("gram", self.gram, GRAMS)
+
+
+@dataclass(frozen=True)
+class RecognitionConfig:
+    """How images are recognised.
+
+    Attributes:
+        recogniser: `elbo` (a bound on log p(x|c)) or `closed_form` (see `ClosedFormConfig`).
         bound: `mean` (the ELBO with z at the posterior's mean), `sampled` (the ELBO, averaged
             over samples of z) or `importance` (the importance-weighted bound).
         samples: samples of z per image and category, for the last two.
         block_images: images that are treated in one call of the jitted function.
     """
 
+    recogniser: str = "closed_form"
     bound: str = "mean"
     samples: int = 20
     block_images: int = 1024
 
     def __post_init__(self):
+        _require_choice("recogniser", self.recogniser, RECOGNISERS)
         _require_choice("bound", self.bound, BOUNDS)
         _require_positive("samples", self.samples)
         _require_positive("block_images", self.block_images)
@@ -179,12 +210,18 @@ class Config:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     learning: LearningConfig = field(default_factory=LearningConfig)
+    closed_form: ClosedFormConfig = field(default_factory=ClosedFormConfig)
     recognition: RecognitionConfig = field(default_factory=RecognitionConfig)
 
     def __post_init__(self):
         _require(
             self.network.growth != "vectors" or self.has_mixed,
             "settings growth=vectors and mixed_mode=none: a mode with a mixed part is expected",
+        )
+        _require(
+            self.recognition.recogniser == "elbo" or self.closed_form.random_features > 0,
+            f"settings recogniser={self.recognition.recogniser} and random_features=0: recogniser=elbo, "
+            "or more features, is expected",
         )
 
     @property

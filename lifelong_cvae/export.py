@@ -46,7 +46,13 @@ def imagined(
 
 
 def recognised(
-    state: LifelongState, images: Any, file: Path, *, seed: int, unknown_below: float | None = None
+    state: LifelongState,
+    images: Any,
+    file: Path,
+    *,
+    recogniser: str | None = None,
+    seed: int,
+    unknown_below: float | None = None,
 ) -> None:
     """Recognises images and writes a CSV row for each, in their order.
 
@@ -54,6 +60,7 @@ def recognised(
         state: what has been learned.
         images: as for `recognition.evidence`.
         file: the `.csv` to write.
+        recogniser: one of `config.RECOGNISERS`; default that of the state's settings.
         seed: of the samples, for the bounds that draw some.
         unknown_below: an image whose log evidence (nats) is below this in every category is unknown.
 
@@ -61,9 +68,9 @@ def recognised(
         InputError: another kind of file, a folder that does not exist, or bad images.
     """
     _check_file(file, (".csv",))
-    evidence = recognition.evidence(state, images, rng=jax.random.key(seed))
-    probabilities = np.exp(np.asarray(recognition.log_posteriors(evidence)))
-    evidence = np.asarray(evidence)
+    rng = jax.random.key(seed)
+    _, probabilities = recognition.recognise(recognition.recogniser(state, recogniser), images, rng=rng)
+    evidence = np.asarray(recognition.evidence(state, images, rng=rng))
     draft = file.with_name(f".{file.name}.tmp")
     with draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

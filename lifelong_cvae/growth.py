@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import cvae
+from lifelong_cvae import cvae, ridge
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape, check_image_shape, power_of_two
@@ -20,14 +20,15 @@ from lifelong_cvae.networks import Networks, build
 
 STACK_MINIMUM = 4
 # Parts of a category's subtree that are fitted when a task ends (settling.py), not trained.
-SETTLED = ("prior", "contrast")
+SETTLED = ("prior", "contrast", "closed_form")
 
 
 class LifelongState(flax.struct.PyTreeNode):
     """What a learner knows: an immutable pytree that holds no image.
 
     Attributes:
-        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, contrast}}}`.
+        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, contrast, closed_form}},
+            "closed_form": ...}`; what belongs to the closed-form recogniser is absent where there is none.
         names: the categories in the order of learning.
         visits: how often each of them has been learned.
         childhood_left: categories during which the mixed part will still learn.
@@ -121,8 +122,11 @@ def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> Lifel
     """
     shape = check_image_shape(image_shape)
     networks = build(config.network, shape, has_mixed=config.has_mixed)
+    params = {"mixed": networks.init_mixed(rng=rng), "categories": {}}
+    if config.closed_form.random_features:
+        params["closed_form"] = ridge.common_blank(config.closed_form, shape)
     return LifelongState(
-        params={"mixed": networks.init_mixed(rng=rng), "categories": {}},
+        params=params,
         names=(),
         visits=(),
         childhood_left=config.learning.childhood if config.has_mixed else 0,
@@ -162,7 +166,9 @@ def grow(
         raise InputError(f"category {name!r} is known already: a new name is expected")
     networks = state.networks
     mean_image = jnp.full((networks.pixels,), 0.5, jnp.float32) if mean_image is None else mean_image
-    fresh = _init_category(networks, state.params["mixed"], mean_image, rng=category_rng(rng, name, 0))
+    fresh = _init_category(
+        networks, state.params["mixed"], mean_image, state.config, rng=category_rng(rng, name, 0)
+    )
     categories = {**state.params["categories"], name: fresh}
     return state.replace(
         params={**state.params, "categories": categories},
@@ -171,9 +177,24 @@ def grow(
     )
 
 
-@partial(jax.jit, static_argnums=0)
-def _init_category(networks: Networks, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> Any:
-    return networks.init_category(mixed, mean_image, rng=rng)
+@partial(jax.jit, static_argnums=(0, 3))
+def _init_category(
+    networks: Networks, mixed: Any, mean_image: jax.Array, config: Config, *, rng: jax.Array
+) -> Any:
+    fresh = networks.init_category(mixed, mean_image, rng=rng)
+    if not config.closed_form.random_features:
+        return fresh
+    return {**fresh, "closed_form": ridge.category_blank(config.closed_form)}
+
+
+def fresh_category(state: LifelongState) -> Any:
+    """Shapes and types of what one more category appends."""
+    pixels = jax.ShapeDtypeStruct((state.networks.pixels,), jnp.float32)
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    fresh = partial(_init_category, state.networks)
+    return jax.eval_shape(
+        lambda mixed, mean, rng: fresh(mixed, mean, state.config, rng=rng), state.params["mixed"], pixels, rng
+    )
 
 
 def drop(state: LifelongState, name: str) -> LifelongState:
@@ -195,7 +216,7 @@ def drop(state: LifelongState, name: str) -> LifelongState:
 
 
 def stack(state: LifelongState, names: Sequence[str]) -> Stack:
-    """The subtrees of `names` along a new leading axis, in that order, padded to a power of two.
+    """What the networks of `names` read, along a new leading axis, in that order, padded to a power of two.
 
     On the host, where it is a copy, it compiles nothing; inside a `jit` of the caller it is traced.
 
@@ -210,11 +231,18 @@ def stack(state: LifelongState, names: Sequence[str]) -> Stack:
     return Stack(stack_subtrees(state, padded), jnp.int32(len(names)))
 
 
-def stack_subtrees(state: LifelongState, names: Sequence[str]) -> Any:
-    """The subtrees of `names`, at least one and known, as one tree of copies `[len(names), ...]`."""
+def stack_subtrees(state: LifelongState, names: Sequence[str], *, networks_only: bool = True) -> Any:
+    """The subtrees of `names`, at least one and known, as one tree of copies `[len(names), ...]`.
+
+    With `networks_only` without what belongs to the closed-form recogniser.
+    """
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state.params))
     stack_leaves = jnp.stack if traced else lambda leaves: jnp.asarray(np.stack(leaves))
-    trees = [state.params["categories"][name] for name in names]
+    left_out = {"closed_form"} if networks_only else set()
+    trees = [
+        {key: part for key, part in state.params["categories"][name].items() if key not in left_out}
+        for name in names
+    ]
     return jax.tree.map(lambda *leaves: stack_leaves(leaves), *trees)
 
 
@@ -238,6 +266,8 @@ def labels(params: dict[str, Any], names: Collection[str], *, train_mixed: bool)
 
     def label(path: tuple[Any, ...], _: Any) -> str:
         keys = [part.key for part in path]
+        if keys[0] == "closed_form":
+            return "freeze"
         if keys[0] == "mixed":
             return "train" if train_mixed else "freeze"
         return "train" if keys[1] in names and keys[2] not in SETTLED else "freeze"
@@ -247,11 +277,7 @@ def labels(params: dict[str, Any], names: Collection[str], *, train_mixed: bool)
 
 def parameters_per_category(state: LifelongState) -> int:
     """Number of values that one more category appends."""
-    networks = state.networks
-    pixels = jax.ShapeDtypeStruct((networks.pixels,), jnp.float32)
-    rng = jax.eval_shape(lambda: jax.random.key(0))
-    fresh = jax.eval_shape(networks.init_category, state.params["mixed"], pixels, rng=rng)
-    return sum(leaf.size for leaf in jax.tree.leaves(fresh))
+    return sum(leaf.size for leaf in jax.tree.leaves(fresh_category(state)))
 
 
 def check_name(name: Any) -> None:

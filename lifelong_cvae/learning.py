@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lifelong_cvae import compilations, growth, settling
+from lifelong_cvae import closed_form, compilations, growth, settling
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
@@ -141,7 +141,7 @@ def learn(
     with compilations.counted("train_chunk") as compiled:
         params, terms = _train(grown, names, data, teacher, progress=progress)
     new = len(set(names) - set(state.names))
-    learned = _absorb(grown, names, params, data, teacher, new=new)
+    learned = _absorb(closed_form.add(grown, rows, rng=rng), names, params, data, teacher, new=new)
     seconds = time.perf_counter() - start
     steps = int(data.total_steps)
     return learned, Report(
@@ -239,11 +239,14 @@ def _absorb(
     settled = settling.settle(mixed, trained, data, names, state)
     if teacher.stack is not None:
         settled |= settling.move_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
-    subtrees = {**state.params["categories"], **growth.unstack_subtrees(trained, names)}
-    categories = {name: {**subtree, **settled.get(name, {})} for name, subtree in subtrees.items()}
+    learned = growth.unstack_subtrees(trained, names)
+    categories = {
+        name: {**subtree, **learned.get(name, {}), **settled.get(name, {})}
+        for name, subtree in state.params["categories"].items()
+    }
     visits = tuple(v + (n in names) for n, v in zip(state.names, state.visits, strict=True))
     return state.replace(
-        params={"mixed": mixed, "categories": categories},
+        params={**state.params, "mixed": mixed, "categories": categories},
         visits=visits,
         childhood_left=max(0, state.childhood_left - new),
     )

@@ -13,7 +13,6 @@ from lifelong_cvae.config import Config
 from lifelong_cvae.data import Source, scarce
 from lifelong_cvae.errors import InputError
 
-RECOGNISERS = ("elbo",)
 SPLITS = ("test", "validation")
 
 
@@ -29,7 +28,6 @@ class Plan:
         tasks: the categories of each task.
         seed: all randomness derives from it.
         evaluate_on: `test` or `validation`.
-        recogniser: whose accuracy is reported as `accuracy`.
         config: the model's settings.
     """
 
@@ -40,7 +38,6 @@ class Plan:
     full_categories: int = 0
     seed: int = 0
     evaluate_on: str = "test"
-    recogniser: str = "elbo"
     config: Config = field(default_factory=Config)
 
     def __post_init__(self):

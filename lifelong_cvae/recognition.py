@@ -1,17 +1,20 @@
-"""Recognition: log p(c|x) = log p(x|c) + log p(c) + constant, with a bound in place of log p(x|c)."""
+"""Recognition: log p(c|x) = log p(x|c) + log p(c) + constant.
+
+In place of log p(x|c) stands a bound on it (`elbo`), or what a regression on features says (`closed_form`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import cvae, growth
-from lifelong_cvae.config import RecognitionConfig
+from lifelong_cvae import closed_form, cvae, growth
+from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, Stack
 from lifelong_cvae.images import as_rows, pad_rows, power_of_two, to_unit
@@ -86,8 +89,46 @@ def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) 
     return jax.nn.log_softmax(log_evidence, axis=-1)
 
 
+class Recogniser(NamedTuple):
+    """What answers which category an image is of; `recogniser` makes it.
+
+    Attributes:
+        state: what has been learned.
+        kind: one of `config.RECOGNISERS`.
+        readout: the solved regression of `closed_form`.
+    """
+
+    state: LifelongState
+    kind: str
+    readout: closed_form.Readout | None = None
+
+
+def recogniser(state: LifelongState, kind: str | None = None) -> Recogniser:
+    """A recogniser of a state, made ready once for many calls of `recognise`.
+
+    Args:
+        state: what has been learned.
+        kind: `elbo`, ready at once, or `closed_form`, which solves a regression (seconds);
+            default what `state.config.recognition` names.
+
+    Raises:
+        InputError: another kind, nothing has been learned yet, or the state keeps no sums.
+    """
+    kind = state.config.recognition.recogniser if kind is None else kind
+    if kind not in RECOGNISERS:
+        raise InputError(f"recogniser {kind!r}: one of {', '.join(RECOGNISERS)} is expected")
+    return Recogniser(state, kind, closed_form.solve(state) if kind == "closed_form" else None)
+
+
+def log_likelihoods(asked: Recogniser, images: Any, *, rng: jax.Array | None = None) -> jax.Array:
+    """Log p(x|c) up to a constant of the image, `[n, categories]`; arguments as for `recognise`."""
+    if asked.readout is not None:
+        return closed_form.log_likelihoods(asked.readout, images)
+    return evidence(asked.state, images, rng=rng)
+
+
 def recognise(
-    state: LifelongState,
+    state: LifelongState | Recogniser,
     images: Any,
     *,
     rng: jax.Array | None = None,
@@ -96,7 +137,7 @@ def recognise(
     """Names the category of each image.
 
     Args:
-        state: what has been learned.
+        state: what has been learned, or a `recogniser` of it.
         images: as for `evidence`.
         rng: source of the samples, for the bounds that draw some.
         category_priors: p(c) of every category, any positive scale; uniform unless given.
@@ -107,12 +148,12 @@ def recognise(
     Raises:
         InputError: as for `evidence`, or priors that are not one positive number per category.
     """
-    log_prior = None
+    asked = state if isinstance(state, Recogniser) else recogniser(state)
+    names, log_prior = asked.state.names, None
     if category_priors is not None:
-        if set(category_priors) != set(state.names) or not all(p > 0 for p in category_priors.values()):
-            raise InputError(
-                f"category priors: a positive number for each of {', '.join(state.names)} is expected"
-            )
-        log_prior = jnp.log(jnp.asarray([category_priors[name] for name in state.names]))
-    probabilities = np.exp(np.asarray(log_posteriors(evidence(state, images, rng=rng), log_prior)))
-    return np.asarray(state.names)[probabilities.argmax(axis=1)], probabilities
+        if set(category_priors) != set(names) or not all(p > 0 for p in category_priors.values()):
+            raise InputError(f"category priors: a positive number for each of {', '.join(names)} is expected")
+        log_prior = jnp.log(jnp.asarray([category_priors[name] for name in names]))
+    likelihoods = log_likelihoods(asked, images, rng=rng)
+    probabilities = np.exp(np.asarray(log_posteriors(likelihoods, log_prior)))
+    return np.asarray(names)[probabilities.argmax(axis=1)], probabilities

@@ -21,6 +21,9 @@ from lifelong_cvae.plan import Plan, read_plan
 
 TASKS_KEPT = 3
 
+# Recogniser to true category to log p(x|c) of its images, `[n, categories]`.
+Answers = Mapping[str, Mapping[str, np.ndarray]]
+
 
 def load_state(workdir: Path) -> LifelongState:
     """The newest state of the run in a folder.
@@ -73,24 +76,24 @@ def learn(
     say(_TABLE_HEAD)
     for line in history:
         say(_table_line(line))
-    log_evidence = None
+    answers = None
     for index in range(len(history), len(plan.tasks)):
         names = plan.tasks[index]
         label = f"task {index + 1}/{len(plan.tasks)}: {', '.join(names)}"
         state, report = _learn_task(
             state, {name: source.read("train", name) for name in names}, label, rng=rng
         )
-        log_evidence = measures.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
-        line = _metrics(index + 1, report, log_evidence, state.names)
+        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=rng)
+        line = _metrics(index + 1, report, answers, state)
         records.append_line(workdir / "metrics.jsonl", line)
         checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=None if keep_all else TASKS_KEPT)
         history.append(line)
         if draw:
             gallery.imagined(workdir, state, index + 1, rng=rng)
         say(_table_line(line))
-    if log_evidence is None:  # a finished run was resumed
-        log_evidence = measures.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
-    result = _result(plan, history, log_evidence, state, seconds_total=time.perf_counter() - start)
+    if answers is None:  # a finished run was resumed
+        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=rng)
+    result = _result(plan, history, answers, state, seconds_total=time.perf_counter() - start)
     records.write_json(workdir / "result.json", result)
     if draw:
         gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
@@ -168,15 +171,13 @@ def _learn_task(
         return learning.learn(state, images, rng=rng, progress=progress)
 
 
-def _metrics(
-    task: int, report: learning.Report, log_evidence: dict[str, np.ndarray], names: Sequence[str]
-) -> dict[str, Any]:
-    accuracies = continual.accuracies(log_evidence, names)
+def _metrics(task: int, report: learning.Report, answers: Answers, state: LifelongState) -> dict[str, Any]:
+    by_elbo = continual.accuracies(answers["elbo"], state.names)
     return {
         "task": task,
         "categories": list(report.names),
-        **accuracies,
-        "accuracy_elbo": accuracies["accuracy"],
+        **continual.accuracies(answers[state.config.recognition.recogniser], state.names),
+        **{f"{key}_elbo": value for key, value in by_elbo.items()},
         "terms": report.terms,
         "steps": report.steps,
         "seconds": report.seconds,
@@ -189,26 +190,43 @@ def _metrics(
 def _result(
     plan: Plan,
     history: list[dict[str, Any]],
-    log_evidence: dict[str, np.ndarray],
+    answers: Answers,
     state: LifelongState,
     *,
     seconds_total: float,
 ) -> dict[str, Any]:
-    matrix = [line["accuracy_per_category"] for line in history]
-    candidates = continual.known_then(plan.tasks)
-    restricted = continual.accuracy_per_category(log_evidence, state.names, candidates=candidates)
+    recogniser = state.config.recognition.recogniser
+    by_elbo = _over_time(plan, history, answers["elbo"], state, suffix="_elbo")
     return {
-        "accuracy": history[-1]["accuracy"],
-        "accuracy_elbo": history[-1]["accuracy_elbo"],
-        "accuracy_per_category": matrix[-1],
-        **continual.summary(matrix),
-        "forgetting_same_candidates": continual.forgetting(matrix, restricted),
+        "recogniser": recogniser,
+        **_over_time(plan, history, answers[recogniser], state),
+        **{f"{key}_elbo": value for key, value in by_elbo.items()},
         "parameters_per_category": history[-1]["parameters_per_category"],
         "seconds_total": seconds_total,
         "seconds_learning": sum(line["seconds"] for line in history),
         "categories": list(state.names),
         "versions": records.versions(),
         "device": records.device(),
+    }
+
+
+def _over_time(
+    plan: Plan,
+    history: list[dict[str, Any]],
+    answers: Mapping[str, np.ndarray],
+    state: LifelongState,
+    *,
+    suffix: str = "",
+) -> dict[str, Any]:
+    """Figures of one recogniser, whose accuracies the history holds under keys with a suffix."""
+    matrix = [line[f"accuracy_per_category{suffix}"] for line in history]
+    candidates = continual.known_then(plan.tasks)
+    restricted = continual.accuracy_per_category(answers, state.names, candidates=candidates)
+    return {
+        "accuracy": history[-1][f"accuracy{suffix}"],
+        "accuracy_per_category": matrix[-1],
+        **continual.summary(matrix),
+        "forgetting_same_candidates": continual.forgetting(matrix, restricted),
     }
 
 

@@ -31,6 +31,25 @@ def evidence_by_category(
     return dict(zip(images, np.split(values, ends), strict=True))
 
 
+def answers_by_category(
+    state: LifelongState, source: Source, split: str, *, rng: jax.Array
+) -> dict[str, dict[str, np.ndarray]]:
+    """Log p(x|c) of all images of a split, as the state's recogniser and as `elbo` says it.
+
+    Returns:
+        `elbo` (see `evidence_by_category`), and where the state has another recogniser its name to the same.
+    """
+    answers = {"elbo": evidence_by_category(state, source, split, rng=rng)}
+    kind = state.config.recognition.recogniser
+    if kind != "elbo":
+        asked = recognition.recogniser(state, kind)
+        answers[kind] = {
+            name: np.asarray(recognition.log_likelihoods(asked, images, rng=rng))
+            for name, images in real_images(state.names, source, split).items()
+        }
+    return answers
+
+
 def real_images(names: Sequence[str], source: Source, split: str) -> dict[str, np.ndarray]:
     """Category to its images of a split, `[n, h, w, c]`."""
     return {name: source.read(split, name) for name in names}

@@ -1,0 +1,144 @@
+"""The closed-form recogniser of a state: its sums, task by task, and the regression that they give.
+
+`params["closed_form"]` holds what categories share, the dictionary of the features and the Gram matrix; a
+category owns the sum of its features, and with the setting `gram=own` its share of the Gram matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lifelong_cvae import features, ridge
+from lifelong_cvae.config import ClosedFormConfig
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.growth import LifelongState, category_rng
+from lifelong_cvae.images import Shape, as_rows, pad_rows, power_of_two
+
+MINIMUM_BLOCK = 64
+# Scores are divided by it to serve as log likelihoods.
+TEMPERATURE = 0.1
+
+
+class Readout(flax.struct.PyTreeNode):
+    """A solved regression: from images to a score for each category, about 1 for the right one, else 0.
+
+    Attributes:
+        weights: float32 `[features, categories]`, categories in the order of `state.names`.
+        dictionary: of the features.
+        expand: the random matrix of the features.
+        ridge: what was chosen.
+        image_shape: of images.
+        settings: of the features.
+    """
+
+    weights: jax.Array
+    dictionary: Any
+    expand: jax.Array
+    ridge: float
+    image_shape: Shape = flax.struct.field(pytree_node=False)
+    settings: ClosedFormConfig = flax.struct.field(pytree_node=False)
+
+
+def add(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
+    """The state with the sums of a task's images; the first task also gives the dictionary.
+
+    Args:
+        state: after the task's training.
+        rows: category to its images `[n, pixels]`, at least one of each.
+        rng: the seed's key.
+    """
+    settings, shape = state.config.closed_form, state.image_shape
+    if not settings.random_features:
+        return state
+    common, categories = state.params["closed_form"], dict(state.params["categories"])
+    if set(rows) == set(state.names) and not any(state.visits):
+        pool = np.concatenate([rows[name] for name in sorted(rows)])
+        dictionary_rng = category_rng(rng, "dictionary of the closed-form recogniser", 0)
+        learned = features.learn_dictionary(pool, shape, settings, rng=dictionary_rng)
+        common = {**ridge.common_blank(settings, shape), "dictionary": learned}
+    expand = features.expansion(common["dictionary"], settings)
+    for name, images in rows.items():
+        gram, vector = ridge.sums(common["dictionary"], expand, images, image_shape=shape, settings=settings)
+        own = _plus(categories[name]["closed_form"], {"sum": vector})
+        if settings.gram == "own":
+            own = _plus(own, {"gram": gram})
+        else:
+            common = _plus(common, {"gram": gram})
+        categories[name] = {**categories[name], "closed_form": own}
+    return state.replace(params={**state.params, "categories": categories, "closed_form": common})
+
+
+def _plus(tree: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    return {**tree, **{key: jax.tree.map(jnp.add, tree[key], value) for key, value in more.items()}}
+
+
+def solve(state: LifelongState) -> Readout:
+    """Solves the regression of a state, on the host: seconds, to be done once for many images.
+
+    Raises:
+        InputError: nothing has been learned yet, or the state keeps no sums.
+    """
+    settings = state.config.closed_form
+    if not settings.random_features:
+        raise InputError(
+            "recogniser closed_form: the run was learned with random_features=0 and keeps no sums; "
+            "recogniser elbo is expected"
+        )
+    if not state.names:
+        raise InputError("no category: at least one is expected")
+    subtrees = [state.params["categories"][name]["closed_form"] for name in state.names]
+    sums = jax.device_get([subtree["sum"] for subtree in subtrees])
+    if settings.gram == "own":
+        gram = jax.tree.map(lambda *shares: sum(map(np.asarray, shares)), *(t["gram"] for t in subtrees))
+    else:
+        gram = state.params["closed_form"]["gram"]
+    vectors = {part: np.stack([own[part] for own in sums], axis=1) for part in ("fit", "held_out")}
+    solution = ridge.solve(jax.device_get(gram), vectors)
+    dictionary = state.params["closed_form"]["dictionary"]
+    return Readout(
+        weights=jnp.asarray(solution.weights, jnp.float32),
+        dictionary=dictionary,
+        expand=features.expansion(dictionary, settings),
+        ridge=solution.ridge,
+        image_shape=state.image_shape,
+        settings=settings,
+    )
+
+
+def scores(readout: Readout, images: Any, *, block_images: int = 1024) -> jax.Array:
+    """What the regression says of images, `[n, categories]`.
+
+    Args:
+        readout: what `solve` gives.
+        images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
+        block_images: images that are treated in one call of the jitted function.
+
+    Raises:
+        InputError: bad images.
+    """
+    rows = as_rows(images, readout.image_shape)
+    size = min(block_images, power_of_two(len(rows), MINIMUM_BLOCK))
+    extract = partial(_features, image_shape=readout.image_shape, settings=readout.settings)
+    blocks = []
+    for start in range(0, len(rows), size):
+        block = jnp.asarray(pad_rows(rows[start : start + size], size))
+        phi = extract(readout.dictionary, readout.expand, block)
+        # Apart from the features, which would otherwise be compiled for every number of categories.
+        with jax.default_matmul_precision("float32"):
+            blocks.append((phi @ readout.weights)[: len(rows) - start])
+    return jnp.concatenate(blocks) if blocks else jnp.zeros((0, readout.weights.shape[1]))
+
+
+def log_likelihoods(readout: Readout, images: Any) -> jax.Array:
+    """Scores as log p(x|c) up to a constant of the image, `[n, categories]`; arguments as for `scores`."""
+    return scores(readout, images) / TEMPERATURE
+
+
+_features = jax.jit(features.features, static_argnames=("image_shape", "settings"))

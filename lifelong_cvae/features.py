@@ -1,0 +1,218 @@
+"""Features of images for the closed-form recogniser: a dictionary of small filters, pooled, then expanded.
+
+    r_k   = max(0, filter_k . whiten(patch) - threshold)        at every position
+    p     = sums of r over the cells of a grid, standardised, divided by their root mean square
+    phi   = [max(0, R p), 1]                                     R random
+
+The filters are centroids of whitened patches of the first task's images (Coates and Ng 2012, "Learning
+feature representations with k-means"); whatever comes later only uses them. Random expansions for ridge
+regression: McDonnell et al. 2023 (arXiv 2307.02251). No patch is kept: a filter is an average over many, or
+random.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lifelong_cvae.config import ClosedFormConfig
+from lifelong_cvae.images import Shape, pad_rows, to_unit
+
+# A centroid of fewer patches is replaced by a random direction.
+MINIMUM_PATCHES = 50
+PATCHES_PER_FILTER = 100
+ITERATIONS = 10
+# Added to a patch's variance before it is divided by it, and to those of the whitened patches.
+CONTRAST_FLOOR = 1e-3
+WHITENING_FLOOR = 0.1
+# A patch is not looked at where its standard deviation is below this.
+FLAT = 0.05
+THRESHOLD = 0.25
+BLOCK_IMAGES = 1024
+# Images at once on an accelerator; a CPU takes one after another, which keeps its caches warm.
+ACCELERATOR_BATCH = 64
+
+Dictionary = dict[str, jax.Array]
+
+
+def sizes(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, int]:
+    """Side of a filter and of the grid, which an image may be too small for, and numbers of values."""
+    height, width, channels = image_shape
+    side = min(settings.filter_size, height, width)
+    cells = min(settings.cells, height - side + 1, width - side + 1)
+    return {
+        "side": side,
+        "cells": cells,
+        "patch": side * side * channels,
+        "pooled": cells * cells * settings.filters,
+        "features": settings.random_features + 1,
+    }
+
+
+def blank(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
+    """The dictionary before the first task: zeros."""
+    size = sizes(settings, image_shape)
+    return {
+        "filters": jnp.zeros((size["patch"], settings.filters)),
+        "offset": jnp.zeros((settings.filters,)),
+        "mean": jnp.zeros((size["pooled"],)),
+        "deviation": jnp.zeros((size["pooled"],)),
+        "seed": jnp.zeros((2,), jnp.uint32),
+    }
+
+
+def learn_dictionary(
+    rows: np.ndarray, image_shape: Shape, settings: ClosedFormConfig, *, rng: jax.Array
+) -> Dictionary:
+    """Filters from images, and what standardises their pooled responses.
+
+    Args:
+        rows: `[n, pixels]`, uint8 or float in [0, 1].
+        image_shape: of a row.
+        settings: how many filters, of which size, on which grid.
+        rng: source of patches and of the random expansion.
+
+    Returns:
+        `filters` `[patch, filters]` and `offset` `[filters]`, the response to a normalised patch being
+        `patch . filters - offset`; `mean` and `deviation` `[pooled]`; `seed`, of the expansion, uint32 `[2]`.
+    """
+    patch_rng, expansion_rng = jax.random.split(rng)
+    numbers = np.random.default_rng(np.asarray(jax.random.key_data(patch_rng)))
+    patches = _patches(rows, image_shape, sizes(settings, image_shape)["side"], settings.filters, numbers)
+    centre, whiten = _whitening(patches)
+    filters = whiten @ _centroids((patches - centre) @ whiten, settings.filters, numbers).T
+    dictionary = {
+        **blank(settings, image_shape),
+        "filters": jnp.asarray(filters, jnp.float32),
+        "offset": jnp.asarray(centre @ filters + THRESHOLD, jnp.float32),
+        "seed": jax.random.key_data(expansion_rng),
+    }
+    pooled = np.concatenate(
+        [
+            np.asarray(_pooled(dictionary, block, image_shape=image_shape, settings=settings))[:count]
+            for block, count in _blocks(rows)
+        ]
+    )
+    deviation = pooled.std(axis=0)
+    return {
+        **dictionary,
+        "mean": jnp.asarray(pooled.mean(axis=0)),
+        "deviation": jnp.asarray(deviation + max(0.1 * deviation.mean(), 1e-6)),
+    }
+
+
+def expansion(dictionary: Dictionary, settings: ClosedFormConfig) -> jax.Array:
+    """The random matrix R `[pooled, random_features]`: from a seed, for it is larger than all else."""
+    pooled = dictionary["mean"].shape[0]
+    rng = jax.random.wrap_key_data(dictionary["seed"])
+    return jax.random.normal(rng, (pooled, settings.random_features)) / math.sqrt(pooled)
+
+
+def features(
+    dictionary: Dictionary,
+    expand: jax.Array,
+    rows: jax.Array,
+    *,
+    image_shape: Shape,
+    settings: ClosedFormConfig,
+) -> jax.Array:
+    """Features of images, pure and traceable.
+
+    Args:
+        dictionary: what `learn_dictionary` gave.
+        expand: what `expansion` gives.
+        rows: `[n, pixels]`, uint8 or float in [0, 1].
+        image_shape: of a row.
+        settings: as the dictionary was learned with.
+
+    Returns:
+        float32 `[n, random_features + 1]`; the last is 1.
+    """
+    with jax.default_matmul_precision("float32"):
+        pooled = _pooled(dictionary, rows, image_shape=image_shape, settings=settings)
+        pooled = (pooled - dictionary["mean"][None]) / dictionary["deviation"][None]
+        pooled = pooled * jax.lax.rsqrt(jnp.mean(jnp.square(pooled), axis=1, keepdims=True) + 1e-3)
+        return jnp.pad(jax.nn.relu(pooled @ expand), ((0, 0), (0, 1)), constant_values=1.0)
+
+
+@partial(jax.jit, static_argnames=("image_shape", "settings"))
+def _pooled(
+    dictionary: Dictionary, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
+) -> jax.Array:
+    """Responses of the filters, summed over the cells: `[n, cells * cells * filters]`."""
+    size = sizes(settings, image_shape)
+    side, (height, width, _) = size["side"], image_shape
+    down, across = height - side + 1, width - side + 1
+    cells = np.kron(_cells(down, size["cells"]), _cells(across, size["cells"]))
+    # Subtracting a patch's mean from it is subtracting a filter's mean from the filter.
+    centred = dictionary["filters"] - dictionary["filters"].mean(axis=0, keepdims=True)
+
+    def one(row: jax.Array) -> jax.Array:
+        image = to_unit(row).reshape(image_shape)
+        shifted = [image[y : y + down, x : x + across] for y in range(side) for x in range(side)]
+        patches = jnp.concatenate(shifted, axis=-1).reshape(down * across, size["patch"])
+        contrast = jax.lax.rsqrt(patches.var(axis=1, keepdims=True) + CONTRAST_FLOOR)
+        responses = jax.nn.relu((patches @ centred) * contrast - dictionary["offset"][None])
+        return (jnp.asarray(cells) @ responses).reshape(-1)
+
+    with jax.default_matmul_precision("float32"):
+        batch = min(ACCELERATOR_BATCH, len(rows))
+        batched = partial(jax.lax.map, one, batch_size=batch)
+        return jax.lax.platform_dependent(rows, cpu=partial(jax.lax.map, one), default=batched)
+
+
+def _cells(positions: int, cells: int) -> np.ndarray:
+    """Which cell a position belongs to: 0 or 1, float32 `[cells, positions]`."""
+    return np.equal.outer(np.arange(cells), np.arange(positions) * cells // positions).astype(np.float32)
+
+
+def _blocks(rows: np.ndarray):
+    for start in range(0, len(rows), BLOCK_IMAGES):
+        block = rows[start : start + BLOCK_IMAGES]
+        yield jnp.asarray(pad_rows(block, BLOCK_IMAGES)), len(block)
+
+
+def _patches(
+    rows: np.ndarray, image_shape: Shape, side: int, filters: int, numbers: np.random.Generator
+) -> np.ndarray:
+    """Patches from random places, without the flat ones, mean 0 and variance about 1: `[n, patch]`."""
+    images = np.lib.stride_tricks.sliding_window_view(
+        rows.reshape(-1, *image_shape), (side, side), axis=(1, 2)
+    )
+    wanted = PATCHES_PER_FILTER * filters
+    places = [numbers.integers(0, length, 4 * wanted) for length in images.shape[:3]]
+    # [n, channels, side, side]: channels last, as in `_pooled`
+    patches = images[tuple(places)].transpose(0, 2, 3, 1).reshape(4 * wanted, -1).astype(np.float32)
+    patches /= 255 if rows.dtype == np.uint8 else 1
+    patches = patches[patches.std(axis=1) > FLAT][:wanted]
+    patches -= patches.mean(axis=1, keepdims=True)
+    return patches / np.sqrt(patches.var(axis=1, keepdims=True) + CONTRAST_FLOOR)
+
+
+def _whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean, and the symmetric matrix that makes the covariance nearly the identity (ZCA)."""
+    if len(patches) < 2:
+        return np.zeros(patches.shape[1]), np.eye(patches.shape[1])
+    values, vectors = np.linalg.eigh(np.cov(patches.T))
+    return patches.mean(axis=0), (vectors / np.sqrt(np.maximum(values, 0) + WHITENING_FLOOR)) @ vectors.T
+
+
+def _centroids(patches: np.ndarray, filters: int, numbers: np.random.Generator) -> np.ndarray:
+    """Spherical k-means: unit vectors `[filters, patch]`, averages of the patches nearest in angle."""
+
+    def unit(vectors: np.ndarray) -> np.ndarray:
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    centroids = unit(numbers.standard_normal((filters, patches.shape[1])))
+    for _ in range(ITERATIONS if len(patches) else 0):
+        nearest = (patches @ centroids.T).argmax(axis=1)
+        sums = np.zeros_like(centroids)
+        np.add.at(sums, nearest, patches)
+        counts = np.bincount(nearest, minlength=filters)
+        fresh = numbers.standard_normal(sums.shape)
+        centroids = unit(np.where((counts >= MINIMUM_PATCHES)[:, None], sums, fresh))
+    return centroids
