@@ -27,6 +27,15 @@ SMALL = {
     "memory_size": "64",
     "memory_categories": "2",
     "memory_images": "8",
+    "random_features": "0",
+    "recogniser": "elbo",
+}
+# Features for the closed-form recogniser, as small.
+SMALL_FEATURES = {
+    "filters": "12",
+    "cells": "3",
+    "random_features": "80",
+    "recogniser": "closed_form",
 }
 
 

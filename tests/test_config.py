@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from lifelong_cvae.config import (
     BOUNDS,
+    GRAMS,
     LIKELIHOODS,
     MIXED_MODES,
+    RECOGNISERS,
+    ClosedFormConfig,
     Config,
     LearningConfig,
     NetworkConfig,
@@ -20,7 +23,12 @@ from lifelong_cvae.config import (
 )
 from lifelong_cvae.errors import InputError
 
-SECTIONS = {"network": NetworkConfig, "learning": LearningConfig, "recognition": RecognitionConfig}
+SECTIONS = {
+    "network": NetworkConfig,
+    "learning": LearningConfig,
+    "closed_form": ClosedFormConfig,
+    "recognition": RecognitionConfig,
+}
 
 count = st.integers(1, 10**9)
 
@@ -46,8 +54,18 @@ def configs(draw):
             learning_rate=draw(st.floats(0, 1e3, exclude_min=True)),
             chunk_steps=draw(count),
         ),
+        closed_form=ClosedFormConfig(
+            filters=draw(count),
+            filter_size=draw(count),
+            cells=draw(count),
+            random_features=draw(count),
+            gram=draw(st.sampled_from(GRAMS)),
+        ),
         recognition=RecognitionConfig(
-            bound=draw(st.sampled_from(BOUNDS)), samples=draw(count), block_images=draw(count)
+            recogniser=draw(st.sampled_from(RECOGNISERS)),
+            bound=draw(st.sampled_from(BOUNDS)),
+            samples=draw(count),
+            block_images=draw(count),
         ),
     )
 
@@ -83,11 +101,11 @@ class TestDictionary:
     def test_a_missing_section_is_refused(self, section):
         values = Config().to_dict()
         del values[section]
-        with pytest.raises(InputError, match="sections network, learning, recognition are expected"):
+        with pytest.raises(InputError, match="sections network, learning, closed_form, recognition are expected"):
             Config.from_dict(values)
 
     def test_an_unknown_section_is_refused(self):
-        with pytest.raises(InputError, match="got network, learning, recognition, optimiser"):
+        with pytest.raises(InputError, match="got network, learning, closed_form, recognition, optimiser"):
             Config.from_dict({**Config().to_dict(), "optimiser": {}})
 
     @pytest.mark.parametrize("section", SECTIONS)

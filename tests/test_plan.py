@@ -17,7 +17,6 @@ PLAN = Plan(
     validation_fraction=0.1,
     seed=7,
     evaluate_on="validation",
-    recogniser="elbo",
     config=Config().with_settings({"mixed_widths": "32,16", "category_widths": "8,8", "learning_rate": 0.1}),
 )
 

@@ -1,0 +1,119 @@
+"""Ridge regression from sums, against scikit-learn on all images at once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import linear_model
+
+from lifelong_cvae import features, ridge
+from lifelong_cvae.config import ClosedFormConfig
+
+SETTINGS = ClosedFormConfig(filters=4, filter_size=3, cells=2, random_features=15)
+SHAPE = (7, 7, 1)
+COUNTS = (100, 45, 21)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Three categories of unequal size: noise of growing strength."""
+    numbers = np.random.default_rng(0)
+    return [numbers.integers(0, 100 + 70 * c, (count, 49), np.uint8) for c, count in enumerate(COUNTS)]
+
+
+@pytest.fixture(scope="module")
+def dictionary(rows):
+    return features.learn_dictionary(rows[0], SHAPE, SETTINGS, rng=jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def phi(rows, dictionary):
+    expand = features.expansion(dictionary, SETTINGS)
+    return [
+        np.asarray(features.features(dictionary, expand, r, image_shape=SHAPE, settings=SETTINGS), np.float64)
+        for r in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def sums(rows, dictionary):
+    expand = features.expansion(dictionary, SETTINGS)
+    return [ridge.sums(dictionary, expand, r, image_shape=SHAPE, settings=SETTINGS) for r in rows]
+
+
+def together(sums):
+    gram = {part: sum(np.asarray(g[part], np.float64) for g, _ in sums) for part in ("fit", "held_out")}
+    vectors = {
+        part: np.stack([np.asarray(v[part], np.float64) for _, v in sums], 1) for part in ("fit", "held_out")
+    }
+    return gram, vectors
+
+
+def test_sums_are_means_and_every_twentieth_image_is_apart(sums, phi):
+    for (gram, vector), values in zip(sums, phi, strict=True):
+        apart = np.arange(len(values)) % 20 == 19
+        for part, chosen in (("fit", values[~apart]), ("held_out", values[apart])):
+            np.testing.assert_allclose(gram[part], chosen.T @ chosen / len(values), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(vector[part], chosen.sum(axis=0) / len(values), rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_change_nothing(rows, dictionary, sums, monkeypatch):
+    monkeypatch.setattr(ridge, "BLOCK_IMAGES", 16)
+    expand = features.expansion(dictionary, SETTINGS)
+    in_blocks = ridge.sums(dictionary, expand, rows[0], image_shape=SHAPE, settings=SETTINGS)
+    for first, second in zip(jax.tree.leaves(in_blocks), jax.tree.leaves(sums[0]), strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_those_of_joint_ridge_regression_with_categories_weighing_the_same(sums, phi):
+    solution = ridge.solve(*together(sums))
+    weights = np.concatenate([np.full(count, 1 / count) for count in COUNTS])
+    model = linear_model.Ridge(alpha=solution.ridge, fit_intercept=False, solver="cholesky")
+    model.fit(np.concatenate(phi), np.repeat(np.eye(3), COUNTS, axis=0), sample_weight=weights)
+    np.testing.assert_allclose(solution.weights, model.coef_.T, rtol=1e-2, atol=1e-4)
+
+
+def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi):
+    gram, vectors = together(sums)
+    errors = []
+    for value in ridge.RIDGES:
+        weights = np.linalg.solve(gram["fit"] + value * np.eye(16), vectors["fit"])
+        apart = [values[19::20] for values in phi]
+        errors.append(
+            sum(
+                np.square(values @ weights - np.eye(3)[c]).sum() / COUNTS[c] for c, values in enumerate(apart)
+            )
+        )
+    chosen = ridge.RIDGES.index(ridge.solve(gram, vectors).ridge)
+    neighbours = [errors[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(errors)]
+    assert errors[chosen] <= min(neighbours)
+    assert errors[chosen] == pytest.approx(min(errors), rel=0.02)
+
+
+def test_too_few_images_to_hold_one_out_take_the_usual_ridge(rows, dictionary):
+    expand = features.expansion(dictionary, SETTINGS)
+    few = [ridge.sums(dictionary, expand, r[:19], image_shape=SHAPE, settings=SETTINGS) for r in rows]
+    gram, vectors = together(few)
+    assert not gram["held_out"].any()
+    solution = ridge.solve(gram, vectors)
+    assert solution.ridge == ridge.RIDGES[ridge.FIRST_RIDGE]
+    assert np.isfinite(solution.weights).all()
+
+
+def test_the_ridge_is_found_from_either_side(monkeypatch, sums):
+    gram, vectors = together(sums)
+    chosen = set()
+    for first in (0, len(ridge.RIDGES) - 1):
+        monkeypatch.setattr(ridge, "FIRST_RIDGE", first)
+        chosen.add(ridge.solve(gram, vectors).ridge)
+    assert len(chosen) == 1
+
+
+def test_blanks_have_the_shapes_of_sums(sums):
+    gram, vector = sums[0]
+    own = ClosedFormConfig(filters=4, filter_size=3, cells=2, random_features=15, gram="own")
+    like = jax.tree.map(jnp.zeros_like, {"gram": gram, "sum": vector})
+    assert jax.tree.map(jnp.shape, ridge.category_blank(own)) == jax.tree.map(jnp.shape, like)
+    assert set(ridge.category_blank(SETTINGS)) == {"sum"}
+    assert set(ridge.common_blank(SETTINGS, SHAPE)) == {"dictionary", "gram"}
+    assert set(ridge.common_blank(own, SHAPE)) == {"dictionary"}
