@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,10 +25,7 @@ def evidence_by_category(
     state: LifelongState, source: Source, split: str, *, rng: jax.Array
 ) -> dict[str, np.ndarray]:
     """Evidence of all images of a split: true category to `[n, categories]` in nats."""
-    images = real_images(state.names, source, split)
-    values = np.asarray(recognition.evidence(state, np.concatenate(list(images.values())), rng=rng))
-    ends = np.cumsum([len(x) for x in images.values()])[:-1]
-    return dict(zip(images, np.split(values, ends), strict=True))
+    return _evidence(state, real_images(state.names, source, split), rng=rng)
 
 
 def answers_by_category(
@@ -39,15 +36,24 @@ def answers_by_category(
     Returns:
         `elbo` (see `evidence_by_category`), and where the state has another recogniser its name to the same.
     """
-    answers = {"elbo": evidence_by_category(state, source, split, rng=rng)}
+    images = real_images(state.names, source, split)
+    answers = {"elbo": _evidence(state, images, rng=rng)}
     kind = state.config.recognition.recogniser
     if kind != "elbo":
         asked = recognition.recogniser(state, kind)
-        answers[kind] = {
-            name: np.asarray(recognition.log_likelihoods(asked, images, rng=rng))
-            for name, images in real_images(state.names, source, split).items()
-        }
+        answers[kind] = _by_category(lambda x: recognition.log_likelihoods(asked, x, rng=rng), images)
     return answers
+
+
+def _evidence(state: LifelongState, images: Images, *, rng: jax.Array) -> dict[str, np.ndarray]:
+    return _by_category(lambda x: recognition.evidence(state, x, rng=rng), images)
+
+
+def _by_category(answer: Callable[[np.ndarray], jax.Array], images: Images) -> dict[str, np.ndarray]:
+    """What is said of all images at once, `[n, categories]`, for each category's images."""
+    values = np.asarray(answer(np.concatenate(list(images.values()))))
+    ends = np.cumsum([len(x) for x in images.values()])[:-1]
+    return dict(zip(images, np.split(values, ends), strict=True))
 
 
 def real_images(names: Sequence[str], source: Source, split: str) -> dict[str, np.ndarray]:
