@@ -22,8 +22,6 @@ from lifelong_cvae.growth import LifelongState, category_rng
 from lifelong_cvae.images import Shape, as_rows, pad_rows, power_of_two
 
 MINIMUM_BLOCK = 64
-# Scores are divided by it to serve as log likelihoods.
-TEMPERATURE = 0.1
 
 
 class Readout(flax.struct.PyTreeNode):
@@ -79,8 +77,12 @@ def _plus(tree: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**tree, **{key: jax.tree.map(jnp.add, tree[key], value) for key, value in more.items()}}
 
 
-def solve(state: LifelongState) -> Readout:
+def solve(state: LifelongState, *, held_out: bool = False) -> Readout:
     """Solves the regression of a state, on the host: seconds, to be done once for many images.
+
+    Args:
+        state: what has been learned.
+        held_out: whether to leave out the images that `ridge` holds out, to judge by them.
 
     Raises:
         InputError: nothing has been learned yet, or the state keeps no sums.
@@ -103,7 +105,7 @@ def solve(state: LifelongState) -> Readout:
     solution = ridge.solve(jax.device_get(gram), vectors)
     dictionary = state.params["closed_form"]["dictionary"]
     return Readout(
-        weights=jnp.asarray(solution.weights, jnp.float32),
+        weights=jnp.asarray(solution.fit if held_out else solution.weights, jnp.float32),
         dictionary=dictionary,
         expand=features.expansion(dictionary, settings),
         ridge=solution.ridge,
@@ -134,11 +136,6 @@ def scores(readout: Readout, images: Any, *, block_images: int = 1024) -> jax.Ar
         with jax.default_matmul_precision("float32"):
             blocks.append((phi @ readout.weights)[: len(rows) - start])
     return jnp.concatenate(blocks) if blocks else jnp.zeros((0, readout.weights.shape[1]))
-
-
-def log_likelihoods(readout: Readout, images: Any) -> jax.Array:
-    """Scores as log p(x|c) up to a constant of the image, `[n, categories]`; arguments as for `scores`."""
-    return scores(readout, images) / TEMPERATURE
 
 
 _features = jax.jit(features.features, static_argnames=("image_shape", "settings"))

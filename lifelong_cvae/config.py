@@ -17,7 +17,7 @@ DRAWINGS = ("contrast", "mean")
 MIXED_MODES = ("frozen", "playback", "free", "none")
 MEMORY_TERMS = ("playback", "generate", "recognise", "circulate")
 GRAMS = ("mixed", "own")
-RECOGNISERS = ("elbo", "closed_form")
+RECOGNISERS = ("elbo", "closed_form", "combined")
 BOUNDS = ("mean", "sampled", "importance")
 
 
@@ -185,14 +185,15 @@ class RecognitionConfig:
     """How images are recognised.
 
     Attributes:
-        recogniser: `elbo` (a bound on log p(x|c)) or `closed_form` (see `ClosedFormConfig`).
+        recogniser: `elbo` (a bound on log p(x|c)), `closed_form` (see `ClosedFormConfig`) or `combined`
+            (the product of both, see `calibration`).
         bound: `mean` (the ELBO with z at the posterior's mean), `sampled` (the ELBO, averaged
             over samples of z) or `importance` (the importance-weighted bound).
         samples: samples of z per image and category, for the last two.
         block_images: images that are treated in one call of the jitted function.
     """
 
-    recogniser: str = "closed_form"
+    recogniser: str = "combined"
     bound: str = "mean"
     samples: int = 20
     block_images: int = 1024

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lifelong_cvae import closed_form, compilations, growth, settling
+from lifelong_cvae import closed_form, compilations, growth, recognition, settling
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
@@ -142,6 +142,7 @@ def learn(
         params, terms = _train(grown, names, data, teacher, progress=progress)
     new = len(set(names) - set(state.names))
     learned = _absorb(closed_form.add(grown, rows, rng=rng), names, params, data, teacher, new=new)
+    learned = recognition.calibrate(learned, rows, rng=rng)
     seconds = time.perf_counter() - start
     steps = int(data.total_steps)
     return learned, Report(

@@ -1,6 +1,7 @@
 """Recognition: log p(c|x) = log p(x|c) + log p(c) + constant.
 
-In place of log p(x|c) stands a bound on it (`elbo`), or what a regression on features says (`closed_form`).
+In place of log p(x|c) stands a bound on it (`elbo`), what a regression on features says (`closed_form`), or a
+product of both (`combined`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import closed_form, cvae, growth
+from lifelong_cvae import calibration, closed_form, cvae, growth, ridge
 from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, Stack
@@ -21,6 +22,7 @@ from lifelong_cvae.images import as_rows, pad_rows, power_of_two, to_unit
 from lifelong_cvae.networks import Networks
 
 MINIMUM_BLOCK = 64
+CALIBRATION_IMAGES = 512
 
 
 def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None) -> jax.Array:
@@ -95,11 +97,15 @@ class Recogniser(NamedTuple):
     Attributes:
         state: what has been learned.
         kind: one of `config.RECOGNISERS`.
-        readout: the solved regression of `closed_form`.
+        elbo_weight: of the evidence, 1 / temperature.
+        score_weight: of the scores of the regression.
+        readout: the solved regression; None for `elbo`.
     """
 
     state: LifelongState
     kind: str
+    elbo_weight: float = 1.0
+    score_weight: float = 0.0
     readout: closed_form.Readout | None = None
 
 
@@ -108,7 +114,7 @@ def recogniser(state: LifelongState, kind: str | None = None) -> Recogniser:
 
     Args:
         state: what has been learned.
-        kind: `elbo`, ready at once, or `closed_form`, which solves a regression (seconds);
+        kind: `elbo`, ready at once, or `closed_form` or `combined`, which solve a regression (seconds);
             default what `state.config.recognition` names.
 
     Raises:
@@ -117,14 +123,62 @@ def recogniser(state: LifelongState, kind: str | None = None) -> Recogniser:
     kind = state.config.recognition.recogniser if kind is None else kind
     if kind not in RECOGNISERS:
         raise InputError(f"recogniser {kind!r}: one of {', '.join(RECOGNISERS)} is expected")
-    return Recogniser(state, kind, closed_form.solve(state) if kind == "closed_form" else None)
+    if kind == "elbo":
+        return Recogniser(state, kind)
+    readout = closed_form.solve(state)
+    tables = [state.params["categories"][name]["closed_form"]["calibration"] for name in state.names]
+    return Recogniser(state, kind, *calibration.weights(tables, kind), readout)
 
 
-def log_likelihoods(asked: Recogniser, images: Any, *, rng: jax.Array | None = None) -> jax.Array:
-    """Log p(x|c) up to a constant of the image, `[n, categories]`; arguments as for `recognise`."""
-    if asked.readout is not None:
-        return closed_form.log_likelihoods(asked.readout, images)
-    return evidence(asked.state, images, rng=rng)
+def log_likelihoods(
+    asked: Recogniser, images: Any, *, log_evidence: Any = None, rng: jax.Array | None = None
+) -> jax.Array:
+    """Log p(x|c) up to a constant of the image, as a recogniser says it.
+
+    Args:
+        asked: the recogniser.
+        images: as for `evidence`.
+        log_evidence: what `evidence` gives for them, where it is there already.
+        rng: source of the samples, for the bounds that draw some.
+
+    Returns:
+        `[n, categories]`.
+    """
+    if asked.elbo_weight and log_evidence is None:
+        log_evidence = evidence(asked.state, images, rng=rng)
+    if asked.readout is None:
+        return log_evidence
+    likelihoods = asked.score_weight * closed_form.scores(asked.readout, images)
+    return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
+
+
+def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
+    """The state with the tables of a task's categories (see `calibration`).
+
+    They are of the images that the regression holds out; the networks have been trained on them, which
+    makes the evidence look a little surer than it is. Too few images to hold one out leave a table blank.
+
+    Args:
+        state: after the task's training.
+        rows: category to its images `[n, pixels]`.
+        rng: for the bounds that draw samples.
+    """
+    if not state.config.closed_form.random_features or len(state.names) == 1:
+        return state
+    readout, categories = closed_form.solve(state, held_out=True), dict(state.params["categories"])
+    for name, values in rows.items():
+        judged = values[ridge.held_out(len(values))][:CALIBRATION_IMAGES]
+        if not len(judged):
+            continue
+        images = judged.reshape(-1, *state.image_shape)
+        table = calibration.table(
+            np.asarray(evidence(state, images, rng=rng)),
+            np.asarray(closed_form.scores(readout, images)),
+            state.names.index(name),
+        )
+        own = {**categories[name]["closed_form"], "calibration": jnp.asarray(table)}
+        categories[name] = {**categories[name], "closed_form": own}
+    return state.replace(params={**state.params, "categories": categories})
 
 
 def recognise(

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from lifelong_cvae import features
+from lifelong_cvae import calibration, features
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, pad_rows
 
@@ -36,9 +36,10 @@ Sums = dict[str, jax.Array]
 
 
 class Solution(NamedTuple):
-    """Weights float64 `[features, categories]`, and the ridge that was chosen."""
+    """A solved regression; weights are float64 `[features, categories]`."""
 
     weights: np.ndarray
+    fit: np.ndarray  # weights without what is held out, on which they can be judged
     ridge: float
 
 
@@ -50,12 +51,17 @@ def common_blank(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, An
 
 def category_blank(settings: ClosedFormConfig) -> dict[str, Any]:
     """What a category owns before its first visit."""
-    own = {"sum": _blank(settings, 1)}
+    own = {"sum": _blank(settings, 1), "calibration": calibration.blank()}
     return {**own, "gram": _blank(settings, 2)} if settings.gram == "own" else own
 
 
 def _blank(settings: ClosedFormConfig, rank: int) -> Sums:
     return {part: jnp.zeros((settings.random_features + 1,) * rank) for part in ("fit", "held_out")}
+
+
+def held_out(count: int) -> np.ndarray:
+    """Which of so many images are held out: bool `[count]`."""
+    return np.arange(count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
 def sums(
@@ -67,9 +73,9 @@ def sums(
     settings: ClosedFormConfig,
 ) -> tuple[Sums, Sums]:
     """E[phi phi'] and E[phi] of one category's images `[n, pixels]`, the held-out part of each apart."""
-    held_out = np.arange(len(rows)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    apart = held_out(len(rows))
     grams, vectors = _blank(settings, 2), _blank(settings, 1)
-    for part, chosen in (("fit", rows[~held_out]), ("held_out", rows[held_out])):
+    for part, chosen in (("fit", rows[~apart]), ("held_out", rows[apart])):
         for start in range(0, len(chosen), BLOCK_IMAGES):
             block = chosen[start : start + BLOCK_IMAGES]
             weights = pad_rows(np.full(len(block), 1 / len(rows), np.float32), BLOCK_IMAGES)
@@ -112,32 +118,29 @@ def solve(gram: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> Soluti
         vectors: the same `[features, categories]`.
     """
     gram, vectors = ({part: np.asarray(v, np.float64) for part, v in x.items()} for x in (gram, vectors))
-    ridge = RIDGES[FIRST_RIDGE]
-    if gram["held_out"].any():
-        ridge = _chosen(gram, vectors)
+    index, fit = _chosen(gram, vectors)
     together = [x["fit"] + x["held_out"] for x in (gram, vectors)]
-    return Solution(_solution(*together, ridge), ridge)
+    return Solution(_solution(*together, RIDGES[index]), fit, RIDGES[index])
 
 
-def _chosen(gram: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> float:
-    """The ridge with the least squared error on what was held out: downhill from the first one."""
-    errors: dict[int, float] = {}
+def _chosen(gram: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> tuple[int, np.ndarray]:
+    """The ridge with the least squared error on what was held out, downhill from the first; its weights."""
+    solutions: dict[int, np.ndarray] = {}
 
     def error(index: int) -> float:
         if not 0 <= index < len(RIDGES):
             return np.inf
-        if index not in errors:
-            weights = _solution(gram["fit"], vectors["fit"], RIDGES[index])
-            fitted = np.einsum("dc,dc->", weights, gram["held_out"] @ weights)
-            errors[index] = fitted - 2 * np.einsum("dc,dc->", weights, vectors["held_out"])
-        return errors[index]
+        if index not in solutions:
+            solutions[index] = _solution(gram["fit"], vectors["fit"], RIDGES[index])
+        weights = solutions[index]
+        fitted = np.einsum("dc,dc->", weights, gram["held_out"] @ weights)
+        return fitted - 2 * np.einsum("dc,dc->", weights, vectors["held_out"])
 
+    # Where nothing is held out, all errors are 0, and the first ridge stays.
     best = FIRST_RIDGE
-    while True:
-        nearest = min((best, best - 1, best + 1), key=error)
-        if nearest == best:
-            return RIDGES[best]
+    while (nearest := min((best, best - 1, best + 1), key=error)) != best:
         best = nearest
+    return best, solutions[best]
 
 
 def _solution(gram: np.ndarray, vectors: np.ndarray, ridge: float) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import closed_form, recognition
+from lifelong_cvae import calibration, closed_form, recognition
 from tests.conftest import SMALL_FEATURES, assert_trees_equal, one_line
 
 QUICK = {"min_steps": "2", "chunk_steps": "2", "epochs": "1"}
@@ -97,7 +97,11 @@ def test_dropping_is_exact_with_shares_of_their_own(own, config, digits, rng, im
     dropped = lifelong.drop(own, "1")
     never = learned(config.with_settings({"gram": "own"}), "204", digits, rng)
     assert_trees_equal(dropped.params["closed_form"], never.params["closed_form"])
-    assert_trees_equal(dropped.params["categories"], never.params["categories"])
+    for name, subtree in never.params["categories"].items():
+        own = dropped.params["categories"][name]
+        assert_trees_equal({**own, "closed_form": None}, {**subtree, "closed_form": None})
+        for key in ("sum", "gram"):
+            assert_trees_equal(own["closed_form"][key], subtree["closed_form"][key])
     np.testing.assert_array_equal(scores(dropped, images), scores(never, images))
 
 
@@ -149,10 +153,29 @@ def test_the_elbo_can_be_asked_for_instead(state, images):
     np.testing.assert_array_equal(likelihoods, lifelong.evidence(state, images))
 
 
-def test_likelihoods_are_scores_over_the_temperature(state, images):
-    asked = lifelong.recogniser(state)
-    expected = np.asarray(closed_form.scores(asked.readout, images)) / closed_form.TEMPERATURE
-    np.testing.assert_allclose(recognition.log_likelihoods(asked, images), expected, rtol=1e-6)
+def test_likelihoods_are_scores_and_evidence_each_over_its_temperature(state, images):
+    scores, evidence = (
+        np.asarray(closed_form.scores(closed_form.solve(state), images)),
+        np.asarray(lifelong.evidence(state, images)),
+    )
+    for kind in ("closed_form", "combined"):
+        asked = lifelong.recogniser(state, kind)
+        assert asked.score_weight > 0
+        assert (asked.elbo_weight > 0) == (kind == "combined")
+        expected = asked.score_weight * scores + asked.elbo_weight * evidence
+        np.testing.assert_allclose(recognition.log_likelihoods(asked, images), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_tables_are_of_images_that_the_regression_held_out(config, digits, rng):
+    before = learned(config, "20", digits, rng)
+    images = digits["0"][19::20]
+    readout = closed_form.solve(before, held_out=True)
+    expected = calibration.table(
+        np.asarray(lifelong.evidence(before, images)), np.asarray(closed_form.scores(readout, images)), 1
+    )
+    tables = [before.params["categories"][name]["closed_form"]["calibration"] for name in "20"]
+    np.testing.assert_allclose(tables[1], expected, rtol=1e-4, atol=1e-5)
+    assert not np.asarray(tables[0]).any()
 
 
 def test_no_images_have_no_answers(state, images):
@@ -183,4 +206,6 @@ def test_parameters_of_a_category_include_its_sums(state, small_config):
     from lifelong_cvae import growth
 
     without = lifelong.init(small_config, (28, 28), rng=jax.random.key(0))
-    assert growth.parameters_per_category(state) == growth.parameters_per_category(without) + 2 * 81
+    assert growth.parameters_per_category(state) == (
+        growth.parameters_per_category(without) + 2 * 81 + np.prod(calibration.SHAPE)
+    )

@@ -101,7 +101,7 @@ class TestDictionary:
     def test_a_missing_section_is_refused(self, section):
         values = Config().to_dict()
         del values[section]
-        with pytest.raises(InputError, match="sections network, learning, closed_form, recognition are expected"):
+        with pytest.raises(InputError, match=f"sections {', '.join(SECTIONS)} are expected"):
             Config.from_dict(values)
 
     def test_an_unknown_section_is_refused(self):

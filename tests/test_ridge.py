@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
-from lifelong_cvae import features, ridge
+from lifelong_cvae import calibration, features, ridge
 from lifelong_cvae.config import ClosedFormConfig
 
 SETTINGS = ClosedFormConfig(filters=4, filter_size=3, cells=2, random_features=15)
@@ -112,8 +112,8 @@ def test_the_ridge_is_found_from_either_side(monkeypatch, sums):
 def test_blanks_have_the_shapes_of_sums(sums):
     gram, vector = sums[0]
     own = ClosedFormConfig(filters=4, filter_size=3, cells=2, random_features=15, gram="own")
-    like = jax.tree.map(jnp.zeros_like, {"gram": gram, "sum": vector})
+    like = jax.tree.map(jnp.zeros_like, {"gram": gram, "sum": vector, "calibration": calibration.blank()})
     assert jax.tree.map(jnp.shape, ridge.category_blank(own)) == jax.tree.map(jnp.shape, like)
-    assert set(ridge.category_blank(SETTINGS)) == {"sum"}
+    assert set(ridge.category_blank(SETTINGS)) == {"sum", "calibration"}
     assert set(ridge.common_blank(SETTINGS, SHAPE)) == {"dictionary", "gram"}
     assert set(ridge.common_blank(own, SHAPE)) == {"dictionary"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,8 @@ def evidence_by_category(
     state: LifelongState, source: Source, split: str, *, rng: jax.Array
 ) -> dict[str, np.ndarray]:
     """Evidence of all images of a split: true category to `[n, categories]` in nats."""
-    return _evidence(state, real_images(state.names, source, split), rng=rng)
+    only = state.replace(config=state.config.with_settings({"recogniser": "elbo"}))
+    return answers_by_category(only, source, split, rng=rng)["elbo"]
 
 
 def answers_by_category(
@@ -37,23 +38,13 @@ def answers_by_category(
         `elbo` (see `evidence_by_category`), and where the state has another recogniser its name to the same.
     """
     images = real_images(state.names, source, split)
-    answers = {"elbo": _evidence(state, images, rng=rng)}
+    ends, pool = np.cumsum([len(x) for x in images.values()])[:-1], np.concatenate(list(images.values()))
+    answers = {"elbo": np.asarray(recognition.evidence(state, pool, rng=rng))}
     kind = state.config.recognition.recogniser
     if kind != "elbo":
         asked = recognition.recogniser(state, kind)
-        answers[kind] = _by_category(lambda x: recognition.log_likelihoods(asked, x, rng=rng), images)
-    return answers
-
-
-def _evidence(state: LifelongState, images: Images, *, rng: jax.Array) -> dict[str, np.ndarray]:
-    return _by_category(lambda x: recognition.evidence(state, x, rng=rng), images)
-
-
-def _by_category(answer: Callable[[np.ndarray], jax.Array], images: Images) -> dict[str, np.ndarray]:
-    """What is said of all images at once, `[n, categories]`, for each category's images."""
-    values = np.asarray(answer(np.concatenate(list(images.values()))))
-    ends = np.cumsum([len(x) for x in images.values()])[:-1]
-    return dict(zip(images, np.split(values, ends), strict=True))
+        answers[kind] = np.asarray(recognition.log_likelihoods(asked, pool, log_evidence=answers["elbo"]))
+    return {key: dict(zip(images, np.split(v, ends), strict=True)) for key, v in answers.items()}
 
 
 def real_images(names: Sequence[str], source: Source, split: str) -> dict[str, np.ndarray]:
