@@ -31,7 +31,6 @@ class Readout(flax.struct.PyTreeNode):
         weights: float32 `[features, categories]`, categories in the order of `state.names`.
         dictionary: of the features.
         expand: the random matrix of the features.
-        ridge: what was chosen.
         image_shape: of images.
         settings: of the features.
     """
@@ -39,7 +38,6 @@ class Readout(flax.struct.PyTreeNode):
     weights: jax.Array
     dictionary: Any
     expand: jax.Array
-    ridge: float
     image_shape: Shape = flax.struct.field(pytree_node=False)
     settings: ClosedFormConfig = flax.struct.field(pytree_node=False)
 
@@ -77,38 +75,52 @@ def _plus(tree: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**tree, **{key: jax.tree.map(jnp.add, tree[key], value) for key, value in more.items()}}
 
 
-def solve(state: LifelongState, *, held_out: bool = False) -> Readout:
-    """Solves the regression of a state, on the host: seconds, to be done once for many images.
-
-    Args:
-        state: what has been learned.
-        held_out: whether to leave out the images that `ridge` holds out, to judge by them.
+def solve(state: LifelongState) -> Readout:
+    """Solves the regression of a state, on the host: about a second, once for many images.
 
     Raises:
         InputError: nothing has been learned yet, or the state keeps no sums.
     """
-    settings = state.config.closed_form
-    if not settings.random_features:
+    gram, vectors = _totals(state)
+    return _readout(state, ridge.solve(gram, vectors, float(state.params["closed_form"]["ridge"])))
+
+
+def choose_ridge(state: LifelongState) -> tuple[LifelongState, Readout]:
+    """The state with the ridge that its sums ask for, and the regression without what they hold out.
+
+    Raises:
+        InputError: as for `solve`.
+    """
+    gram, vectors = _totals(state)
+    chosen, weights = ridge.choose(gram, vectors, float(state.params["closed_form"]["ridge"]))
+    common = {**state.params["closed_form"], "ridge": jnp.float32(chosen)}
+    return state.replace(params={**state.params, "closed_form": common}), _readout(state, weights)
+
+
+def _totals(state: LifelongState) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Gram matrix `[features, features]` and vectors `[features, categories]`, by part, on the host."""
+    if not state.config.closed_form.random_features:
         raise InputError(
             "recogniser closed_form: the run was learned with random_features=0 and keeps no sums; "
             "recogniser elbo is expected"
         )
     if not state.names:
         raise InputError("no category: at least one is expected")
-    subtrees = [state.params["categories"][name]["closed_form"] for name in state.names]
-    sums = jax.device_get([subtree["sum"] for subtree in subtrees])
-    if settings.gram == "own":
-        gram = jax.tree.map(lambda *shares: sum(map(np.asarray, shares)), *(t["gram"] for t in subtrees))
+    owned = [state.params["categories"][name]["closed_form"] for name in state.names]
+    if state.config.closed_form.gram == "own":
+        gram = jax.tree.map(lambda *shares: np.sum(shares, axis=0), *(own["gram"] for own in owned))
     else:
-        gram = state.params["closed_form"]["gram"]
-    vectors = {part: np.stack([own[part] for own in sums], axis=1) for part in ("fit", "held_out")}
-    solution = ridge.solve(jax.device_get(gram), vectors)
-    dictionary = state.params["closed_form"]["dictionary"]
+        gram = jax.device_get(state.params["closed_form"]["gram"])
+    vectors = jax.tree.map(lambda *columns: np.stack(columns, axis=1), *(own["sum"] for own in owned))
+    return gram, vectors
+
+
+def _readout(state: LifelongState, weights: np.ndarray) -> Readout:
+    settings, dictionary = state.config.closed_form, state.params["closed_form"]["dictionary"]
     return Readout(
-        weights=jnp.asarray(solution.fit if held_out else solution.weights, jnp.float32),
+        weights=jnp.asarray(weights, jnp.float32),
         dictionary=dictionary,
         expand=features.expansion(dictionary, settings),
-        ridge=solution.ridge,
         image_shape=state.image_shape,
         settings=settings,
     )

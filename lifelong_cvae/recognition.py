@@ -153,9 +153,9 @@ def log_likelihoods(
 
 
 def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
-    """The state with the tables of a task's categories (see `calibration`).
+    """The state with the ridge that its sums ask for, and the tables of a task's categories (`calibration`).
 
-    They are of the images that the regression holds out; the networks have been trained on them, which
+    The tables are of the images that the regression holds out; the networks have been trained on them, which
     makes the evidence look a little surer than it is. Too few images to hold one out leave a table blank.
 
     Args:
@@ -165,7 +165,8 @@ def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.
     """
     if not state.config.closed_form.random_features or len(state.names) == 1:
         return state
-    readout, categories = closed_form.solve(state, held_out=True), dict(state.params["categories"])
+    state, readout = closed_form.choose_ridge(state)
+    categories = dict(state.params["categories"])
     for name, values in rows.items():
         judged = values[ridge.held_out(len(values))][:CALIBRATION_IMAGES]
         if not len(judged):

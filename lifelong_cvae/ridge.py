@@ -15,7 +15,7 @@ McDonnell et al. 2023 (RanPAC, arXiv 2307.02251). Every twentieth image of a cat
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,25 +28,18 @@ from lifelong_cvae.images import Shape, pad_rows
 
 HELD_OUT_EVERY = 20
 RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-10, 3))
-FIRST_RIDGE = RIDGES.index(0.1)
+FIRST_RIDGE = 0.1
 BLOCK_IMAGES = 1024
 
-# Both with the keys `fit` and `held_out`.
+# With the keys `fit` and `held_out`.
 Sums = dict[str, jax.Array]
-
-
-class Solution(NamedTuple):
-    """A solved regression; weights are float64 `[features, categories]`."""
-
-    weights: np.ndarray
-    fit: np.ndarray  # weights without what is held out, on which they can be judged
-    ridge: float
+Host = dict[str, np.ndarray]
 
 
 def common_blank(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
-    """What categories share before the first task: dictionary, and Gram matrix unless each has its own."""
-    dictionary = {"dictionary": features.blank(settings, image_shape)}
-    return dictionary if settings.gram == "own" else {**dictionary, "gram": _blank(settings, 2)}
+    """What categories share before the first task; the Gram matrix unless each has its own."""
+    common = {"dictionary": features.blank(settings, image_shape), "ridge": jnp.float32(FIRST_RIDGE)}
+    return common if settings.gram == "own" else {**common, "gram": _blank(settings, 2)}
 
 
 def category_blank(settings: ClosedFormConfig) -> dict[str, Any]:
@@ -110,22 +103,26 @@ def _add(
         return gram + weighted.T @ phi, vector + weighted.sum(axis=0)
 
 
-def solve(gram: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> Solution:
-    """The weights, in float64 on the host.
+def solve(gram: Host, vectors: Host, ridge: float) -> np.ndarray:
+    """The weights, float64 `[features, categories]`, solved on the host.
 
     Args:
-        gram: `fit` and `held_out` `[features, features]`, over all categories.
-        vectors: the same `[features, categories]`.
+        gram: `[features, features]` over all categories.
+        vectors: `[features, categories]`.
+        ridge: above 0.
     """
-    gram, vectors = ({part: np.asarray(v, np.float64) for part, v in x.items()} for x in (gram, vectors))
-    index, fit = _chosen(gram, vectors)
-    together = [x["fit"] + x["held_out"] for x in (gram, vectors)]
-    return Solution(_solution(*together, RIDGES[index]), fit, RIDGES[index])
+    return _solution(*(_float64(x)["fit"] + _float64(x)["held_out"] for x in (gram, vectors)), ridge)
 
 
-def _chosen(gram: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> tuple[int, np.ndarray]:
-    """The ridge with the least squared error on what was held out, downhill from the first; its weights."""
-    solutions: dict[int, np.ndarray] = {}
+def choose(gram: Host, vectors: Host, first: float) -> tuple[float, np.ndarray]:
+    """The ridge with the least squared error on what is held out, and the weights without it.
+
+    Args:
+        gram: `[features, features]` over all categories.
+        vectors: `[features, categories]`.
+        first: where to start downhill from; it stays where nothing is held out.
+    """
+    gram, vectors, solutions = _float64(gram), _float64(vectors), {}
 
     def error(index: int) -> float:
         if not 0 <= index < len(RIDGES):
@@ -136,14 +133,18 @@ def _chosen(gram: dict[str, np.ndarray], vectors: dict[str, np.ndarray]) -> tupl
         fitted = np.einsum("dc,dc->", weights, gram["held_out"] @ weights)
         return fitted - 2 * np.einsum("dc,dc->", weights, vectors["held_out"])
 
-    # Where nothing is held out, all errors are 0, and the first ridge stays.
-    best = FIRST_RIDGE
+    best = int(np.argmin(np.abs(np.log(RIDGES) - np.log(first))))
     while (nearest := min((best, best - 1, best + 1), key=error)) != best:
         best = nearest
-    return best, solutions[best]
+    return RIDGES[best], solutions[best]
+
+
+def _float64(parts: Host) -> Host:
+    return {part: np.asarray(values, np.float64) for part, values in parts.items()}
 
 
 def _solution(gram: np.ndarray, vectors: np.ndarray, ridge: float) -> np.ndarray:
-    regularised = gram + ridge * np.eye(len(gram))
+    regularised = gram.copy()
+    regularised[np.diag_indices_from(regularised)] += ridge
     factor = scipy.linalg.cho_factor(regularised, overwrite_a=True, check_finite=False)
     return scipy.linalg.cho_solve(factor, vectors, check_finite=False)

@@ -96,7 +96,8 @@ def test_a_share_of_its_own_is_no_other_regression(state, own, images):
 def test_dropping_is_exact_with_shares_of_their_own(own, config, digits, rng, images):
     dropped = lifelong.drop(own, "1")
     never = learned(config.with_settings({"gram": "own"}), "204", digits, rng)
-    assert_trees_equal(dropped.params["closed_form"], never.params["closed_form"])
+    for key in ("dictionary", "ridge"):
+        assert_trees_equal(dropped.params["closed_form"][key], never.params["closed_form"][key])
     for name, subtree in never.params["categories"].items():
         own = dropped.params["categories"][name]
         assert_trees_equal({**own, "closed_form": None}, {**subtree, "closed_form": None})
@@ -112,6 +113,14 @@ def test_without_shares_a_dropped_category_is_not_named_and_its_gram_stays(state
     assert "1" not in names
     assert (names == truth())[truth() != "1"].mean() > 0.93
     assert_trees_equal(dropped.params["closed_form"], state.params["closed_form"])
+
+
+def test_the_ridge_is_the_one_that_the_sums_ask_for(state):
+    again, _ = closed_form.choose_ridge(state)
+    assert float(again.params["closed_form"]["ridge"]) == float(state.params["closed_form"]["ridge"])
+    blank = {**state.params["closed_form"], "ridge": np.float32(10)}
+    from_above, _ = closed_form.choose_ridge(state.replace(params={**state.params, "closed_form": blank}))
+    assert_trees_equal(from_above.params["closed_form"]["ridge"], again.params["closed_form"]["ridge"])
 
 
 def test_a_category_with_few_images_weighs_as_much_as_the_others(config, digits, rng, mnist5k):
@@ -169,7 +178,7 @@ def test_likelihoods_are_scores_and_evidence_each_over_its_temperature(state, im
 def test_tables_are_of_images_that_the_regression_held_out(config, digits, rng):
     before = learned(config, "20", digits, rng)
     images = digits["0"][19::20]
-    readout = closed_form.solve(before, held_out=True)
+    _, readout = closed_form.choose_ridge(before)
     expected = calibration.table(
         np.asarray(lifelong.evidence(before, images)), np.asarray(closed_form.scores(readout, images)), 1
     )

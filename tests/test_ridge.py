@@ -66,11 +66,11 @@ def test_blocks_change_nothing(rows, dictionary, sums, monkeypatch):
 
 
 def test_weights_are_those_of_joint_ridge_regression_with_categories_weighing_the_same(sums, phi):
-    solution = ridge.solve(*together(sums))
+    solved = ridge.solve(*together(sums), 0.03)
     weights = np.concatenate([np.full(count, 1 / count) for count in COUNTS])
-    model = linear_model.Ridge(alpha=solution.ridge, fit_intercept=False, solver="cholesky")
+    model = linear_model.Ridge(alpha=0.03, fit_intercept=False, solver="cholesky")
     model.fit(np.concatenate(phi), np.repeat(np.eye(3), COUNTS, axis=0), sample_weight=weights)
-    np.testing.assert_allclose(solution.weights, model.coef_.T, rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(solved, model.coef_.T, rtol=1e-2, atol=1e-4)
 
 
 def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi):
@@ -84,28 +84,28 @@ def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi):
                 np.square(values @ weights - np.eye(3)[c]).sum() / COUNTS[c] for c, values in enumerate(apart)
             )
         )
-    chosen = ridge.RIDGES.index(ridge.solve(gram, vectors).ridge)
+    value, weights = ridge.choose(gram, vectors, ridge.FIRST_RIDGE)
+    np.testing.assert_allclose(
+        weights, np.linalg.solve(gram["fit"] + value * np.eye(16), vectors["fit"]), rtol=1e-6
+    )
+    chosen = ridge.RIDGES.index(value)
     neighbours = [errors[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(errors)]
     assert errors[chosen] <= min(neighbours)
     assert errors[chosen] == pytest.approx(min(errors), rel=0.02)
 
 
-def test_too_few_images_to_hold_one_out_take_the_usual_ridge(rows, dictionary):
+def test_too_few_images_to_hold_one_out_leave_the_ridge_as_it_is(rows, dictionary):
     expand = features.expansion(dictionary, SETTINGS)
     few = [ridge.sums(dictionary, expand, r[:19], image_shape=SHAPE, settings=SETTINGS) for r in rows]
     gram, vectors = together(few)
     assert not gram["held_out"].any()
-    solution = ridge.solve(gram, vectors)
-    assert solution.ridge == ridge.RIDGES[ridge.FIRST_RIDGE]
-    assert np.isfinite(solution.weights).all()
+    value, weights = ridge.choose(gram, vectors, np.float32(0.01))
+    assert value == pytest.approx(0.01)
+    assert np.isfinite(weights).all()
 
 
-def test_the_ridge_is_found_from_either_side(monkeypatch, sums):
-    gram, vectors = together(sums)
-    chosen = set()
-    for first in (0, len(ridge.RIDGES) - 1):
-        monkeypatch.setattr(ridge, "FIRST_RIDGE", first)
-        chosen.add(ridge.solve(gram, vectors).ridge)
+def test_the_ridge_is_found_from_either_side(sums):
+    chosen = {ridge.choose(*together(sums), first)[0] for first in (ridge.RIDGES[0], ridge.RIDGES[-1])}
     assert len(chosen) == 1
 
 
@@ -115,5 +115,5 @@ def test_blanks_have_the_shapes_of_sums(sums):
     like = jax.tree.map(jnp.zeros_like, {"gram": gram, "sum": vector, "calibration": calibration.blank()})
     assert jax.tree.map(jnp.shape, ridge.category_blank(own)) == jax.tree.map(jnp.shape, like)
     assert set(ridge.category_blank(SETTINGS)) == {"sum", "calibration"}
-    assert set(ridge.common_blank(SETTINGS, SHAPE)) == {"dictionary", "gram"}
-    assert set(ridge.common_blank(own, SHAPE)) == {"dictionary"}
+    assert set(ridge.common_blank(SETTINGS, SHAPE)) == {"dictionary", "gram", "ridge"}
+    assert set(ridge.common_blank(own, SHAPE)) == {"dictionary", "ridge"}
