@@ -11,7 +11,7 @@ import numpy as np
 from lifelong_cvae import records
 from lifelong_cvae.data import Source, hold_out, open_source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation import continual, measures
+from lifelong_cvae.evaluation import measures
 from lifelong_cvae.evaluation.judge import cached
 from lifelong_cvae.evaluation.scikit import require_scikit_learn
 from lifelong_cvae.plan import read_plan
@@ -43,10 +43,13 @@ def evaluate(
     source = hold_out(open_source(plan.dataset), plan.validation_fraction)
     other = {} if unknown is None else {"other": _all_images(open_source(unknown), state.image_shape)}
     judge, split = cached(source, judges), plan.evaluate_on
-    evidence = measures.evidence_by_category(state, source, split, rng=rng)
+    answers = measures.answers_by_category(state, source, split, rng=rng)
     known = [tuple(name for name in names if name in state.names) for names in plan.tasks]
     values = {
-        "recognition": continual.accuracies(evidence, state.names),
+        "recognition": {
+            "recogniser": state.config.recognition.recogniser,
+            **measures.recognition_figures(answers, state),
+        },
         "density": measures.density(state, source, split, rng=rng),
         "generation": measures.generated(
             state,
@@ -59,7 +62,9 @@ def evaluate(
             cycles=cycles,
             rng=rng,
         ),
-        "novelty": measures.novelty_figures(state, source, split, other=other, evidence=evidence, rng=rng),
+        "novelty": measures.novelty_figures(
+            state, source, split, other=other, evidence=answers["elbo"], rng=rng
+        ),
         "evaluate_on": split,
         "versions": records.versions(),
         "device": records.device(),

@@ -172,12 +172,10 @@ def _learn_task(
 
 
 def _metrics(task: int, report: learning.Report, answers: Answers, state: LifelongState) -> dict[str, Any]:
-    by_elbo = continual.accuracies(answers["elbo"], state.names)
     return {
         "task": task,
         "categories": list(report.names),
-        **continual.accuracies(answers[state.config.recognition.recogniser], state.names),
-        **{f"{key}_elbo": value for key, value in by_elbo.items()},
+        **measures.recognition_figures(answers, state),
         "terms": report.terms,
         "steps": report.steps,
         "seconds": report.seconds,
@@ -225,6 +223,7 @@ def _over_time(
     return {
         "accuracy": history[-1][f"accuracy{suffix}"],
         "accuracy_per_category": matrix[-1],
+        "calibration_error": history[-1][f"calibration_error{suffix}"],
         **continual.summary(matrix),
         "forgetting_same_candidates": continual.forgetting(matrix, restricted),
     }

@@ -30,6 +30,8 @@ METRICS = {
     "accuracy_elbo",
     "accuracy_per_category",
     "accuracy_per_category_elbo",
+    "calibration_error",
+    "calibration_error_elbo",
     "terms",
     "steps",
     "seconds",
@@ -43,6 +45,7 @@ OVER_TIME = {
     "average_accuracy",
     "average_incremental_accuracy",
     "backward_transfer",
+    "calibration_error",
     "forgetting",
     "forgetting_same_candidates",
 }

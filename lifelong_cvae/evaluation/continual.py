@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
+
+from lifelong_cvae.evaluation.confidence import expected_calibration_error
 
 Accuracies = Mapping[str, float]
 
@@ -52,10 +55,17 @@ def pooled_accuracy(accuracies: Accuracies, counts: Mapping[str, int]) -> float:
 
 
 def accuracies(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """`accuracy` over all images together and `accuracy_per_category`; arguments as above."""
+    """`accuracy` over all images, `accuracy_per_category`, `calibration_error`; arguments as above."""
     per_category = accuracy_per_category(log_posteriors, names)
     counts = {name: len(values) for name, values in log_posteriors.items()}
-    return {"accuracy": pooled_accuracy(per_category, counts), "accuracy_per_category": per_category}
+    truth = np.repeat([list(names).index(name) for name in counts], list(counts.values()))
+    probabilities = special.softmax(np.concatenate(list(log_posteriors.values())), axis=1)
+    right = probabilities.argmax(axis=1) == truth
+    return {
+        "accuracy": pooled_accuracy(per_category, counts),
+        "accuracy_per_category": per_category,
+        "calibration_error": expected_calibration_error(probabilities.max(axis=1), right),
+    }
 
 
 def average_accuracy(history: Sequence[Accuracies]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from lifelong_cvae import playback, recognition
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation import clusters, generation, novelty
+from lifelong_cvae.evaluation import clusters, continual, generation, novelty
 from lifelong_cvae.evaluation.judge import Judge, fitting_capacity
 from lifelong_cvae.growth import LifelongState
 
@@ -45,6 +45,17 @@ def answers_by_category(
         asked = recognition.recogniser(state, kind)
         answers[kind] = np.asarray(recognition.log_likelihoods(asked, pool, log_evidence=answers["elbo"]))
     return {key: dict(zip(images, np.split(v, ends), strict=True)) for key, v in answers.items()}
+
+
+def recognition_figures(
+    answers: Mapping[str, Mapping[str, np.ndarray]], state: LifelongState
+) -> dict[str, Any]:
+    """`continual.accuracies` of the state's recogniser, and with `_elbo` behind each key those of `elbo`."""
+    by_elbo = continual.accuracies(answers["elbo"], state.names)
+    return {
+        **continual.accuracies(answers[state.config.recognition.recogniser], state.names),
+        **{f"{key}_elbo": value for key, value in by_elbo.items()},
+    }
 
 
 def real_images(names: Sequence[str], source: Source, split: str) -> dict[str, np.ndarray]:
