@@ -193,12 +193,12 @@ def test_no_images_have_no_answers(state, images):
     assert probabilities.shape == (0, 4)
 
 
-def test_what_cannot_be_asked_is_refused(state, learner, config, images, rng):
+def test_what_cannot_be_asked_is_refused(state, small_config, config, images, rng):
     with pytest.raises(lifelong.InputError) as error:
         lifelong.recogniser(state, "nearest")
     one_line(error, "nearest", "closed_form")
     with pytest.raises(lifelong.InputError) as error:
-        lifelong.recogniser(learner, "closed_form")
+        lifelong.recogniser(lifelong.init(small_config, (28, 28), rng=rng), "closed_form")
     one_line(error, "random_features=0", "elbo")
     with pytest.raises(lifelong.InputError) as error:
         lifelong.recogniser(lifelong.init(config, (28, 28), rng=rng))

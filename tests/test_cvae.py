@@ -83,6 +83,7 @@ def test_with_a_fitted_mixture_the_elbo_is_not_above_that_of_monte_carlo_and_nea
     assert abs(mean - (log_likelihood.mean() - kl)) < 4 * error
 
 
+@pytest.mark.slow
 def test_averaging_samples_gives_the_same_elbo_with_less_noise(path, image):
     posterior = cvae.encode(path, image)
     keys = jax.random.split(jax.random.key(3), 200)

@@ -201,6 +201,7 @@ def test_float_images_give_what_uint8_gives(small_config, digits, rng):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_32_categories_of_unequal_size_compile_the_train_step_at_most_7_times(small_config, rng):
     config = small_config.with_settings({"min_steps": 1, "chunk_steps": 1})
     sizes = np.random.default_rng(0).integers(1, 600, 32)

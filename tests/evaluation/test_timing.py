@@ -6,6 +6,7 @@ import lifelong_cvae as lifelong
 from lifelong_cvae.evaluation import timing
 
 
+@pytest.mark.slow
 def test_a_playback_step_is_timed_for_every_number_of_categories(small_config, rng):
     config = small_config.with_settings({"mixed_mode": "playback"})
     seconds = timing.playback_step(config, (8, 8), (1, 5), rng=rng)
