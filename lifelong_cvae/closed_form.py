@@ -19,9 +19,7 @@ from lifelong_cvae import features, ridge
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, category_rng
-from lifelong_cvae.images import Shape, as_rows, pad_rows, power_of_two
-
-MINIMUM_BLOCK = 64
+from lifelong_cvae.images import Shape, as_rows
 
 
 class Readout(flax.struct.PyTreeNode):
@@ -126,28 +124,25 @@ def _readout(state: LifelongState, weights: np.ndarray) -> Readout:
     )
 
 
-def scores(readout: Readout, images: Any, *, block_images: int = 1024) -> jax.Array:
+def scores(readout: Readout, images: Any) -> jax.Array:
     """What the regression says of images, `[n, categories]`.
 
     Args:
         readout: what `solve` gives.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
-        block_images: images that are treated in one call of the jitted function.
 
     Raises:
         InputError: bad images.
     """
     rows = as_rows(images, readout.image_shape)
-    size = min(block_images, power_of_two(len(rows), MINIMUM_BLOCK))
     extract = partial(_features, image_shape=readout.image_shape, settings=readout.settings)
-    blocks = []
-    for start in range(0, len(rows), size):
-        block = jnp.asarray(pad_rows(rows[start : start + size], size))
+    parts = []
+    for block, count in features.blocks(rows):
         phi = extract(readout.dictionary, readout.expand, block)
         # Apart from the features, which would otherwise be compiled for every number of categories.
         with jax.default_matmul_precision("float32"):
-            blocks.append((phi @ readout.weights)[: len(rows) - start])
-    return jnp.concatenate(blocks) if blocks else jnp.zeros((0, readout.weights.shape[1]))
+            parts.append((phi @ readout.weights)[:count])
+    return jnp.concatenate(parts) if parts else jnp.zeros((0, readout.weights.shape[1]))
 
 
 _features = jax.jit(features.features, static_argnames=("image_shape", "settings"))

@@ -13,14 +13,16 @@ random.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, pad_rows, to_unit
+from lifelong_cvae.images import Shape, pad_rows, power_of_two, to_unit
 
 # A centroid of fewer patches is replaced by a random direction.
 MINIMUM_PATCHES = 50
@@ -32,7 +34,8 @@ WHITENING_FLOOR = 0.1
 # A patch is not looked at where its standard deviation is below this.
 FLAT = 0.05
 THRESHOLD = 0.25
-BLOCK_IMAGES = 1024
+# Sizes of what is computed at a time: powers of two from the first to the last.
+BLOCK_IMAGES = (64, 1024)
 # Images at once on an accelerator; a CPU takes one after another, which keeps its caches warm.
 ACCELERATOR_BATCH = 64
 
@@ -94,7 +97,7 @@ def learn_dictionary(
     pooled = np.concatenate(
         [
             np.asarray(_pooled(dictionary, block, image_shape=image_shape, settings=settings))[:count]
-            for block, count in _blocks(rows)
+            for block, count in blocks(rows)
         ]
     )
     deviation = pooled.std(axis=0)
@@ -139,6 +142,15 @@ def features(
         return jnp.pad(jax.nn.relu(pooled @ expand), ((0, 0), (0, 1)), constant_values=1.0)
 
 
+def blocks(rows: Any) -> Iterator[tuple[jax.Array, int]]:
+    """Rows in blocks of few sizes, padded with zeros, each with the number of its real rows."""
+    smallest, largest = BLOCK_IMAGES
+    size = min(largest, power_of_two(len(rows), smallest))
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        yield jnp.asarray(pad_rows(block, size)), len(block)
+
+
 @partial(jax.jit, static_argnames=("image_shape", "settings"))
 def _pooled(
     dictionary: Dictionary, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
@@ -168,12 +180,6 @@ def _pooled(
 def _cells(positions: int, cells: int) -> np.ndarray:
     """Which cell a position belongs to: 0 or 1, float32 `[cells, positions]`."""
     return np.equal.outer(np.arange(cells), np.arange(positions) * cells // positions).astype(np.float32)
-
-
-def _blocks(rows: np.ndarray):
-    for start in range(0, len(rows), BLOCK_IMAGES):
-        block = rows[start : start + BLOCK_IMAGES]
-        yield jnp.asarray(pad_rows(block, BLOCK_IMAGES)), len(block)
 
 
 def _patches(

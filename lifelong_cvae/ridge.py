@@ -24,12 +24,11 @@ import scipy.linalg
 
 from lifelong_cvae import calibration, features
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, pad_rows
+from lifelong_cvae.images import Shape
 
 HELD_OUT_EVERY = 20
 RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-10, 3))
 FIRST_RIDGE = 0.1
-BLOCK_IMAGES = 1024
 
 # With the keys `fit` and `held_out`.
 Sums = dict[str, jax.Array]
@@ -69,16 +68,15 @@ def sums(
     apart = held_out(len(rows))
     grams, vectors = _blank(settings, 2), _blank(settings, 1)
     for part, chosen in (("fit", rows[~apart]), ("held_out", rows[apart])):
-        for start in range(0, len(chosen), BLOCK_IMAGES):
-            block = chosen[start : start + BLOCK_IMAGES]
-            weights = pad_rows(np.full(len(block), 1 / len(rows), np.float32), BLOCK_IMAGES)
+        for block, count in features.blocks(chosen):
+            weights = (np.arange(len(block)) < count) / np.float32(len(rows))
             grams[part], vectors[part] = _add(
                 grams[part],
                 vectors[part],
                 dictionary,
                 expand,
-                jnp.asarray(pad_rows(block, BLOCK_IMAGES)),
-                jnp.asarray(weights),
+                block,
+                jnp.asarray(weights, jnp.float32),
                 image_shape=image_shape,
                 settings=settings,
             )

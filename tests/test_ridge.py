@@ -58,7 +58,7 @@ def test_sums_are_means_and_every_twentieth_image_is_apart(sums, phi):
 
 
 def test_blocks_change_nothing(rows, dictionary, sums, monkeypatch):
-    monkeypatch.setattr(ridge, "BLOCK_IMAGES", 16)
+    monkeypatch.setattr(features, "BLOCK_IMAGES", (16, 16))
     expand = features.expansion(dictionary, SETTINGS)
     in_blocks = ridge.sums(dictionary, expand, rows[0], image_shape=SHAPE, settings=SETTINGS)
     for first, second in zip(jax.tree.leaves(in_blocks), jax.tree.leaves(sums[0]), strict=True):
