@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from lifelong_cvae import curves, growth, records, tables
-from lifelong_cvae.config import MEMORY_TERMS, Config
+from lifelong_cvae.config import MEMORY_TERMS, Config, LearningConfig
 from lifelong_cvae.data import hold_out, open_source, tasks
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import study
@@ -56,12 +56,20 @@ def few_images_study(plan: Plan, strategy: str) -> list[Cell]:
 
 
 def circle_study(plan: Plan, strategy: str) -> list[Cell]:
-    """Turns of the circle before a memory serves, and each term on remembered pairs left out in turn."""
+    """Turns of the circle before a memory serves, and each term on remembered pairs left out in turn.
+
+    Everything else is as `LearningConfig` has it: one turn, all terms.
+    """
+    all_terms = {
+        name: getattr(LearningConfig, name)
+        for name in ("cycles", *(f"{term}_weight" for term in MEMORY_TERMS))
+    }
     changes: dict[str, dict[str, Any]] = {f"{turns} turns": {"cycles": turns} for turns in TURNS}
     changes |= {f"without {term}": {f"{term}_weight": 0.0} for term in MEMORY_TERMS}
     return [
         Cell(
-            replace(plan, config=plan.config.with_settings(change)), {"strategy": strategy, "changed": label}
+            replace(plan, config=plan.config.with_settings({**all_terms, **change})),
+            {"strategy": strategy, "changed": label},
         )
         for label, change in changes.items()
     ]
