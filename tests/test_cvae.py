@@ -107,6 +107,7 @@ def test_importance_bound_is_at_least_the_elbo_and_one_sample_gives_the_elbo(pat
     assert by_samples[50].mean() > by_samples[1].mean()
 
 
+@pytest.mark.slow
 def test_importance_bound_reaches_the_integral_over_a_one_dimensional_latent(small_config, digits, image):
     path = briefly_learned(small_config, shrunk(digits["3"]), latent_size=1).path("3")
     grid = np.linspace(-8, 8, 8001)

@@ -50,6 +50,7 @@ def test_the_state_passed_in_stays_usable_and_unchanged(three, digits, rng):
     assert three.names == ("0", "1", "2")
 
 
+@pytest.mark.slow
 def test_the_mixed_part_learns_during_the_childhood_only(small_config, digits, rng):
     config = small_config.with_settings({"childhood": 2})
     state = lifelong.init(config, (28, 28), rng=rng)
@@ -144,6 +145,7 @@ def test_a_dropped_category_leaves_no_trace(three, digits, rng):
     assert_trees_equal(lifelong.drop(state, "5"), never)
 
 
+@pytest.mark.slow
 def test_several_categories_at_once_equal_one_by_one_where_nothing_is_shared(small_config, digits, rng):
     config = small_config.with_settings({"mixed_mode": "none"})
     together = learned(config, [{"3": digits["3"], "4": digits["4"]}], rng)
@@ -192,6 +194,7 @@ def test_the_seed_decides(small_config, digits):
     assert not np.array_equal(_kernel(first["mixed"]), _kernel(other["mixed"]))
 
 
+@pytest.mark.slow
 def test_float_images_give_what_uint8_gives(small_config, digits, rng):
     small = digits["3"][:50]
     as_float = small.astype(np.float32) / np.float32(255)

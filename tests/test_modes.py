@@ -167,6 +167,7 @@ def test_categories_that_return_learn_and_are_not_played_back(lives, digits, rng
             np.testing.assert_array_equal(bias[row], expected)
 
 
+@pytest.mark.slow
 def test_the_memory_is_imagined_anew_every_so_many_chunks(small_config, digits, rng, monkeypatch):
     calls = recorded(monkeypatch)
     state = knowing(
@@ -180,6 +181,7 @@ def test_the_memory_is_imagined_anew_every_so_many_chunks(small_config, digits, 
     assert set(report.terms) == {"real", "generate"}
 
 
+@pytest.mark.slow
 def test_without_any_memory_term_mode_playback_is_mode_free(small_config, digits, rng):
     none = {f"{term}_weight": 0 for term in MEMORY_TERMS}
     states = [knowing(in_mode(small_config, mode, **none), ["old"]) for mode in ("playback", "free")]
@@ -265,6 +267,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
         )
 
 
+@pytest.mark.slow
 def test_nine_categories_in_mode_playback_compile_as_often_as_their_stack_doubles(small_config, rng):
     config = in_mode(small_config, "playback", min_steps=1, chunk_steps=1, prior_components=0, **ONE_TERM)
     state = lifelong.init(config, (8, 8), rng=rng)

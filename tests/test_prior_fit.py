@@ -96,6 +96,7 @@ def penalised(fitted, z, components, floor):
     return mixture_log_density(fitted, z).sum() + conjugate
 
 
+@pytest.mark.slow
 def test_no_iteration_makes_the_points_less_likely(monkeypatch):
     points = draws(OVERLAPPING, 500, 0)
     values, likelihoods = [], []

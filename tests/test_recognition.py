@@ -64,6 +64,7 @@ def test_old_columns_stay_when_a_category_is_added(state, images, rng):
     np.testing.assert_allclose(values[:, :3], lifelong.evidence(state, images), rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_sampled_bounds_are_averages_over_the_posterior(state, images):
     few = images[:5]
     x = jnp.asarray(few.reshape(5, -1), jnp.float32) / 255
