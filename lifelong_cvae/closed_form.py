@@ -19,7 +19,7 @@ from lifelong_cvae import features, ridge
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, category_rng
-from lifelong_cvae.images import Shape, as_rows
+from lifelong_cvae.images import Shape, as_rows, blocks
 
 
 class Readout(flax.struct.PyTreeNode):
@@ -137,11 +137,11 @@ def scores(readout: Readout, images: Any) -> jax.Array:
     rows = as_rows(images, readout.image_shape)
     extract = partial(_features, image_shape=readout.image_shape, settings=readout.settings)
     parts = []
-    for block, count in features.blocks(rows):
+    for start, block in blocks(rows, *features.BLOCK_IMAGES):
         phi = extract(readout.dictionary, readout.expand, block)
         # Apart from the features, which would otherwise be compiled for every number of categories.
         with jax.default_matmul_precision("float32"):
-            parts.append((phi @ readout.weights)[:count])
+            parts.append((phi @ readout.weights)[: len(rows) - start])
     return jnp.concatenate(parts) if parts else jnp.zeros((0, readout.weights.shape[1]))
 
 

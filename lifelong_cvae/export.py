@@ -68,9 +68,10 @@ def recognised(
         InputError: another kind of file, a folder that does not exist, or bad images.
     """
     _check_file(file, (".csv",))
-    rng = jax.random.key(seed)
-    _, probabilities = recognition.recognise(recognition.recogniser(state, recogniser), images, rng=rng)
-    evidence = np.asarray(recognition.evidence(state, images, rng=rng))
+    asked = recognition.recogniser(state, recogniser)
+    evidence = np.asarray(recognition.evidence(state, images, rng=jax.random.key(seed)))
+    likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence)
+    probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
     draft = file.with_name(f".{file.name}.tmp")
     with draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

@@ -13,16 +13,14 @@ random.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, pad_rows, power_of_two, to_unit
+from lifelong_cvae.images import Shape, blocks, to_unit
 
 # A centroid of fewer patches is replaced by a random direction.
 MINIMUM_PATCHES = 50
@@ -34,7 +32,7 @@ WHITENING_FLOOR = 0.1
 # A patch is not looked at where its standard deviation is below this.
 FLAT = 0.05
 THRESHOLD = 0.25
-# Sizes of what is computed at a time: powers of two from the first to the last.
+# Smallest and largest number of images that are computed at a time.
 BLOCK_IMAGES = (64, 1024)
 # Images at once on an accelerator; a CPU takes one after another, which keeps its caches warm.
 ACCELERATOR_BATCH = 64
@@ -96,8 +94,10 @@ def learn_dictionary(
     }
     pooled = np.concatenate(
         [
-            np.asarray(_pooled(dictionary, block, image_shape=image_shape, settings=settings))[:count]
-            for block, count in blocks(rows)
+            np.asarray(_pooled(dictionary, block, image_shape=image_shape, settings=settings))[
+                : len(rows) - start
+            ]
+            for start, block in blocks(rows, *BLOCK_IMAGES)
         ]
     )
     deviation = pooled.std(axis=0)
@@ -140,15 +140,6 @@ def features(
         pooled = (pooled - dictionary["mean"][None]) / dictionary["deviation"][None]
         pooled = pooled * jax.lax.rsqrt(jnp.mean(jnp.square(pooled), axis=1, keepdims=True) + 1e-3)
         return jnp.pad(jax.nn.relu(pooled @ expand), ((0, 0), (0, 1)), constant_values=1.0)
-
-
-def blocks(rows: Any) -> Iterator[tuple[jax.Array, int]]:
-    """Rows in blocks of few sizes, padded with zeros, each with the number of its real rows."""
-    smallest, largest = BLOCK_IMAGES
-    size = min(largest, power_of_two(len(rows), smallest))
-    for start in range(0, len(rows), size):
-        block = rows[start : start + size]
-        yield jnp.asarray(pad_rows(block, size)), len(block)
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"))

@@ -164,11 +164,8 @@ def grow(
     check_name(name)
     if name in state.names:
         raise InputError(f"category {name!r} is known already: a new name is expected")
-    networks = state.networks
-    mean_image = jnp.full((networks.pixels,), 0.5, jnp.float32) if mean_image is None else mean_image
-    fresh = _init_category(
-        networks, state.params["mixed"], mean_image, state.config, rng=category_rng(rng, name, 0)
-    )
+    mean_image = jnp.full((state.networks.pixels,), 0.5, jnp.float32) if mean_image is None else mean_image
+    fresh = _fresh(state, mean_image, rng=category_rng(rng, name, 0))
     categories = {**state.params["categories"], name: fresh}
     return state.replace(
         params={**state.params, "categories": categories},
@@ -177,24 +174,23 @@ def grow(
     )
 
 
-@partial(jax.jit, static_argnums=(0, 3))
-def _init_category(
-    networks: Networks, mixed: Any, mean_image: jax.Array, config: Config, *, rng: jax.Array
-) -> Any:
-    fresh = networks.init_category(mixed, mean_image, rng=rng)
-    if not config.closed_form.random_features:
-        return fresh
-    return {**fresh, "closed_form": ridge.category_blank(config.closed_form)}
+def _fresh(state: LifelongState, mean_image: jax.Array, *, rng: jax.Array) -> Any:
+    """What a new category owns."""
+    settings = state.config.closed_form
+    fresh = _init_category(state.networks, state.params["mixed"], mean_image, rng=rng)
+    return {**fresh, "closed_form": ridge.category_blank(settings)} if settings.random_features else fresh
+
+
+@partial(jax.jit, static_argnums=0)
+def _init_category(networks: Networks, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> Any:
+    return networks.init_category(mixed, mean_image, rng=rng)
 
 
 def fresh_category(state: LifelongState) -> Any:
     """Shapes and types of what one more category appends."""
     pixels = jax.ShapeDtypeStruct((state.networks.pixels,), jnp.float32)
     rng = jax.eval_shape(lambda: jax.random.key(0))
-    fresh = partial(_init_category, state.networks)
-    return jax.eval_shape(
-        lambda mixed, mean, rng: fresh(mixed, mean, state.config, rng=rng), state.params["mixed"], pixels, rng
-    )
+    return jax.eval_shape(partial(_fresh, state), pixels, rng=rng)
 
 
 def drop(state: LifelongState, name: str) -> LifelongState:

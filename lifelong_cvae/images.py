@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -88,6 +88,19 @@ def pad_rows(rows: Any, length: int) -> Any:
     missing = length - rows.shape[0]
     pad = jnp.pad if isinstance(rows, jax.core.Tracer) else np.pad
     return pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
+
+
+def blocks(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int, jax.Array]]:
+    """Rows in blocks of one size, so that few sizes are compiled: start, and rows padded with zeros.
+
+    Args:
+        rows: `[n, ...]`.
+        smallest: least size of a block, a power of two.
+        largest: size of a block where there are as many rows; otherwise a power of two.
+    """
+    size = min(largest, power_of_two(len(rows), smallest))
+    for start in range(0, len(rows), size):
+        yield start, jnp.asarray(pad_rows(rows[start : start + size], size))
 
 
 def mean_image(rows: np.ndarray) -> np.ndarray:

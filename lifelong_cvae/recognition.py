@@ -18,7 +18,7 @@ from lifelong_cvae import calibration, closed_form, cvae, growth, ridge
 from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, Stack
-from lifelong_cvae.images import as_rows, pad_rows, power_of_two, to_unit
+from lifelong_cvae.images import as_rows, blocks, to_unit
 from lifelong_cvae.networks import Networks
 
 MINIMUM_BLOCK = 64
@@ -46,16 +46,14 @@ def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None)
         raise InputError(f"the bound {settings.bound!r} draws samples: an rng is expected")
     rows = as_rows(images, state.image_shape)
     stack = growth.stack(state, state.names)
-    size = min(settings.block_images, power_of_two(len(rows), MINIMUM_BLOCK))
-    blocks = []
-    for start in range(0, len(rows), size):
-        block = jnp.asarray(pad_rows(rows[start : start + size], size))
+    parts = []
+    for start, block in blocks(rows, MINIMUM_BLOCK, settings.block_images):
         block_rng = None if rng is None else jax.random.fold_in(rng, start)
         values = _block(
             state.params["mixed"], stack, block, block_rng, networks=state.networks, settings=settings
         )
-        blocks.append(values[: len(rows) - start, : len(state.names)])
-    return jnp.concatenate(blocks) if blocks else jnp.zeros((0, len(state.names)))
+        parts.append(values[: len(rows) - start, : len(state.names)])
+    return jnp.concatenate(parts) if parts else jnp.zeros((0, len(state.names)))
 
 
 @partial(jax.jit, static_argnames=("networks", "settings"))

@@ -24,7 +24,7 @@ import scipy.linalg
 
 from lifelong_cvae import calibration, features
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape
+from lifelong_cvae.images import Shape, blocks
 
 HELD_OUT_EVERY = 20
 RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-10, 3))
@@ -68,8 +68,8 @@ def sums(
     apart = held_out(len(rows))
     grams, vectors = _blank(settings, 2), _blank(settings, 1)
     for part, chosen in (("fit", rows[~apart]), ("held_out", rows[apart])):
-        for block, count in features.blocks(chosen):
-            weights = (np.arange(len(block)) < count) / np.float32(len(rows))
+        for start, block in blocks(chosen, *features.BLOCK_IMAGES):
+            weights = (np.arange(len(block)) < len(chosen) - start) / np.float32(len(rows))
             grams[part], vectors[part] = _add(
                 grams[part],
                 vectors[part],

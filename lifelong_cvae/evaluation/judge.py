@@ -24,7 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, as_rows, pad_rows, power_of_two, to_unit
+from lifelong_cvae.images import Shape, as_rows, blocks, to_unit
 
 FEATURES = 84
 LAYERS = ((24, 6), (48, 4))  # channels and side of the patches of each convolution, stride 2
@@ -79,11 +79,9 @@ class Judge(flax.struct.PyTreeNode):
     def judge(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
         """Both at once."""
         rows = as_rows(images, self.image_shape)
-        size = min(BLOCK, power_of_two(len(rows), MINIMUM_BLOCK))
-        blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
         outputs = [
-            [np.asarray(part[: len(block)]) for part in _forward(self, jnp.asarray(pad_rows(block, size)))]
-            for block in blocks
+            [np.asarray(part[: len(rows) - start]) for part in _forward(self, block)]
+            for start, block in blocks(rows, MINIMUM_BLOCK, BLOCK)
         ]
         features, logits = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
         return features, np.asarray(self.names)[logits.argmax(axis=1)]

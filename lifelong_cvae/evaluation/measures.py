@@ -25,8 +25,8 @@ def evidence_by_category(
     state: LifelongState, source: Source, split: str, *, rng: jax.Array
 ) -> dict[str, np.ndarray]:
     """Evidence of all images of a split: true category to `[n, categories]` in nats."""
-    only = state.replace(config=state.config.with_settings({"recogniser": "elbo"}))
-    return answers_by_category(only, source, split, rng=rng)["elbo"]
+    images = real_images(state.names, source, split)
+    return _by_category(images, recognition.evidence(state, _together(images), rng=rng))
 
 
 def answers_by_category(
@@ -38,13 +38,23 @@ def answers_by_category(
         `elbo` (see `evidence_by_category`), and where the state has another recogniser its name to the same.
     """
     images = real_images(state.names, source, split)
-    ends, pool = np.cumsum([len(x) for x in images.values()])[:-1], np.concatenate(list(images.values()))
-    answers = {"elbo": np.asarray(recognition.evidence(state, pool, rng=rng))}
+    pool = _together(images)
+    answers = {"elbo": recognition.evidence(state, pool, rng=rng)}
     kind = state.config.recognition.recogniser
     if kind != "elbo":
         asked = recognition.recogniser(state, kind)
-        answers[kind] = np.asarray(recognition.log_likelihoods(asked, pool, log_evidence=answers["elbo"]))
-    return {key: dict(zip(images, np.split(v, ends), strict=True)) for key, v in answers.items()}
+        answers[kind] = recognition.log_likelihoods(asked, pool, log_evidence=answers["elbo"])
+    return {key: _by_category(images, values) for key, values in answers.items()}
+
+
+def _together(images: Images) -> np.ndarray:
+    return np.concatenate(list(images.values()))
+
+
+def _by_category(images: Images, values: Any) -> dict[str, np.ndarray]:
+    """What is said of all images together, `[n, ...]`, taken apart: category to that of its images."""
+    ends = np.cumsum([len(x) for x in images.values()])[:-1]
+    return dict(zip(images, np.split(np.asarray(values), ends), strict=True))
 
 
 def recognition_figures(
