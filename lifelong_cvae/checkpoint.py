@@ -34,7 +34,7 @@ def save(
     Raises:
         InputError: there is a checkpoint of this number, or of a higher one.
     """
-    stacked = stack_subtrees(state, state.names, networks_only=False) if state.names else {}
+    stacked = stack_subtrees(state, state.names, left_out=()) if state.names else {}
     params = jax.device_get({**state.params, "categories": stacked})
     meta = {
         "schema": SCHEMA,

@@ -45,7 +45,7 @@ class NetworkConfig:
     Attributes:
         growth: form of a category's parameters; `neurons`: neurons of its own in every layer;
             `vectors`: a vector in the first layer of encoder and decoder (the one-hot CVAE), for which
-            the settings category_widths, rank, prior_components and drawing mean nothing.
+            the settings category_widths, rank, prior_components, factors and drawing mean nothing.
         mixed_widths: neurons of the mixed part, a number per hidden layer of the encoder;
             the decoder mirrors them. Absent in the mixed mode `none`.
         category_widths: neurons of each category beside them, as many layers.
@@ -57,19 +57,22 @@ class NetworkConfig:
         log_scale: log of the shared scale, pixels being in [0, 1]; the first one where it is learned.
         prior_components: Gaussians in the mixture p(z|c) that is fitted once a category is learned;
             0: p(z|c) stays N(0, I).
+        factors: directions of a category's remainder that its likelihood knows besides (see `factors`), with
+            likelihood `gaussian`; 0: the remainder is white noise.
         drawing: what an imagined image is: `mean`, the decoder's mean, or `contrast`, that mean with the
             contrast of the category's real images (see `settling.fit_contrast`).
     """
 
     growth: str = "neurons"
     mixed_widths: tuple[int, ...] = (400, 400)
-    category_widths: tuple[int, ...] = (128, 128)
-    rank: int = 96
+    category_widths: tuple[int, ...] = (80, 80)
+    rank: int = 48
     latent_size: int = 8
     likelihood: str = "gaussian"
     scale: str = "shared"
     log_scale: float = -1.75
     prior_components: int = 50
+    factors: int = 50
     drawing: str = "contrast"
 
     def __post_init__(self):
@@ -89,6 +92,7 @@ class NetworkConfig:
         _require_positive("rank", self.rank)
         _require_positive("latent_size", self.latent_size)
         _require_not_negative("prior_components", self.prior_components)
+        _require_not_negative("factors", self.factors)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class LearningConfig:
     epochs: int = 20
     min_steps: int = 200
     batch_size: int = 128
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 4e-3
     chunk_steps: int = 100
     playback_weight: float = 1.0
     generate_weight: float = 1.0

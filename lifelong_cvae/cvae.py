@@ -15,6 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from lifelong_cvae import factors
 from lifelong_cvae import prior as priors
 from lifelong_cvae.networks import Networks
 
@@ -24,7 +25,7 @@ class Path(flax.struct.PyTreeNode):
 
     Attributes:
         mixed: the mixed parameters, `{}` where there is no mixed part.
-        category: the subtree of the category: encoder, decoder, scale, prior, contrast.
+        category: the subtree of the category: encoder, decoder, scale, prior, factors, contrast.
         networks: the modules (static).
     """
 
@@ -36,6 +37,11 @@ class Path(flax.struct.PyTreeNode):
     def prior(self) -> priors.Prior:
         """p(z|c): the category's own mixture, or N(0, I) where categories own none."""
         return self.category["prior"] or priors.standard_normal(self.networks.latent_size)
+
+    @property
+    def factors(self) -> factors.Factors:
+        """The category's own factors; empty where it has none, and while its networks are trained."""
+        return self.category.get("factors", {})
 
     @property
     def contrast(self) -> jax.Array | float:
@@ -92,16 +98,24 @@ def draw(path: Path, z: jax.Array) -> jax.Array:
 def log_likelihood(path: Path, x: jax.Array, logits: jax.Array) -> jax.Array:
     """Log p(x|z,c) in nats per image, `[batch]`, for x and logits `[batch, pixels]`.
 
-    `gaussian`: N(sigmoid(logits), scale), a density on pixels in [0, 1]. `bernoulli`: the pixel
-    is the probability of a binary one, log p = x log s(l) + (1 - x) log s(-l).
+    `gaussian`: N(sigmoid(logits), scale), a density on pixels in [0, 1], with the category's factors where
+    it has some. `bernoulli`: the pixel is the probability of a binary one,
+    log p = x log s(l) + (1 - x) log s(-l).
     """
     if path.networks.likelihood == "bernoulli":
         per_pixel = x * jax.nn.log_sigmoid(logits) + (1 - x) * jax.nn.log_sigmoid(-logits)
         return jnp.sum(per_pixel, axis=-1)
+    remainders = remainder(path, x, logits)
     log_scale = path.networks.log_scale(path.mixed, path.category)
-    error = (x - jax.nn.sigmoid(logits)) * jnp.exp(-log_scale)[None]
     constant = jnp.sum(log_scale) + 0.5 * math.log(2 * math.pi) * x.shape[-1]
-    return -0.5 * jnp.sum(jnp.square(error), axis=-1) - constant
+    white = -0.5 * jnp.sum(jnp.square(remainders), axis=-1) - constant
+    return white + factors.gain(path.factors, remainders) if path.factors else white
+
+
+def remainder(path: Path, x: jax.Array, logits: jax.Array) -> jax.Array:
+    """(x - sigmoid(logits)) / scale, `[batch, pixels]`: what the decoder has not drawn, in scales."""
+    log_scale = path.networks.log_scale(path.mixed, path.category)
+    return (x - jax.nn.sigmoid(logits)) * jnp.exp(-log_scale)[None]
 
 
 def elbo_at(path: Path, x: jax.Array, posterior: Posterior, z: jax.Array) -> jax.Array:

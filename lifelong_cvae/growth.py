@@ -20,15 +20,15 @@ from lifelong_cvae.networks import Networks, build
 
 STACK_MINIMUM = 4
 # Parts of a category's subtree that are fitted when a task ends (settling.py), not trained.
-SETTLED = ("prior", "contrast", "closed_form")
+SETTLED = ("prior", "factors", "contrast", "closed_form")
 
 
 class LifelongState(flax.struct.PyTreeNode):
     """What a learner knows: an immutable pytree that holds no image.
 
     Attributes:
-        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, contrast, closed_form}},
-            "closed_form": ...}`; what belongs to the closed-form recogniser is absent where there is none.
+        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, factors, contrast,
+            closed_form}}, "closed_form": ...}`; no key `closed_form` where there is no such recogniser.
         names: the categories in the order of learning.
         visits: how often each of them has been learned.
         childhood_left: categories during which the mixed part will still learn.
@@ -227,14 +227,15 @@ def stack(state: LifelongState, names: Sequence[str]) -> Stack:
     return Stack(stack_subtrees(state, padded), jnp.int32(len(names)))
 
 
-def stack_subtrees(state: LifelongState, names: Sequence[str], *, networks_only: bool = True) -> Any:
+def stack_subtrees(
+    state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)
+) -> Any:
     """The subtrees of `names`, at least one and known, as one tree of copies `[len(names), ...]`.
 
-    With `networks_only` without what belongs to the closed-form recogniser.
+    Without the keys `left_out`: else what belongs to the closed-form recogniser.
     """
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state.params))
     stack_leaves = jnp.stack if traced else lambda leaves: jnp.asarray(np.stack(leaves))
-    left_out = {"closed_form"} if networks_only else set()
     trees = [
         {key: part for key, part in state.params["categories"][name].items() if key not in left_out}
         for name in names

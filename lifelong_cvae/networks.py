@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lifelong_cvae import factors
 from lifelong_cvae import prior as priors
 from lifelong_cvae.config import NetworkConfig
 from lifelong_cvae.images import Shape
@@ -173,6 +174,7 @@ class Neurons(Networks):
     category_encoder: CategoryEncoder
     category_decoder: CategoryDecoder
     prior_components: int
+    factors: int
 
     def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh parameters of the mixed part; `{}` where there is none."""
@@ -194,6 +196,7 @@ class Neurons(Networks):
             "decoder": decoder,
             "scale": self.fresh_scale(),
             "prior": priors.standard_normal(self.latent_size, max(1, self.prior_components)),
+            "factors": factors.blank(self.factors, self.pixels) if self.factors else {},
             "contrast": jnp.ones(()),
         }
 
@@ -236,7 +239,7 @@ class Vectors(Networks):
     def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh vectors, spread as one more column of the first layer's weights, and nothing else."""
         keys = dict(zip(HALVES, jax.random.split(rng), strict=True))
-        category: dict[str, Any] = {"scale": {}, "prior": {}, "contrast": {}}
+        category: dict[str, Any] = {"scale": {}, "prior": {}, "factors": {}, "contrast": {}}
         for half, key in keys.items():
             noise = jax.random.normal(key, (self._layers(half).widths[0],))
             category[half] = {"vector": noise * self.sizes[half] ** -0.5}
@@ -285,4 +288,5 @@ def build(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool) -> Netw
         category_encoder=CategoryEncoder(config.category_widths, config.latent_size),
         category_decoder=CategoryDecoder(config.category_widths[::-1], config.rank, pixels),
         prior_components=config.prior_components,
+        factors=min(config.factors, pixels) if config.likelihood == "gaussian" else 0,
     )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, NetworkConfig, RecognitionConfig
 from lifelong_cvae.errors import InputError
 
-_STATIC = NetworkConfig(growth="vectors", log_scale=-1.0)
+# The networks and the rate that strategies are compared with: wider than those of `default`, without factors.
+_NETWORK = NetworkConfig(category_widths=(128, 128), rank=96, factors=0)
+_LEARNING = LearningConfig(learning_rate=1.5e-3)
+_STATIC = replace(_NETWORK, growth="vectors", log_scale=-1.0)
 _PLAYBACK_ALONE = {"generate_weight": 0.0, "recognise_weight": 0.0, "circulate_weight": 0.0, "cycles": 0}
 
 
@@ -20,20 +25,20 @@ PRESETS = {
     "default": Config(),
     # The closest reading of arXiv 2004.12731.
     "paper": _by_elbo(
-        NetworkConfig(prior_components=0, drawing="mean"), LearningConfig(mixed_mode="playback")
+        replace(_NETWORK, prior_components=0, drawing="mean"), replace(_LEARNING, mixed_mode="playback")
     ),
     # What each idea is worth (experiments/compare.py). A static one-hot CVAE: all categories at once
     # (as one task), one after another with nothing done, with playback, with playback and the circle.
     # As few images of each category in a step, and as many steps at least, as ten tasks have in all.
-    "joint": _by_elbo(_STATIC, LearningConfig(mixed_mode="free", batch_size=32, min_steps=2000)),
-    "finetune": _by_elbo(_STATIC, LearningConfig(mixed_mode="free")),
-    "playback": _by_elbo(_STATIC, LearningConfig(mixed_mode="playback", **_PLAYBACK_ALONE)),
-    "circulatory": _by_elbo(_STATIC, LearningConfig(mixed_mode="playback")),
+    "joint": _by_elbo(_STATIC, replace(_LEARNING, mixed_mode="free", batch_size=32, min_steps=2000)),
+    "finetune": _by_elbo(_STATIC, replace(_LEARNING, mixed_mode="free")),
+    "playback": _by_elbo(_STATIC, replace(_LEARNING, mixed_mode="playback", **_PLAYBACK_ALONE)),
+    "circulatory": _by_elbo(_STATIC, replace(_LEARNING, mixed_mode="playback")),
     # Growth: the mixed part unprotected, frozen, absent (as many parameters a category), with everything.
-    "free": _by_elbo(NetworkConfig(), LearningConfig(mixed_mode="free")),
-    "frozen": _by_elbo(NetworkConfig(), LearningConfig(mixed_mode="frozen")),
-    "none": _by_elbo(NetworkConfig(category_widths=(220, 220)), LearningConfig(mixed_mode="none")),
-    "full": _by_elbo(NetworkConfig(), LearningConfig(mixed_mode="playback")),
+    "free": _by_elbo(_NETWORK, replace(_LEARNING, mixed_mode="free")),
+    "frozen": _by_elbo(_NETWORK, replace(_LEARNING, mixed_mode="frozen")),
+    "none": _by_elbo(replace(_NETWORK, category_widths=(220, 220)), replace(_LEARNING, mixed_mode="none")),
+    "full": _by_elbo(_NETWORK, replace(_LEARNING, mixed_mode="playback")),
 }
 
 

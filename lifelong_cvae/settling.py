@@ -1,4 +1,4 @@
-"""After a task: priors p(z|c) follow the encoder, and drawings get the contrast of real images.
+"""After a task: priors p(z|c) follow the encoder, factors what the decoder leaves, contrasts real images.
 
 The prior of a category at hand is fitted to where the encoder puts its real images. That of an earlier one,
 whose encoder reads a mixed part that has moved, is moved as remembered images move.
@@ -12,14 +12,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae import cvae, growth, prior
+from lifelong_cvae import cvae, factors, growth, prior
 from lifelong_cvae.growth import LifelongState, Stack
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.losses import TaskData
-from lifelong_cvae.networks import Networks
+from lifelong_cvae.networks import Networks, Neurons
 from lifelong_cvae.playback import sample_pairs
 
 POINTS = 2048
+FACTOR_IMAGES = 8192
 CONTRAST_RANGE = (0.25, 4.0)
 CONTRAST_STEPS = 20
 
@@ -27,7 +28,7 @@ CONTRAST_STEPS = 20
 def settle(
     mixed: Any, categories: Any, data: TaskData, names: tuple[str, ...], state: LifelongState
 ) -> dict[str, dict[str, Any]]:
-    """Fits the priors and contrasts of the categories that were just learned to their real images.
+    """Fits priors, factors and contrasts of the categories that were just learned to their real images.
 
     Args:
         mixed: the mixed parameters.
@@ -37,16 +38,12 @@ def settle(
         state: whose settings hold.
 
     Returns:
-        Name to what is fitted, `prior` and `contrast`; without those that the settings leave out.
+        Name to what is fitted, `prior`, `factors` and `contrast`; without those that the settings leave out.
     """
-    network = state.config.network
-    components = _components(state)
-    contrast = network.growth == "neurons" and network.drawing == "contrast"
-    if not components and not contrast:
+    if state.config.network.growth == "vectors":
         return {}
-    fitted = _settle(
-        mixed, categories, data, networks=state.networks, components=components, contrast=contrast
-    )
+    contrast = state.config.network.drawing == "contrast"
+    fitted = _settle(mixed, categories, data, networks=state.networks, contrast=contrast)
     return growth.unstack_subtrees(fitted, names)
 
 
@@ -103,9 +100,9 @@ def _components(state: LifelongState) -> int:
     return state.config.network.prior_components if state.config.network.growth == "neurons" else 0
 
 
-@partial(jax.jit, static_argnames=("networks", "components", "contrast"))
+@partial(jax.jit, static_argnames=("networks", "contrast"))
 def _settle(
-    mixed: Any, categories: Any, data: TaskData, *, networks: Networks, components: int, contrast: bool
+    mixed: Any, categories: Any, data: TaskData, *, networks: Neurons, contrast: bool
 ) -> dict[str, Any]:
     def one(arguments: tuple[Any, ...]) -> dict[str, Any]:
         category, images, count, rng = arguments
@@ -114,10 +111,26 @@ def _settle(
         # As many points whatever the number of images, spread evenly over them.
         x = to_unit(images[jnp.arange(POINTS) * count // POINTS])
         z = cvae.encode(path, x).sample(rng=sample_rng)
-        settled = {"prior": prior.fit(z, components, images=count, rng=fit_rng)} if components else {}
-        return {**settled, "contrast": fit_contrast(cvae.decode(path, z), x)} if contrast else settled
+        settled: dict[str, Any] = {}
+        if networks.prior_components:
+            settled["prior"] = prior.fit(z, networks.prior_components, images=count, rng=fit_rng)
+        if networks.factors:
+            settled["factors"] = _fit_factors(path, images, count, rng=fit_rng)
+        if contrast:
+            settled["contrast"] = fit_contrast(cvae.decode(path, z), x)
+        return settled
 
     return jax.lax.map(one, (categories, data.images, data.counts, data.rngs))
+
+
+def _fit_factors(path: cvae.Path, images: jax.Array, count: jax.Array, *, rng: jax.Array) -> factors.Factors:
+    """Factors of what the decoder leaves of real images, at the mean of q(z|x,c)."""
+    rows = min(len(images), FACTOR_IMAGES)
+    index = jnp.arange(rows)
+    x = to_unit(images[jnp.where(count > rows, index * (count / rows), index).astype(jnp.int32)])
+    remainders = cvae.remainder(path, x, cvae.decode(path, cvae.encode(path, x).mean))
+    remainders = jnp.where((index < count)[:, None], remainders, 0.0)
+    return factors.fit(remainders, jnp.minimum(count, rows), path.networks.factors, rng=rng)
 
 
 @partial(jax.jit, static_argnames=("networks", "cycles"))

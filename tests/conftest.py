@@ -24,6 +24,7 @@ SMALL = {
     "chunk_steps": "10",
     "batch_size": "16",
     "prior_components": "3",
+    "factors": "3",
     "memory_size": "64",
     "memory_categories": "2",
     "memory_images": "8",

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special
 
+import lifelong_cvae as lifelong
 from lifelong_cvae import cvae, growth, prior, settling
-from tests.conftest import mixture_log_density
+from tests.conftest import assert_trees_equal, mixture_log_density
 
 
 def likelihoods(learner, digits, priors):
@@ -96,12 +97,14 @@ def test_contrast_has_limits():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"drawing": "mean", "prior_components": 0}, {"growth": "vectors", "mixed_mode": "free"}],
+    [{"drawing": "mean", "prior_components": 0, "factors": 0}, {"growth": "vectors", "mixed_mode": "free"}],
     ids=["drawing=mean", "growth=vectors"],
 )
-def test_without_contrast_the_mean_is_drawn(small_config, rng, settings):
-    state = growth.init(small_config.with_settings(settings), (28, 28), rng=rng)
-    state = growth.grow(state, "0", rng=rng)
-    assert settling.settle(state.params["mixed"], None, None, ("0",), state) == {}
+def test_without_contrast_the_mean_is_drawn(small_config, rng, digits, settings):
+    state = lifelong.init(small_config.with_settings(settings), (28, 28), rng=rng)
+    before = growth.grow(state, "0", rng=rng).path("0").category
+    state, _ = lifelong.learn(state, {"0": digits["0"]}, rng=rng)
+    for part in ("prior", "factors", "contrast"):
+        assert_trees_equal(state.path("0").category[part], before[part])
     z = jax.random.normal(rng, (3, 4))
     np.testing.assert_array_equal(cvae.draw(state.path("0"), z), cvae.decode_mean(state.path("0"), z))
