@@ -1,9 +1,10 @@
 """Generative models that learn one category of images after another and never forget."""
 
 from lifelong_cvae.checkpoint import load, save
+from lifelong_cvae.closed_form import drop
 from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, NetworkConfig, RecognitionConfig
 from lifelong_cvae.errors import InputError, MissingExtraError
-from lifelong_cvae.growth import LifelongState, drop, init
+from lifelong_cvae.growth import LifelongState, init
 from lifelong_cvae.learning import Report, learn
 from lifelong_cvae.playback import imagine
 from lifelong_cvae.presets import preset

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import features, ridge
+from lifelong_cvae import features, growth, ridge
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, category_rng
@@ -57,7 +57,7 @@ def add(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array)
         dictionary_rng = category_rng(rng, "dictionary of the closed-form recogniser", 0)
         learned = features.learn_dictionary(pool, shape, settings, rng=dictionary_rng)
         common = {**ridge.common_blank(settings, shape), "dictionary": learned}
-    expand = features.expansion(common["dictionary"], settings)
+    expand = features.expansion(common["dictionary"], settings, shape)
     for name, images in rows.items():
         gram, vector = ridge.sums(common["dictionary"], expand, images, image_shape=shape, settings=settings)
         own = _plus(categories[name]["closed_form"], {"sum": vector})
@@ -90,9 +90,28 @@ def choose_ridge(state: LifelongState) -> tuple[LifelongState, Readout]:
         InputError: as for `solve`.
     """
     gram, vectors = _totals(state)
-    chosen, weights = ridge.choose(gram, vectors, float(state.params["closed_form"]["ridge"]))
+    chosen, weights = ridge.choose(gram, vectors)
     common = {**state.params["closed_form"], "ridge": jnp.float32(chosen)}
     return state.replace(params={**state.params, "closed_form": common}), _readout(state, weights)
+
+
+def drop(state: LifelongState, name: str) -> LifelongState:
+    """Forgets a category: its subtree goes, and what other categories own stays bitwise as it was.
+
+    With the setting `gram=own` the regression is as if the category had never come; with `mixed` its share
+    of the Gram matrix stays, and goes on telling which features are common. Temperatures that were chosen
+    beside it stay in any case.
+
+    Raises:
+        InputError: the category is unknown.
+    """
+    dropped = growth.drop(state, name)
+    if "closed_form" not in dropped.params or dropped.config.closed_form.gram == "mixed":
+        return dropped
+    if len(dropped.names) < 2:
+        common = {**dropped.params["closed_form"], "ridge": jnp.float32(ridge.FIRST_RIDGE)}
+        return dropped.replace(params={**dropped.params, "closed_form": common})
+    return choose_ridge(dropped)[0]
 
 
 def _totals(state: LifelongState) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -118,7 +137,7 @@ def _readout(state: LifelongState, weights: np.ndarray) -> Readout:
     return Readout(
         weights=jnp.asarray(weights, jnp.float32),
         dictionary=dictionary,
-        expand=features.expansion(dictionary, settings),
+        expand=features.expansion(dictionary, settings, state.image_shape),
         image_shape=state.image_shape,
         settings=settings,
     )

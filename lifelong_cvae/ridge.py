@@ -27,7 +27,7 @@ from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, blocks
 
 HELD_OUT_EVERY = 20
-RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-10, 3))
+RIDGES = tuple(10.0**exponent for exponent in range(-5, 2))
 FIRST_RIDGE = 0.1
 
 # With the keys `fit` and `held_out`.
@@ -112,13 +112,14 @@ def solve(gram: Host, vectors: Host, ridge: float) -> np.ndarray:
     return _solution(*(_float64(x)["fit"] + _float64(x)["held_out"] for x in (gram, vectors)), ridge)
 
 
-def choose(gram: Host, vectors: Host, first: float) -> tuple[float, np.ndarray]:
+def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
     """The ridge with the least squared error on what is held out, and the weights without it.
+
+    Downhill from `FIRST_RIDGE`, which stays where nothing is held out: a function of the sums alone.
 
     Args:
         gram: `[features, features]` over all categories.
         vectors: `[features, categories]`.
-        first: where to start downhill from; it stays where nothing is held out.
     """
     gram, vectors, solutions = _float64(gram), _float64(vectors), {}
 
@@ -131,7 +132,7 @@ def choose(gram: Host, vectors: Host, first: float) -> tuple[float, np.ndarray]:
         fitted = np.einsum("dc,dc->", weights, gram["held_out"] @ weights)
         return fitted - 2 * np.einsum("dc,dc->", weights, vectors["held_out"])
 
-    best = int(np.argmin(np.abs(np.log(RIDGES) - np.log(first))))
+    best = RIDGES.index(FIRST_RIDGE)
     while (nearest := min((best, best - 1, best + 1), key=error)) != best:
         best = nearest
     return RIDGES[best], solutions[best]

@@ -119,8 +119,8 @@ def test_the_ridge_is_the_one_that_the_sums_ask_for(state):
     again, _ = closed_form.choose_ridge(state)
     assert float(again.params["closed_form"]["ridge"]) == float(state.params["closed_form"]["ridge"])
     blank = {**state.params["closed_form"], "ridge": np.float32(10)}
-    from_above, _ = closed_form.choose_ridge(state.replace(params={**state.params, "closed_form": blank}))
-    assert_trees_equal(from_above.params["closed_form"]["ridge"], again.params["closed_form"]["ridge"])
+    elsewhere, _ = closed_form.choose_ridge(state.replace(params={**state.params, "closed_form": blank}))
+    assert_trees_equal(elsewhere.params["closed_form"]["ridge"], again.params["closed_form"]["ridge"])
 
 
 def test_a_category_with_few_images_weighs_as_much_as_the_others(config, digits, rng, mnist5k):

@@ -7,7 +7,7 @@ import pytest
 from lifelong_cvae import features
 from lifelong_cvae.config import ClosedFormConfig
 
-SETTINGS = ClosedFormConfig(filters=5, filter_size=3, cells=2, random_features=7)
+SETTINGS = ClosedFormConfig(filters=5, filter_size=3, cells=2, random_features=8)
 COLOUR = (8, 7, 2)
 
 
@@ -22,7 +22,7 @@ def dictionary():
 
 
 def compute(dictionary, rows, shape=COLOUR, settings=SETTINGS):
-    expand = features.expansion(dictionary, settings)
+    expand = features.expansion(dictionary, settings, shape)
     values = features.features(dictionary, expand, rows, image_shape=shape, settings=settings)
     return np.asarray(values)
 
@@ -42,7 +42,9 @@ def by_hand(dictionary, rows):
                 pooled[index, y * 2 // 6, x * 2 // 5] += response
     pooled = (pooled.reshape(len(rows), -1) - mean) / deviation
     pooled /= np.sqrt((pooled**2).mean(axis=1, keepdims=True) + 1e-3)
-    expanded = np.maximum(pooled @ np.asarray(features.expansion(dictionary, SETTINGS), np.float64), 0)
+    expand = np.asarray(features.expansion(dictionary, SETTINGS, COLOUR), np.float64)
+    assert expand.shape == (4, 5, 2)
+    expanded = np.concatenate([np.maximum(pooled[:, b::4] @ expand[b], 0) for b in range(4)], axis=1)
     return np.concatenate([expanded, np.ones((len(rows), 1))], axis=1)
 
 
@@ -105,8 +107,9 @@ def test_no_filter_is_a_patch_however_few_images_there_are():
 def test_filters_and_grid_shrink_with_the_image():
     size = features.sizes(SETTINGS, (2, 9, 1))
     assert (size["side"], size["cells"], size["patch"], size["pooled"]) == (2, 1, 4, 5)
+    assert size["blocks"] == 1
     learned = features.learn_dictionary(pictures(4, (2, 9, 1)), (2, 9, 1), SETTINGS, rng=jax.random.key(0))
-    assert compute(learned, pictures(3, (2, 9, 1)), (2, 9, 1)).shape == (3, 8)
+    assert compute(learned, pictures(3, (2, 9, 1)), (2, 9, 1)).shape == (3, 9)
 
 
 def test_a_blank_dictionary_has_the_shapes_of_a_learned_one(dictionary):
