@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import export, run
+from lifelong_cvae import export, recognition, run
 from lifelong_cvae.config import RECOGNISERS
 from lifelong_cvae.data.files import read_images
 
@@ -28,7 +28,11 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum("recogniser", None, RECOGNISERS, "Recogniser; default the run's.")
 flags.DEFINE_float(
-    "unknown_below", None, "Log evidence in nats below which an image is unknown; default none is."
+    "reject",
+    recognition.REJECTED_PART,
+    "Part of the images of known categories that may be called unknown; 0: none is.",
+    lower_bound=0,
+    upper_bound=0.999,
 )
 flags.DEFINE_string("output", None, "CSV file to write.", required=True)
 
@@ -43,7 +47,7 @@ def main() -> None:
         Path(FLAGS.output),
         recogniser=FLAGS.recogniser,
         seed=FLAGS.seed,
-        unknown_below=FLAGS.unknown_below,
+        reject=FLAGS.reject,
     )
 
 

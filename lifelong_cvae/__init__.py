@@ -8,7 +8,7 @@ from lifelong_cvae.growth import LifelongState, init
 from lifelong_cvae.learning import Report, learn
 from lifelong_cvae.playback import imagine
 from lifelong_cvae.presets import preset
-from lifelong_cvae.recognition import evidence, recognise, recogniser
+from lifelong_cvae.recognition import evidence, recognise, recogniser, unknown
 from lifelong_cvae.version import __version__
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "recognise",
     "recogniser",
     "save",
+    "unknown",
 ]

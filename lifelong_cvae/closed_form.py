@@ -69,6 +69,13 @@ def add(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array)
     return state.replace(params={**state.params, "categories": categories, "closed_form": common})
 
 
+def to_train_on(state: LifelongState, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A task's images without those that the regression holds out, which then tell both experts apart."""
+    if not state.config.closed_form.random_features:
+        return dict(rows)
+    return {name: values[~ridge.held_out(len(values))] for name, values in rows.items()}
+
+
 def _plus(tree: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**tree, **{key: jax.tree.map(jnp.add, tree[key], value) for key, value in more.items()}}
 

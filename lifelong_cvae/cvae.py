@@ -25,7 +25,7 @@ class Path(flax.struct.PyTreeNode):
 
     Attributes:
         mixed: the mixed parameters, `{}` where there is no mixed part.
-        category: the subtree of the category: encoder, decoder, scale, prior, factors, contrast.
+        category: the subtree of the category: encoder, decoder, scale, prior, factors, contrast, ...
         networks: the modules (static).
     """
 

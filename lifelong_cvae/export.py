@@ -52,7 +52,7 @@ def recognised(
     *,
     recogniser: str | None = None,
     seed: int,
-    unknown_below: float | None = None,
+    reject: float = recognition.REJECTED_PART,
 ) -> None:
     """Recognises images and writes a CSV row for each, in their order.
 
@@ -62,7 +62,7 @@ def recognised(
         file: the `.csv` to write.
         recogniser: one of `config.RECOGNISERS`; default that of the state's settings.
         seed: of the samples, for the bounds that draw some.
-        unknown_below: an image whose log evidence (nats) is below this in every category is unknown.
+        reject: part of the images of known categories that may be called unknown; 0: none is.
 
     Raises:
         InputError: another kind of file, a folder that does not exist, or bad images.
@@ -73,13 +73,14 @@ def recognised(
     likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence)
     probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
     draft = file.with_name(f".{file.name}.tmp")
+    answers = probabilities.argmax(axis=1)
+    unknown = recognition.unknown(state, evidence, np.asarray(state.names)[answers], part=reject)
     with draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
-        for index, answer in enumerate(probabilities.argmax(axis=1)):
-            unknown = unknown_below is not None and bool(evidence[index].max() < unknown_below)
+        for index, answer in enumerate(answers):
             row = (probabilities[index, answer], evidence[index, answer])
-            writer.writerow([index, state.names[answer], *map(float, row), str(unknown).lower()])
+            writer.writerow([index, state.names[answer], *map(float, row), str(bool(unknown[index])).lower()])
     os.replace(draft, file)
 
 

@@ -20,7 +20,7 @@ from lifelong_cvae.networks import Networks, build
 
 STACK_MINIMUM = 4
 # Parts of a category's subtree that are fitted when a task ends (settling.py), not trained.
-SETTLED = ("prior", "factors", "contrast", "closed_form")
+SETTLED = ("prior", "factors", "contrast", "thresholds", "closed_form")
 
 
 class LifelongState(flax.struct.PyTreeNode):
@@ -28,7 +28,7 @@ class LifelongState(flax.struct.PyTreeNode):
 
     Attributes:
         params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, factors, contrast,
-            closed_form}}, "closed_form": ...}`; no key `closed_form` where there is no such recogniser.
+            thresholds, closed_form}}, "closed_form": ...}`; no key `closed_form` without such a recogniser.
         names: the categories in the order of learning.
         visits: how often each of them has been learned.
         childhood_left: categories during which the mixed part will still learn.

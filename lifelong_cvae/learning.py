@@ -136,7 +136,7 @@ def learn(
     for name in names:
         if name not in state.names:
             grown = growth.grow(grown, name, jnp.asarray(mean_image(rows[name])), rng=rng)
-    data = task_data(grown, rows, rng=rng)
+    data = task_data(grown, closed_form.to_train_on(state, rows), rng=rng)
     teacher = Teacher(grown, names, rng=rng)
     with compilations.counted("train_chunk") as compiled:
         params, terms = _train(grown, names, data, teacher, progress=progress)

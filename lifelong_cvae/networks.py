@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lifelong_cvae import factors
+from lifelong_cvae import factors, rejection
 from lifelong_cvae import prior as priors
 from lifelong_cvae.config import NetworkConfig
 from lifelong_cvae.images import Shape
@@ -198,6 +198,7 @@ class Neurons(Networks):
             "prior": priors.standard_normal(self.latent_size, max(1, self.prior_components)),
             "factors": factors.blank(self.factors, self.pixels) if self.factors else {},
             "contrast": jnp.ones(()),
+            "thresholds": rejection.blank(),
         }
 
     def shared(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
@@ -239,7 +240,8 @@ class Vectors(Networks):
     def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh vectors, spread as one more column of the first layer's weights, and nothing else."""
         keys = dict(zip(HALVES, jax.random.split(rng), strict=True))
-        category: dict[str, Any] = {"scale": {}, "prior": {}, "factors": {}, "contrast": {}}
+        settled = ("scale", "prior", "factors", "contrast", "thresholds")
+        category: dict[str, Any] = {part: {} for part in settled}
         for half, key in keys.items():
             noise = jax.random.normal(key, (self._layers(half).widths[0],))
             category[half] = {"vector": noise * self.sizes[half] ** -0.5}

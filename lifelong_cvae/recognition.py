@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import calibration, closed_form, cvae, growth, ridge
+from lifelong_cvae import calibration, closed_form, cvae, growth, rejection, ridge
 from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, Stack
@@ -22,7 +22,8 @@ from lifelong_cvae.images import as_rows, blocks, to_unit
 from lifelong_cvae.networks import Networks
 
 MINIMUM_BLOCK = 64
-CALIBRATION_IMAGES = 512
+CALIBRATION_IMAGES = 1024
+REJECTED_PART = 0.01
 
 
 def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None) -> jax.Array:
@@ -151,33 +152,61 @@ def log_likelihoods(
 
 
 def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
-    """The state with the ridge that its sums ask for, and the tables of a task's categories (`calibration`).
+    """The state with the ridge that its sums ask for, and a task's thresholds and tables of temperatures.
 
-    The tables are of the images that the regression holds out; the networks have been trained on them, which
-    makes the evidence look a little surer than it is. Too few images to hold one out leave a table blank.
+    See `rejection` and `calibration`. They are of the images that the regression holds out, and the networks
+    have not seen. Without a regression, or where images are too few to hold one out, thresholds are of all
+    images, and a table stays blank.
 
     Args:
         state: after the task's training.
-        rows: category to its images `[n, pixels]`.
+        rows: category to its images `[n, pixels]`, at least one.
         rng: for the bounds that draw samples.
     """
-    if not state.config.closed_form.random_features or len(state.names) == 1:
-        return state
-    state, readout = closed_form.choose_ridge(state)
+    has_regression = bool(state.config.closed_form.random_features)
+    weighs = has_regression and len(state.names) > 1
+    if weighs:
+        state, readout = closed_form.choose_ridge(state)
     categories = dict(state.params["categories"])
     for name, values in rows.items():
-        judged = values[ridge.held_out(len(values))][:CALIBRATION_IMAGES]
-        if not len(judged):
-            continue
-        images = judged.reshape(-1, *state.image_shape)
-        table = calibration.table(
-            np.asarray(evidence(state, images, rng=rng)),
-            np.asarray(closed_form.scores(readout, images)),
-            state.names.index(name),
-        )
-        own = {**categories[name]["closed_form"], "calibration": jnp.asarray(table)}
-        categories[name] = {**categories[name], "closed_form": own}
+        held_out = values[ridge.held_out(len(values))] if has_regression else values[:0]
+        judged = held_out if len(held_out) else values
+        images = judged[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
+        candidates = state if weighs else state.replace(names=(name,), visits=(0,))
+        nats, column = np.asarray(evidence(candidates, images, rng=rng)), candidates.names.index(name)
+        own = dict(categories[name])
+        if state.config.network.growth == "neurons":
+            own["thresholds"] = jnp.asarray(rejection.thresholds(nats[:, column]))
+        if weighs and len(held_out):
+            table = calibration.table(nats, np.asarray(closed_form.scores(readout, images)), column)
+            own["closed_form"] = {**own["closed_form"], "calibration": jnp.asarray(table)}
+        categories[name] = own
     return state.replace(params={**state.params, "categories": categories})
+
+
+def unknown(
+    state: LifelongState, log_evidence: Any, names: np.ndarray, *, part: float = REJECTED_PART
+) -> np.ndarray:
+    """Which images are of no known category, as far as the evidence tells (see `rejection`).
+
+    Args:
+        state: what has been learned; a category of growth `vectors` owns no thresholds and rejects nothing.
+        log_evidence: what `evidence` says of the images, `[n, categories]`.
+        names: what `recognise` takes them for, `[n]`.
+        part: of the images of known categories that may be called unknown; 0: none is.
+
+    Returns:
+        bool `[n]`.
+
+    Raises:
+        InputError: a part that is not one.
+    """
+    if not 0 <= part < 1:
+        raise InputError(f"part {part} of images to reject: at least 0 and below 1 is expected")
+    owned = [state.params["categories"][name]["thresholds"] for name in state.names]
+    tables = [rejection.blank() if isinstance(table, dict) else table for table in owned]
+    answers = np.asarray([state.names.index(name) for name in names], int)
+    return rejection.rejected(np.asarray(tables), np.asarray(log_evidence), answers, part)
 
 
 def recognise(

@@ -140,10 +140,11 @@ def test_the_csv_holds_the_evidence_of_recognition_to_the_last_digit(learned, im
     names, probabilities = lifelong.recognise(learned, images)
     assert set(names) == set(NAMES), "a test of several answers"
     assert [row["category"] for row in rows] == names.tolist()
-    for row, nats, chances in zip(rows, evidence, probabilities, strict=True):
+    unknown = lifelong.unknown(learned, evidence, names)
+    for row, nats, chances, stranger in zip(rows, evidence, probabilities, unknown, strict=True):
         assert float(row["log_evidence"]) == float(nats.max())
         assert float(row["probability"]) == float(chances.max())
-        assert row["unknown"] == "false"
+        assert row["unknown"] == str(bool(stranger)).lower()
 
 
 def test_the_csv_agrees_with_each_category_computed_alone(learned, images, tmp_path):
@@ -162,20 +163,16 @@ def test_the_csv_agrees_with_each_category_computed_alone(learned, images, tmp_p
         assert float(row["probability"]) == pytest.approx(1 / total, rel=1e-2)
 
 
-def test_an_image_is_unknown_where_no_category_reaches_the_bar(learned, images, tmp_path):
-    best = np.asarray(lifelong.evidence(learned, images), np.float64).max(axis=1)
-    bar = float(np.sort(best)[len(best) // 2])
-    export.recognised(learned, images, tmp_path / "x.csv", seed=0, unknown_below=bar)
-    unknown = [row["unknown"] for row in rows_of(tmp_path / "x.csv")]
-    # The image that gives exactly the bar is known.
-    assert unknown == ["true" if value < bar else "false" for value in best]
-    assert unknown.count("true") == len(best) // 2
-
-
-def test_a_bar_of_zero_nats_is_a_bar(learned, images, tmp_path):
-    best = np.asarray(lifelong.evidence(learned, images)).max(axis=1)
-    export.recognised(learned, images, tmp_path / "x.csv", seed=0, unknown_below=0.0)
-    assert [row["unknown"] for row in rows_of(tmp_path / "x.csv")] == [str(bool(b < 0)).lower() for b in best]
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_an_image_is_unknown_below_the_threshold_of_its_category(learned, images, tmp_path, part):
+    evidence = np.asarray(lifelong.evidence(learned, images))
+    export.recognised(learned, images, tmp_path / "x.csv", seed=0, reject=part)
+    rows = rows_of(tmp_path / "x.csv")
+    medians = {name: learned.params["categories"][name]["thresholds"][-1] for name in NAMES}
+    bars = [float(medians[row["category"]]) if part else -np.inf for row in rows]
+    assert [row["unknown"] for row in rows] == [
+        str(bool(nats < bar)).lower() for nats, bar in zip(evidence.max(axis=1), bars, strict=True)
+    ]
 
 
 def test_bounds_that_draw_samples_draw_them_from_the_seed(learned, images, tmp_path):

@@ -293,7 +293,7 @@ FLAGS = {
         "seed": "0",
         "images": None,
         "recogniser": None,
-        "unknown_below": None,
+        "reject": "0.01",
         "output": None,
     },
 }
@@ -432,11 +432,11 @@ def answers_of(file):
 
 def test_digits_in_an_npz_are_recognised_in_their_order(learned, launch, test_digits, tmp_path):
     np.savez(tmp_path / "digits.npz", images=test_digits)
-    best = np.asarray(lifelong.evidence(run.load_state(learned[0]), test_digits)).max(axis=1)
-    bar = (np.sort(best)[5] + np.sort(best)[6]) / 2
+    evidence = lifelong.evidence(run.load_state(learned[0]), test_digits)
+    best = np.asarray(evidence).max(axis=1)
     file = tmp_path / "answers.csv"
     flags = (f"--workdir={learned[0]}", f"--images={tmp_path / 'digits.npz'}", f"--output={file}")
-    ended = launch("recognise", *flags, f"--unknown_below={bar}")
+    ended = launch("recognise", *flags, "--reject=0.4")
     assert ended == Ended(0, "", "")
     rows = answers_of(file)
     names, probabilities = lifelong.recognise(run.load_state(learned[0]), test_digits)
@@ -445,7 +445,9 @@ def test_digits_in_an_npz_are_recognised_in_their_order(learned, launch, test_di
     np.testing.assert_allclose([float(row["log_evidence"]) for row in rows], best, rtol=1e-5)
     chances = [float(row["probability"]) for row in rows]
     np.testing.assert_allclose(chances, probabilities.max(axis=1), rtol=1e-3)
-    assert [row["unknown"] for row in rows] == [str(bool(value < bar)).lower() for value in best]
+    unknown = lifelong.unknown(run.load_state(learned[0]), evidence, names, part=0.4)
+    assert set(unknown.tolist()) == {True, False}
+    assert [row["unknown"] for row in rows] == [str(value).lower() for value in unknown.tolist()]
 
 
 def test_a_folder_of_pictures_gives_the_answers_of_the_same_images_in_an_npz(
@@ -628,7 +630,7 @@ RECOGNISE = "--workdir={run} --output={new}.csv "
         (RECOGNISE + "--images={here}/empty", ["{here}/empty", "no picture"]),
         (RECOGNISE + "--images={cut}/train-images-idx3-ubyte", ["{cut}/train-images-idx3-ubyte", "141119"]),
         (RECOGNISE + "--images={digits} --recogniser=none", ["recogniser", "elbo"]),
-        (RECOGNISE + "--images={digits} --unknown_below=low", ["unknown_below"]),
+        (RECOGNISE + "--images={digits} --reject=low", ["reject"]),
     ],
 )
 def test_what_is_wrong_with_recognising_is_told_in_one_line(launch, places, tmp_path, line, words):
