@@ -4,8 +4,8 @@
 
 The evidence is too sure of itself, since its pixels are not independent given z (a temperature mends that,
 Guo et al. 2017, arXiv 1706.04599), and scores of a regression have no unit. When a category has been learned,
-its table takes the mean of -log p(c|x) over images of it that no expert has seen, among the categories known then,
-for every pair of temperatures. What serves is the pair with the least sum over all tables.
+its table takes the mean of -log p(c|x) over images of it that no expert has seen, among the categories known
+then, for every pair of temperatures. What serves is the pair with the least sum over all tables.
 """
 
 from __future__ import annotations

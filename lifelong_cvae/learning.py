@@ -131,12 +131,13 @@ def learn(
     """
     start = time.perf_counter()
     rows = _check_task(state, images)
+    trained_on = closed_form.to_train_on(state, rows)
     names = tuple(rows)
     grown = state
     for name in names:
         if name not in state.names:
-            grown = growth.grow(grown, name, jnp.asarray(mean_image(rows[name])), rng=rng)
-    data = task_data(grown, closed_form.to_train_on(state, rows), rng=rng)
+            grown = growth.grow(grown, name, jnp.asarray(mean_image(trained_on[name])), rng=rng)
+    data = task_data(grown, trained_on, rng=rng)
     teacher = Teacher(grown, names, rng=rng)
     with compilations.counted("train_chunk") as compiled:
         params, terms = _train(grown, names, data, teacher, progress=progress)
