@@ -64,6 +64,13 @@ def fit(remainders: jax.Array, images: jax.Array | int, count: int, *, rng: jax.
     }
 
 
+def sample(factors: Factors, count: int, *, rng: jax.Array) -> jax.Array:
+    """Remainders in scales, without white noise, with all the excess that was found: `[count, pixels]`."""
+    directions = factors["directions"]
+    weights = jax.random.normal(rng, (count, len(directions))) * jnp.sqrt(factors["excess"] / TRUST)[None]
+    return weights @ directions
+
+
 def gain(factors: Factors, remainders: jax.Array) -> jax.Array:
     """Log N(u; 0, I + D' diag(excess) D) - log N(u; 0, I) in nats: `[batch]`, for u `[batch, pixels]`.
 

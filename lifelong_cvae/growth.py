@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from lifelong_cvae.networks import Networks, build
 
 STACK_MINIMUM = 4
 # Parts of a category's subtree that are fitted when a task ends (settling.py), not trained.
-SETTLED = ("prior", "factors", "contrast", "thresholds", "closed_form")
+SETTLED = ("prior", "factors", "contrast", "thresholds", "images", "closed_form")
 
 
 class LifelongState(flax.struct.PyTreeNode):
@@ -28,7 +28,7 @@ class LifelongState(flax.struct.PyTreeNode):
 
     Attributes:
         params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, factors, contrast,
-            thresholds, closed_form}}, "closed_form": ...}`; no key `closed_form` without such a recogniser.
+            thresholds, images, closed_form}}, "closed_form": ...}`; `closed_form` with such a recogniser.
         names: the categories in the order of learning.
         visits: how often each of them has been learned.
         childhood_left: categories during which the mixed part will still learn.
@@ -191,6 +191,16 @@ def fresh_category(state: LifelongState) -> Any:
     pixels = jax.ShapeDtypeStruct((state.networks.pixels,), jnp.float32)
     rng = jax.eval_shape(lambda: jax.random.key(0))
     return jax.eval_shape(partial(_fresh, state), pixels, rng=rng)
+
+
+def count_images(state: LifelongState, rows: Mapping[str, np.ndarray]) -> LifelongState:
+    """The state with the images of a task added to the number that its categories have had."""
+    categories = dict(state.params["categories"])
+    for name, values in rows.items():
+        had = categories[name]["images"]
+        if not isinstance(had, dict):
+            categories[name] = {**categories[name], "images": had + len(values)}
+    return state.replace(params={**state.params, "categories": categories})
 
 
 def drop(state: LifelongState, name: str) -> LifelongState:

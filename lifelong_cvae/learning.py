@@ -25,7 +25,7 @@ from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, mean_image, pad_rows, power_of_two
 from lifelong_cvae.losses import TASK, Past, TaskData, Terms, past_loss, task_loss
 from lifelong_cvae.networks import Networks
-from lifelong_cvae.teacher import Teacher
+from lifelong_cvae.teacher import Teacher, with_own_memory
 
 MINIMUM_ROWS = 1024
 
@@ -137,13 +137,13 @@ def learn(
     for name in names:
         if name not in state.names:
             grown = growth.grow(grown, name, jnp.asarray(mean_image(trained_on[name])), rng=rng)
-    data = task_data(grown, trained_on, rng=rng)
+    data = task_data(grown, with_own_memory(state, trained_on, rng=rng), rng=rng)
     teacher = Teacher(grown, names, rng=rng)
     with compilations.counted("train_chunk") as compiled:
         params, terms = _train(grown, names, data, teacher, progress=progress)
     new = len(set(names) - set(state.names))
     learned = _absorb(closed_form.add(grown, rows, rng=rng), names, params, data, teacher, new=new)
-    learned = recognition.calibrate(learned, rows, rng=rng)
+    learned = recognition.calibrate(growth.count_images(learned, rows), rows, rng=rng)
     seconds = time.perf_counter() - start
     steps = int(data.total_steps)
     return learned, Report(

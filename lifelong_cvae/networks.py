@@ -199,6 +199,7 @@ class Neurons(Networks):
             "factors": factors.blank(self.factors, self.pixels) if self.factors else {},
             "contrast": jnp.ones(()),
             "thresholds": rejection.blank(),
+            "images": jnp.zeros(()),
         }
 
     def shared(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
@@ -240,7 +241,7 @@ class Vectors(Networks):
     def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh vectors, spread as one more column of the first layer's weights, and nothing else."""
         keys = dict(zip(HALVES, jax.random.split(rng), strict=True))
-        settled = ("scale", "prior", "factors", "contrast", "thresholds")
+        settled = ("scale", "prior", "factors", "contrast", "thresholds", "images")
         category: dict[str, Any] = {part: {} for part in settled}
         for half, key in keys.items():
             noise = jax.random.normal(key, (self._layers(half).widths[0],))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae import cvae, growth, prior
+from lifelong_cvae import cvae, factors, growth, prior
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, Stack
 from lifelong_cvae.images import as_rows, to_unit
@@ -93,6 +93,20 @@ def _imagine(
         return cvae.draw(path, sample_pairs(path, count, cycles, rng=rng)[0])
 
     return stack.map(one, rngs)
+
+
+@partial(jax.jit, static_argnames=("count", "cycles"))
+def recall(path: cvae.Path, count: int, cycles: int, *, rng: jax.Array) -> jax.Array:
+    """Images for a category to remember itself by, with what its factors know: `[count, pixels]`.
+
+    Unlike what is shown, they may lie outside [0, 1]: all of a remainder's variance counts.
+    """
+    pair_rng, factor_rng = jax.random.split(rng)
+    _, x = sample_pairs(path, count, cycles, rng=pair_rng)
+    if not path.factors:
+        return x
+    log_scale = path.networks.log_scale(path.mixed, path.category)
+    return x + jnp.exp(log_scale)[None] * factors.sample(path.factors, count, rng=factor_rng)
 
 
 def sample_pairs(path: cvae.Path, count: int, cycles: int, *, rng: jax.Array) -> tuple[jax.Array, jax.Array]:

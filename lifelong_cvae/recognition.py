@@ -176,7 +176,10 @@ def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.
         nats, column = np.asarray(evidence(candidates, images, rng=rng)), candidates.names.index(name)
         own = dict(categories[name])
         if state.config.network.growth == "neurons":
-            own["thresholds"] = jnp.asarray(rejection.thresholds(nats[:, column]))
+            found = jnp.asarray(rejection.thresholds(nats[:, column]))
+            # Of a category that returns the lower ones: what was known stays known.
+            returns = state.visit(name) > 1
+            own["thresholds"] = jnp.minimum(own["thresholds"], found) if returns else found
         if weighs and len(held_out):
             table = calibration.table(nats, np.asarray(closed_form.scores(readout, images)), column)
             own["closed_form"] = {**own["closed_form"], "calibration": jnp.asarray(table)}

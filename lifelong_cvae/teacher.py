@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from lifelong_cvae import growth, playback
 from lifelong_cvae.growth import LifelongState
+from lifelong_cvae.images import to_unit
 from lifelong_cvae.losses import Past
 
 
@@ -42,3 +47,36 @@ class Teacher:
             cycles=learning.cycles,
         )
         return Past(self.stack, memory, step_rng)
+
+
+def with_own_memory(
+    state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array
+) -> dict[str, np.ndarray]:
+    """A task's images `[n, pixels]`, and of a category that returns as many remembered ones as it once had.
+
+    So new images change what it knows by as much as their number is worth. At most `memory_size` are
+    remembered, and none in the mode `free` or without the term `playback`.
+
+    Args:
+        state: before the task.
+        rows: category to its images.
+        rng: the seed's key.
+    """
+    learning, pools = state.config.learning, dict(rows)
+    if learning.mixed_mode == "free" or not learning.playback_weight:
+        return pools
+    for name, values in rows.items():
+        count = _remembered(state, name, values)
+        if count:
+            own_rng = jax.random.fold_in(growth.category_rng(rng, name, state.visit(name)), 3)
+            recalled = playback.recall(state.path(name), count, learning.cycles, rng=own_rng)
+            pools[name] = np.concatenate([np.asarray(to_unit(jnp.asarray(values))), np.asarray(recalled)])
+    return pools
+
+
+def _remembered(state: LifelongState, name: str, values: np.ndarray) -> int:
+    if name not in state.names or not state.visit(name):
+        return 0
+    # A category that owns but two vectors does not count: as many as are new.
+    had = state.params["categories"][name]["images"]
+    return min(state.config.learning.memory_size, len(values) if isinstance(had, dict) else int(had))

@@ -27,7 +27,16 @@ def test_the_parameter_dict_is_that_of_the_design(state):
     assert set(state.params["mixed"]) == {"encoder", "decoder"}
     assert set(state.params["categories"]) == {"b", "T-shirt/top", "a"}
     for subtree in state.params["categories"].values():
-        assert set(subtree) == {"encoder", "decoder", "scale", "prior", "factors", "contrast", "thresholds"}
+        assert set(subtree) == {
+            "encoder",
+            "decoder",
+            "scale",
+            "prior",
+            "factors",
+            "contrast",
+            "thresholds",
+            "images",
+        }
     assert state.names == ("b", "T-shirt/top", "a")
 
 
@@ -110,17 +119,18 @@ def test_labels_train_the_named_categories_but_for_their_priors(small_config, rn
 def test_parameters_per_category_is_what_a_subtree_holds(state):
     counted = sum(leaf.size for leaf in jax.tree.leaves(state.params["categories"]["b"]))
     assert growth.parameters_per_category(state) == counted
-    # By hand: mixed 32, category 16, rank 12, latent 4, 784 pixels; prior: 3 x (1 + 4 + 4); 3 factors; 1; 9.
+    # By hand: mixed 32, category 16, rank 12, latent 4, 784 pixels; prior: 3 x (1 + 4 + 4); 3 factors; 11.
     encoder = (784 * 16 + 16) + ((32 + 16) * 8 + 8)
     decoder = (4 * 16 + 16) + (32 + 16) * 12 + (12 * 784 + 784)
-    assert counted == encoder + decoder + 27 + 3 * 785 + 1 + 9
+    assert counted == encoder + decoder + 27 + 3 * 785 + 11
     own = state.replace(config=state.config.with_settings({"scale": "own"}))
     assert growth.parameters_per_category(own) == counted + 784
 
 
-def test_default_stays_within_400_000_parameters_a_category(rng):
-    state = lifelong.init(lifelong.Config(), (28, 28), rng=rng)
-    assert growth.parameters_per_category(state) <= 400_000
+@pytest.mark.parametrize(("name", "limit"), [("default", 260_000), ("compact", 150_000)])
+def test_presets_stay_within_so_many_parameters_a_category(rng, name, limit):
+    state = lifelong.init(lifelong.preset(name), (28, 28), rng=rng)
+    assert growth.parameters_per_category(state) <= limit
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "\x00", 3, None])

@@ -156,6 +156,35 @@ def test_several_categories_at_once_equal_one_by_one_where_nothing_is_shared(sma
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
 
 
+def test_a_category_that_returns_still_knows_what_it_looked_like(learner, digits, mnist5k, rng):
+    """The category 1 returns with sevens: without its own memory it would be a category of sevens."""
+    columns = {}
+    for weight in (1.0, 0.0):
+        config = learner.config.with_settings({"playback_weight": weight})
+        state, _ = lifelong.learn(learner.replace(config=config), {"1": digits["7"]}, rng=rng)
+        assert int(state.params["categories"]["1"]["images"]) == 800
+        columns[weight] = {
+            name: float(
+                lifelong.evidence(state, mnist5k.read("test", name))[:, state.names.index("1")].mean()
+            )
+            for name in "17"
+        }
+    index = learner.names.index("1")
+    before = {n: float(lifelong.evidence(learner, mnist5k.read("test", n))[:, index].mean()) for n in "17"}
+    assert columns[1.0]["7"] > before["7"] + 20, "sevens are learned"
+    kept, lost = (before["1"] - columns[weight]["1"] for weight in (1.0, 0.0))
+    assert kept < 0.5 * lost
+
+
+def test_few_new_images_change_little_of_what_many_have_taught(three, digits, mnist5k, rng):
+    state, _ = lifelong.learn(three, {"1": digits["7"][:5]}, rng=rng)
+    names, _ = lifelong.recognise(state, mnist5k.read("test", "1"))
+    then, _ = lifelong.recognise(three, mnist5k.read("test", "1"))
+    assert (names == "1").mean() > (then == "1").mean() - 0.1
+    thresholds = [s.params["categories"]["1"]["thresholds"] for s in (three, state)]
+    assert (thresholds[1] <= thresholds[0]).all()
+
+
 def test_a_known_category_goes_on_learning_with_fresh_randomness(three, digits, rng):
     state, report = lifelong.learn(three, {"1": digits["1"]}, rng=rng)
     assert state.names == three.names
