@@ -174,7 +174,7 @@ class ClosedFormConfig:
     filters: int = 400
     filter_size: int = 6
     cells: int = 4
-    random_features: int = 4000
+    random_features: int = 5000
     gram: str = "mixed"
 
     def __post_init__(self):

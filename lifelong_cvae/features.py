@@ -6,8 +6,8 @@
 
 The filters are centroids of whitened patches of the first task's images (Coates and Ng 2012, "Learning
 feature representations with k-means"); whatever comes later only uses them. Random expansions for ridge
-regression: McDonnell et al. 2023 (arXiv 2307.02251). A random feature reads the responses of every sixteenth
-filter, which costs a sixteenth and recognises as well. No patch is kept: a filter is an average over many, or
+regression: McDonnell et al. 2023 (arXiv 2307.02251). A random feature reads the responses of a few of the
+filters, which costs little and recognises as well. No patch is kept: a filter is an average over many, or
 random.
 """
 

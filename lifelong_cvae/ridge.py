@@ -14,6 +14,7 @@ McDonnell et al. 2023 (RanPAC, arXiv 2307.02251). Every twentieth image of a cat
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 from typing import Any
 
@@ -27,8 +28,8 @@ from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, blocks
 
 HELD_OUT_EVERY = 20
-RIDGES = tuple(10.0**exponent for exponent in range(-5, 2))
-FIRST_RIDGE = 0.1
+RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-10, 3))
+FIRST_RIDGE = RIDGES[8]  # 0.1
 
 # With the keys `fit` and `held_out`.
 Sums = dict[str, jax.Array]
@@ -113,29 +114,33 @@ def solve(gram: Host, vectors: Host, ridge: float) -> np.ndarray:
 
 
 def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
-    """The ridge with the least squared error on what is held out, and the weights without it.
+    """The ridge, and the weights without what is held out.
 
-    Downhill from `FIRST_RIDGE`, which stays where nothing is held out: a function of the sums alone.
+    The one below that with the least squared error on what is held out: that asks for more shrinkage than
+    right answers do. Downhill from `FIRST_RIDGE`, which stays where nothing is held out: a function of sums alone.
 
     Args:
         gram: `[features, features]` over all categories.
         vectors: `[features, categories]`.
     """
-    gram, vectors, solutions = _float64(gram), _float64(vectors), {}
+    gram, vectors = _float64(gram), _float64(vectors)
+
+    @functools.cache
+    def solution(index: int) -> np.ndarray:
+        return _solution(gram["fit"], vectors["fit"], RIDGES[index])
 
     def error(index: int) -> float:
         if not 0 <= index < len(RIDGES):
             return np.inf
-        if index not in solutions:
-            solutions[index] = _solution(gram["fit"], vectors["fit"], RIDGES[index])
-        weights = solutions[index]
-        fitted = np.einsum("dc,dc->", weights, gram["held_out"] @ weights)
-        return fitted - 2 * np.einsum("dc,dc->", weights, vectors["held_out"])
+        fitted = np.einsum("dc,dc->", solution(index), gram["held_out"] @ solution(index))
+        return fitted - 2 * np.einsum("dc,dc->", solution(index), vectors["held_out"])
 
     best = RIDGES.index(FIRST_RIDGE)
-    while (nearest := min((best, best - 1, best + 1), key=error)) != best:
-        best = nearest
-    return RIDGES[best], solutions[best]
+    if vectors["held_out"].any():
+        while (nearest := min((best, best - 1, best + 1), key=error)) != best:
+            best = nearest
+        best = max(best - 1, 0)
+    return RIDGES[best], solution(best)
 
 
 def _float64(parts: Host) -> Host:

@@ -27,7 +27,10 @@ def file(tmp_path_factory):
     parts = {}
     for split, count, seed in (("train", 200, 0), ("test", 40, 10)):
         images = [discs(colour, count, seed + index) for index, colour in enumerate(COLOURS.values())]
-        parts |= {f"{split}_images": np.concatenate(images), f"{split}_labels": np.repeat(list(COLOURS), count)}
+        parts |= {
+            f"{split}_images": np.concatenate(images),
+            f"{split}_labels": np.repeat(list(COLOURS), count),
+        }
     file = tmp_path_factory.mktemp("colour") / "discs.npz"
     np.savez(file, **parts)
     return file

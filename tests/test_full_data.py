@@ -1,0 +1,57 @@
+"""The closed-form recogniser in different orders, on all of MNIST: `pytest -m external`, 5 minutes."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae import closed_form, growth
+from lifelong_cvae.data import open_source
+
+FOLDER = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+
+pytestmark = [
+    pytest.mark.external,
+    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"the four files of MNIST are not in {FOLDER}"),
+]
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return open_source(f"idx:{FOLDER}")
+
+
+def scores(mnist, order):
+    """Scores of all test images after the regression has learned the digits in an order, `[10000, 10]`."""
+    rng = jax.random.key(0)
+    state = lifelong.init(lifelong.Config(), mnist.image_shape, rng=rng)
+    for name in order:
+        images = mnist.read("train", name).reshape(-1, 784)
+        state = closed_form.add(growth.grow(state, name, rng=rng), {name: images}, rng=rng)
+    state, _ = closed_form.choose_ridge(state)
+    images = np.concatenate([mnist.read("test", name) for name in "0123456789"])
+    return np.asarray(closed_form.scores(closed_form.solve(state), images))[:, np.argsort(list(order))]
+
+
+@pytest.fixture(scope="module")
+def in_order(mnist):
+    return scores(mnist, "0123456789")
+
+
+def test_with_the_same_first_category_the_order_changes_nothing_but_ties(mnist, in_order):
+    other = scores(mnist, "0938475612")
+    differs = in_order.argmax(axis=1) != other.argmax(axis=1)
+    best = np.sort(in_order[differs], axis=1)
+    print(
+        f"{differs.sum()} of {len(differs)} differ; largest difference {np.abs(in_order - other).max():.1e}"
+    )
+    assert (best[:, -1] - best[:, -2] < 1e-4).all()
+
+
+@pytest.mark.parametrize("order", ["9876543210", "4567890123", "8470125963"])
+def test_with_another_first_category_answers_agree(mnist, in_order, order):
+    agree = in_order.argmax(axis=1) == scores(mnist, order).argmax(axis=1)
+    print(f"first category {order[0]} instead of 0: {100 * agree.mean():.2f} % of the answers agree")
+    assert agree.mean() >= 0.99
