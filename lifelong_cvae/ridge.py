@@ -117,7 +117,7 @@ def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
     """The ridge, and the weights without what is held out.
 
     The one below that with the least squared error on what is held out: that asks for more shrinkage than
-    right answers do. Downhill from `FIRST_RIDGE`, which stays where nothing is held out: a function of sums alone.
+    right answers do. Downhill from `FIRST_RIDGE`, which stays where nothing is held out: a function of sums.
 
     Args:
         gram: `[features, features]` over all categories.
