@@ -6,7 +6,7 @@ category owns the sum of its features, and with the setting `gram=own` its share
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -160,15 +160,28 @@ def scores(readout: Readout, images: Any) -> jax.Array:
     Raises:
         InputError: bad images.
     """
+    parts = [scores_of(readout, phi) for phi in _blocks_of_features(readout, images)]
+    return jnp.concatenate(parts) if parts else jnp.zeros((0, readout.weights.shape[1]))
+
+
+def embed(readout: Readout, images: Any) -> jax.Array:
+    """Features of images, `[n, features]`; arguments as above."""
+    parts = list(_blocks_of_features(readout, images))
+    return jnp.concatenate(parts) if parts else jnp.zeros((0, readout.weights.shape[0]))
+
+
+def scores_of(readout: Readout, phi: jax.Array) -> jax.Array:
+    """What the regression says of images with the features phi `[n, features]`: `[n, categories]`."""
+    # Apart from the features, which would otherwise be compiled for every number of categories.
+    with jax.default_matmul_precision("float32"):
+        return phi @ readout.weights
+
+
+def _blocks_of_features(readout: Readout, images: Any) -> Iterator[jax.Array]:
     rows = as_rows(images, readout.image_shape)
     extract = partial(_features, image_shape=readout.image_shape, settings=readout.settings)
-    parts = []
     for start, block in blocks(rows, *features.BLOCK_IMAGES):
-        phi = extract(readout.dictionary, readout.expand, block)
-        # Apart from the features, which would otherwise be compiled for every number of categories.
-        with jax.default_matmul_precision("float32"):
-            parts.append((phi @ readout.weights)[: len(rows) - start])
-    return jnp.concatenate(parts) if parts else jnp.zeros((0, readout.weights.shape[1]))
+        yield extract(readout.dictionary, readout.expand, block)[: len(rows) - start]
 
 
 _features = jax.jit(features.features, static_argnames=("image_shape", "settings"))

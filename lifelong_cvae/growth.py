@@ -21,6 +21,8 @@ from lifelong_cvae.networks import Networks, build
 STACK_MINIMUM = 4
 # Parts of a category's subtree that are fitted when a task ends (settling.py), not trained.
 SETTLED = ("prior", "factors", "contrast", "thresholds", "images", "closed_form")
+# Parts that networks are trained without: what factors would explain, the decoder is to learn.
+NOT_TRAINED_WITH = ("closed_form", "factors")
 
 
 class LifelongState(flax.struct.PyTreeNode):
@@ -221,8 +223,10 @@ def drop(state: LifelongState, name: str) -> LifelongState:
     )
 
 
-def stack(state: LifelongState, names: Sequence[str]) -> Stack:
-    """What the networks of `names` read, along a new leading axis, in that order, padded to a power of two.
+def stack(
+    state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)
+) -> Stack:
+    """The subtrees of `names`, along a new leading axis, in that order, padded to a power of two.
 
     On the host, where it is a copy, it compiles nothing; inside a `jit` of the caller it is traced.
 
@@ -234,7 +238,7 @@ def stack(state: LifelongState, names: Sequence[str]) -> Stack:
         raise InputError("no category: at least one is expected")
     capacity = power_of_two(len(names), STACK_MINIMUM)
     padded = [*names, *[names[0]] * (capacity - len(names))]
-    return Stack(stack_subtrees(state, padded), jnp.int32(len(names)))
+    return Stack(stack_subtrees(state, padded, left_out=left_out), jnp.int32(len(names)))
 
 
 def stack_subtrees(

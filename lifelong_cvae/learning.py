@@ -187,8 +187,7 @@ def task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Arr
 
 def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> Carry:
     """The carry before the first step: copies, since it is donated."""
-    # Without factors: what they would explain, the decoder is to learn.
-    stacked = growth.stack_subtrees(state, names, left_out=("closed_form", "factors"))
+    stacked = growth.stack_subtrees(state, names, left_out=growth.NOT_TRAINED_WITH)
     params = {"mixed": jax.tree.map(jnp.copy, state.params["mixed"]), "categories": {TASK: stacked}}
     moments = optimiser(state.config.learning, params, (TASK,), 1, train_mixed=train_mixed).init(params)
     return Carry(params, moments, jnp.int32(0))

@@ -24,7 +24,7 @@ def _by_elbo(network: NetworkConfig, learning: LearningConfig) -> Config:
 PRESETS = {
     "default": Config(),
     # For many categories: below 150,000 parameters each, of images of 28 x 28.
-    "compact": Config(network=NetworkConfig(category_widths=(44, 44), rank=32, factors=24)),
+    "compact": Config(network=NetworkConfig(category_widths=(44, 44), rank=32, factors=22)),
     # The closest reading of arXiv 2004.12731.
     "paper": _by_elbo(
         replace(_NETWORK, prior_components=0, drawing="mean"), replace(_LEARNING, mixed_mode="playback")

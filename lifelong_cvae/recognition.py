@@ -130,7 +130,12 @@ def recogniser(state: LifelongState, kind: str | None = None) -> Recogniser:
 
 
 def log_likelihoods(
-    asked: Recogniser, images: Any, *, log_evidence: Any = None, rng: jax.Array | None = None
+    asked: Recogniser,
+    images: Any,
+    *,
+    log_evidence: Any = None,
+    scores: Any = None,
+    rng: jax.Array | None = None,
 ) -> jax.Array:
     """Log p(x|c) up to a constant of the image, as a recogniser says it.
 
@@ -138,6 +143,7 @@ def log_likelihoods(
         asked: the recogniser.
         images: as for `evidence`.
         log_evidence: what `evidence` gives for them, where it is there already.
+        scores: what `closed_form.scores` gives for them, where it is there already.
         rng: source of the samples, for the bounds that draw some.
 
     Returns:
@@ -147,7 +153,8 @@ def log_likelihoods(
         log_evidence = evidence(asked.state, images, rng=rng)
     if asked.readout is None:
         return log_evidence
-    likelihoods = asked.score_weight * closed_form.scores(asked.readout, images)
+    scores = closed_form.scores(asked.readout, images) if scores is None else scores
+    likelihoods = asked.score_weight * scores
     return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
 
 

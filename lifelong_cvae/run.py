@@ -76,14 +76,14 @@ def learn(
     say(_TABLE_HEAD)
     for line in history:
         say(_table_line(line))
-    answers = None
+    answers, embedded = None, {}
     for index in range(len(history), len(plan.tasks)):
         names = plan.tasks[index]
         label = f"task {index + 1}/{len(plan.tasks)}: {', '.join(names)}"
         state, report = _learn_task(
             state, {name: source.read("train", name) for name in names}, label, rng=rng
         )
-        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=rng)
+        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=rng, embedded=embedded)
         line = _metrics(index + 1, report, answers, state)
         records.append_line(workdir / "metrics.jsonl", line)
         checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=None if keep_all else TASKS_KEPT)

@@ -28,7 +28,9 @@ class Teacher:
         self.state = state
         self.names = tuple(name for name in state.names if name not in task)
         plays = self.names and state.mixed_learns and learning.mixed_mode != "free"
-        self.stack = growth.stack(state, self.names) if plays and learning.memory_weights else None
+        remembers = plays and learning.memory_weights
+        without = growth.NOT_TRAINED_WITH
+        self.stack = growth.stack(state, self.names, left_out=without) if remembers else None
         self.rng = jax.random.fold_in(growth.category_rng(rng, task[0], state.visit(task[0])), 2)
 
     def remember(self, refresh: int) -> Past | None:

@@ -127,7 +127,7 @@ def test_parameters_per_category_is_what_a_subtree_holds(state):
     assert growth.parameters_per_category(own) == counted + 784
 
 
-@pytest.mark.parametrize(("name", "limit"), [("default", 260_000), ("compact", 150_000)])
+@pytest.mark.parametrize(("name", "limit"), [("default", 265_000), ("compact", 150_000)])
 def test_presets_stay_within_so_many_parameters_a_category(rng, name, limit):
     state = lifelong.init(lifelong.preset(name), (28, 28), rng=rng)
     assert growth.parameters_per_category(state) <= limit

@@ -59,6 +59,7 @@ def kl(mean, log_var, other_mean, other_log_var):
 def test_each_memory_term_agrees_with_a_second_computation(learner, student, past):
     memory, rng = group(past, 0), jax.random.key(11)
     path = path_of(student, past, 0, learner.networks)
+    path.category["factors"] = {}
     terms = memory_terms(path, memory, MEMORY_TERMS, rng=rng)
     assert set(terms) == set(MEMORY_TERMS)
 

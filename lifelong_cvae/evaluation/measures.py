@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import playback, recognition
+from lifelong_cvae import closed_form, playback, recognition
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import clusters, continual, generation, novelty
@@ -17,6 +18,7 @@ from lifelong_cvae.growth import LifelongState
 
 BOUND_IMAGES = 1000
 BOUND_SAMPLES = 100
+EMBEDDED_IMAGES = 20_000
 
 Images = Mapping[str, Any]
 
@@ -30,9 +32,22 @@ def evidence_by_category(
 
 
 def answers_by_category(
-    state: LifelongState, source: Source, split: str, *, rng: jax.Array
+    state: LifelongState,
+    source: Source,
+    split: str,
+    *,
+    rng: jax.Array,
+    embedded: MutableMapping[str, jax.Array] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Log p(x|c) of all images of a split, as the state's recogniser and as `elbo` says it.
+
+    Args:
+        state: what has been learned.
+        source: real images.
+        split: `test` or `validation`.
+        rng: for the bounds that draw samples.
+        embedded: keeps features of images from one task of a run to the next, where there are at most
+            `EMBEDDED_IMAGES`; the dictionary of a state that has learned does not change.
 
     Returns:
         `elbo` (see `evidence_by_category`), and where the state has another recogniser its name to the same.
@@ -43,8 +58,20 @@ def answers_by_category(
     kind = state.config.recognition.recogniser
     if kind != "elbo":
         asked = recognition.recogniser(state, kind)
-        answers[kind] = recognition.log_likelihoods(asked, pool, log_evidence=answers["elbo"])
+        scores = None
+        if len(pool) <= EMBEDDED_IMAGES:
+            scores = _scores(asked.readout, images, {} if embedded is None else embedded)
+        answers[kind] = recognition.log_likelihoods(asked, pool, log_evidence=answers["elbo"], scores=scores)
     return {key: _by_category(images, values) for key, values in answers.items()}
+
+
+def _scores(
+    readout: closed_form.Readout, images: Images, embedded: MutableMapping[str, jax.Array]
+) -> jax.Array:
+    """Scores of all images together; features that are not in `embedded` are put there."""
+    for name in images.keys() - embedded.keys():
+        embedded[name] = closed_form.embed(readout, images[name])
+    return jnp.concatenate([closed_form.scores_of(readout, embedded[name]) for name in images])
 
 
 def _together(images: Images) -> np.ndarray:
