@@ -24,7 +24,7 @@ SMALL = {
     "chunk_steps": "10",
     "batch_size": "16",
     "prior_components": "3",
-    "factors": "3",
+    "factors": "0",
     "memory_size": "64",
     "memory_categories": "2",
     "memory_images": "8",
@@ -67,7 +67,9 @@ def digits(mnist5k):
 @pytest.fixture(scope="session")
 def learner(small_config, digits, rng):
     """A tiny network that has learned 2, 0 and 1, one after another, well enough to recognise them."""
-    config = small_config.with_settings({"min_steps": 300, "batch_size": 64, "chunk_steps": 100})
+    config = small_config.with_settings(
+        {"min_steps": 300, "batch_size": 64, "chunk_steps": 100, "factors": 3}
+    )
     state = lifelong.init(config, (28, 28), rng=rng)
     for name in "201":
         state, _ = lifelong.learn(state, {name: digits[name]}, rng=rng)

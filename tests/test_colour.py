@@ -25,7 +25,7 @@ def discs(colour, count, seed):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     parts = {}
-    for split, count, seed in (("train", 200, 0), ("test", 40, 10)):
+    for split, count, seed in (("train", 100, 0), ("test", 20, 10)):
         images = [discs(colour, count, seed + index) for index, colour in enumerate(COLOURS.values())]
         parts |= {
             f"{split}_images": np.concatenate(images),
@@ -36,8 +36,9 @@ def file(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_colour_images_are_learned_recognised_and_drawn(file, tmp_path):
-    settings = {**SMALL, **SMALL_FEATURES, "recogniser": "combined", "min_steps": 200, "batch_size": 32}
+    settings = {**SMALL, **SMALL_FEATURES, "recogniser": "combined", "min_steps": 100, "batch_size": 32}
     config = lifelong.Config().with_settings(settings)
     plan = Plan(f"npz:{file}", tuple((name,) for name in COLOURS), config=config)
     result = run.learn(tmp_path / "run", plan, open_source(plan.dataset), draw=False, say=lambda line: None)

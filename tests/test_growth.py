@@ -119,12 +119,13 @@ def test_labels_train_the_named_categories_but_for_their_priors(small_config, rn
 def test_parameters_per_category_is_what_a_subtree_holds(state):
     counted = sum(leaf.size for leaf in jax.tree.leaves(state.params["categories"]["b"]))
     assert growth.parameters_per_category(state) == counted
-    # By hand: mixed 32, category 16, rank 12, latent 4, 784 pixels; prior: 3 x (1 + 4 + 4); 3 factors; 11.
+    # By hand: mixed 32, category 16, rank 12, latent 4, 784 pixels; prior: 3 x (1 + 4 + 4); 11 settled.
     encoder = (784 * 16 + 16) + ((32 + 16) * 8 + 8)
     decoder = (4 * 16 + 16) + (32 + 16) * 12 + (12 * 784 + 784)
-    assert counted == encoder + decoder + 27 + 3 * 785 + 11
-    own = state.replace(config=state.config.with_settings({"scale": "own"}))
-    assert growth.parameters_per_category(own) == counted + 784
+    assert counted == encoder + decoder + 27 + 11
+    for settings, more in (({"scale": "own"}, 784), ({"factors": 3}, 3 * 785)):
+        other = state.replace(config=state.config.with_settings(settings))
+        assert growth.parameters_per_category(other) == counted + more
 
 
 @pytest.mark.parametrize(("name", "limit"), [("default", 265_000), ("compact", 150_000)])

@@ -47,9 +47,8 @@ def test_noise_is_unknown_and_most_unseen_digits_are_known(learner, mnist5k):
     assert part_unknown(digits) < 0.1
 
 
-def test_others_that_come_change_no_thresholds(learner, small_config, digits, rng):
-    settings = {"min_steps": 300, "batch_size": 64, "chunk_steps": 100}
-    state = lifelong.init(small_config.with_settings(settings), (28, 28), rng=rng)
+def test_others_that_come_change_no_thresholds(learner, digits, rng):
+    state = lifelong.init(learner.config, (28, 28), rng=rng)
     state, _ = lifelong.learn(state, {"2": digits["2"]}, rng=rng)
     first, second = (s.params["categories"]["2"]["thresholds"] for s in (state, learner))
     np.testing.assert_array_equal(first, second)
