@@ -2,7 +2,7 @@
 
     python -m experiments.learn --workdir=runs/digits
 
-learns the ten digits of the embedded data set (a minute and a half on two CPU cores; at least 95 % of the
+learns the ten digits of the embedded data set (two minutes on two CPU cores; at least 95 % of the
 test images are recognised) and writes config.json, metrics.jsonl, result.json, checkpoints/ and figures/
 into the workdir. Run it from a checkout of the repository.
 """

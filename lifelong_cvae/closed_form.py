@@ -69,11 +69,12 @@ def add(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array)
     return state.replace(params={**state.params, "categories": categories, "closed_form": common})
 
 
-def to_train_on(state: LifelongState, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A task's images without those that the regression holds out, which then tell both experts apart."""
-    if not state.config.closed_form.random_features:
-        return dict(rows)
-    return {name: values[~ridge.held_out(len(values))] for name, values in rows.items()}
+def held_out(state: LifelongState, count: int) -> np.ndarray:
+    """Which of so many images of a category calibrate, and train neither expert: bool `[count]`.
+
+    None where there is no regression.
+    """
+    return ridge.held_out(count) & bool(state.config.closed_form.random_features)
 
 
 def _plus(tree: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

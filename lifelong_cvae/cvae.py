@@ -33,6 +33,11 @@ class Path(flax.struct.PyTreeNode):
     category: Any
     networks: Networks = flax.struct.field(pytree_node=False)
 
+    def own(self, part: str, otherwise: Any) -> Any:
+        """A part of the category's subtree, or `otherwise` where it owns none or it was left out."""
+        value = self.category.get(part, {})
+        return otherwise if isinstance(value, dict) and not value else value
+
     @property
     def prior(self) -> priors.Prior:
         """p(z|c): the category's own mixture, or N(0, I) where categories own none."""
@@ -41,13 +46,12 @@ class Path(flax.struct.PyTreeNode):
     @property
     def factors(self) -> factors.Factors:
         """The category's own factors; empty where it has none, and while its networks are trained."""
-        return self.category.get("factors", {})
+        return self.own("factors", {})
 
     @property
     def contrast(self) -> jax.Array | float:
         """The category's own factor on the logits of what is drawn, or 1 where categories own none."""
-        contrast = self.category["contrast"]
-        return 1.0 if isinstance(contrast, dict) else contrast
+        return self.own("contrast", 1.0)
 
 
 class Posterior(NamedTuple):

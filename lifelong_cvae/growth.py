@@ -16,11 +16,11 @@ from lifelong_cvae import cvae, ridge
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape, check_image_shape, power_of_two
-from lifelong_cvae.networks import Networks, build
+from lifelong_cvae.networks import SETTLED_BESIDE_NETWORKS, Networks, build
 
 STACK_MINIMUM = 4
-# Parts of a category's subtree that are fitted when a task ends (settling.py), not trained.
-SETTLED = ("prior", "factors", "contrast", "thresholds", "images", "closed_form")
+# Parts of a category's subtree that are fitted or counted when a task ends, not trained.
+SETTLED = (*SETTLED_BESIDE_NETWORKS, "closed_form")
 # Parts that networks are trained without: what factors would explain, the decoder is to learn.
 NOT_TRAINED_WITH = ("closed_form", "factors")
 
@@ -199,8 +199,8 @@ def count_images(state: LifelongState, rows: Mapping[str, np.ndarray]) -> Lifelo
     """The state with the images of a task added to the number that its categories have had."""
     categories = dict(state.params["categories"])
     for name, values in rows.items():
-        had = categories[name]["images"]
-        if not isinstance(had, dict):
+        had = state.path(name).own("images", None)
+        if had is not None:
             categories[name] = {**categories[name], "images": had + len(values)}
     return state.replace(params={**state.params, "categories": categories})
 

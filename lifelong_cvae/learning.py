@@ -131,7 +131,7 @@ def learn(
     """
     start = time.perf_counter()
     rows = _check_task(state, images)
-    trained_on = closed_form.to_train_on(state, rows)
+    trained_on = {name: values[~closed_form.held_out(state, len(values))] for name, values in rows.items()}
     names = tuple(rows)
     grown = state
     for name in names:

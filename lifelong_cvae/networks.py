@@ -33,6 +33,8 @@ LOG_SCALE_FLOOR = -2.5
 # A pixel that is always black starts near it, where the sigmoid still has a slope.
 MEAN_IMAGE_RANGE = (0.005, 0.995)
 HALVES = ("encoder", "decoder")
+# What a category may own besides its networks and its scale: fitted or counted when a task ends, not trained.
+SETTLED_BESIDE_NETWORKS = ("prior", "factors", "contrast", "thresholds", "images")
 
 Moments = tuple[jax.Array, jax.Array]
 
@@ -241,8 +243,7 @@ class Vectors(Networks):
     def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh vectors, spread as one more column of the first layer's weights, and nothing else."""
         keys = dict(zip(HALVES, jax.random.split(rng), strict=True))
-        settled = ("scale", "prior", "factors", "contrast", "thresholds", "images")
-        category: dict[str, Any] = {part: {} for part in settled}
+        category: dict[str, Any] = {part: {} for part in ("scale", *SETTLED_BESIDE_NETWORKS)}
         for half, key in keys.items():
             noise = jax.random.normal(key, (self._layers(half).widths[0],))
             category[half] = {"vector": noise * self.sizes[half] ** -0.5}

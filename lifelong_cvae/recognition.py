@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import calibration, closed_form, cvae, growth, rejection, ridge
+from lifelong_cvae import calibration, closed_form, cvae, growth, rejection
 from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, Stack
@@ -170,13 +170,12 @@ def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.
         rows: category to its images `[n, pixels]`, at least one.
         rng: for the bounds that draw samples.
     """
-    has_regression = bool(state.config.closed_form.random_features)
-    weighs = has_regression and len(state.names) > 1
+    weighs = state.config.closed_form.random_features > 0 and len(state.names) > 1
     if weighs:
         state, readout = closed_form.choose_ridge(state)
     categories = dict(state.params["categories"])
     for name, values in rows.items():
-        held_out = values[ridge.held_out(len(values))] if has_regression else values[:0]
+        held_out = values[closed_form.held_out(state, len(values))]
         judged = held_out if len(held_out) else values
         images = judged[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
         candidates = state if weighs else state.replace(names=(name,), visits=(0,))
@@ -213,9 +212,9 @@ def unknown(
     """
     if not 0 <= part < 1:
         raise InputError(f"part {part} of images to reject: at least 0 and below 1 is expected")
-    owned = [state.params["categories"][name]["thresholds"] for name in state.names]
-    tables = [rejection.blank() if isinstance(table, dict) else table for table in owned]
-    answers = np.asarray([state.names.index(name) for name in names], int)
+    tables = [state.path(name).own("thresholds", rejection.blank()) for name in state.names]
+    columns = {name: column for column, name in enumerate(state.names)}
+    answers = np.asarray([columns[name] for name in names], int)
     return rejection.rejected(np.asarray(tables), np.asarray(log_evidence), answers, part)
 
 

@@ -110,7 +110,8 @@ def solve(gram: Host, vectors: Host, ridge: float) -> np.ndarray:
         vectors: `[features, categories]`.
         ridge: above 0.
     """
-    return _solution(*(_float64(x)["fit"] + _float64(x)["held_out"] for x in (gram, vectors)), ridge)
+    whole = (np.add(parts["fit"], parts["held_out"], dtype=np.float64) for parts in (gram, vectors))
+    return _solution(*whole, ridge)
 
 
 def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
@@ -129,6 +130,7 @@ def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
     def solution(index: int) -> np.ndarray:
         return _solution(gram["fit"], vectors["fit"], RIDGES[index])
 
+    @functools.cache
     def error(index: int) -> float:
         if not 0 <= index < len(RIDGES):
             return np.inf

@@ -127,7 +127,7 @@ def _fit_factors(path: cvae.Path, images: jax.Array, count: jax.Array, *, rng: j
     """Factors of what the decoder leaves of real images, at the mean of q(z|x,c)."""
     rows = min(len(images), FACTOR_IMAGES)
     index = jnp.arange(rows)
-    x = to_unit(images[jnp.where(count > rows, index * (count / rows), index).astype(jnp.int32)])
+    x = to_unit(images[(index * (jnp.maximum(count, rows) / rows)).astype(jnp.int32)])
     remainders = cvae.remainder(path, x, cvae.decode(path, cvae.encode(path, x).mean))
     remainders = jnp.where((index < count)[:, None], remainders, 0.0)
     return factors.fit(remainders, jnp.minimum(count, rows), path.networks.factors, rng=rng)

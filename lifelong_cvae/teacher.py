@@ -80,5 +80,4 @@ def _remembered(state: LifelongState, name: str, values: np.ndarray) -> int:
     if name not in state.names or not state.visit(name):
         return 0
     # A category that owns but two vectors does not count: as many as are new.
-    had = state.params["categories"][name]["images"]
-    return min(state.config.learning.memory_size, len(values) if isinstance(had, dict) else int(had))
+    return min(state.config.learning.memory_size, int(state.path(name).own("images", len(values))))

@@ -20,7 +20,7 @@ task_loss = jax.jit(losses.task_loss, static_argnames=("networks", "batch_size")
 @pytest.fixture(scope="module")
 def past(learner):
     """Memory of 2, 0 and 1, by the learner as it is."""
-    stack = growth.stack(learner, learner.names)
+    stack = growth.stack(learner, learner.names, left_out=growth.NOT_TRAINED_WITH)
     sizes = {"groups": GROUPS, "images": IMAGES, "cycles": 1}
     rng = jax.random.key(4)
     memory = playback.remember(learner.params["mixed"], stack, rng=rng, networks=learner.networks, **sizes)
@@ -59,7 +59,6 @@ def kl(mean, log_var, other_mean, other_log_var):
 def test_each_memory_term_agrees_with_a_second_computation(learner, student, past):
     memory, rng = group(past, 0), jax.random.key(11)
     path = path_of(student, past, 0, learner.networks)
-    path.category["factors"] = {}
     terms = memory_terms(path, memory, MEMORY_TERMS, rng=rng)
     assert set(terms) == set(MEMORY_TERMS)
 
