@@ -28,8 +28,10 @@ from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, blocks
 
 HELD_OUT_EVERY = 20
-RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-10, 3))
+RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-10, 5))
 FIRST_RIDGE = RIDGES[8]  # 0.1
+# The ridge is looked for with every second feature, which takes an eighth of the time.
+SEARCHED_EVERY = 2
 
 # With the keys `fit` and `held_out`.
 Sums = dict[str, jax.Array]
@@ -118,31 +120,47 @@ def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
     """The ridge, and the weights without what is held out.
 
     The one below that with the least squared error on what is held out: that asks for more shrinkage than
-    right answers do. Downhill from `FIRST_RIDGE`, which stays where nothing is held out: a function of sums.
+    right answers do. A function of sums: downhill from `FIRST_RIDGE`, which stays where nothing is held out.
 
     Args:
         gram: `[features, features]` over all categories.
         vectors: `[features, categories]`.
     """
     gram, vectors = _float64(gram), _float64(vectors)
+    best = RIDGES.index(FIRST_RIDGE)
+    if vectors["held_out"].any():
+        best = max(_least_error(gram, vectors, start=best) - 1, 0)
+    chosen = max(RIDGES[best], _rounding(gram["fit"]))
+    return chosen, _solution(gram["fit"], vectors["fit"], chosen)
 
-    @functools.cache
-    def solution(index: int) -> np.ndarray:
-        return _solution(gram["fit"], vectors["fit"], RIDGES[index])
+
+def _least_error(gram: Host, vectors: Host, start: int) -> int:
+    """Which of `RIDGES` has the least squared error on what is held out, downhill from `start`."""
+    features = len(gram["fit"])
+    # Random features are exchangeable: half of them want half the ridge. The constant feature stays.
+    kept = np.append(np.arange(0, features - 1, SEARCHED_EVERY), features - 1)
+    gram = {part: values[np.ix_(kept, kept)] for part, values in gram.items()}
+    vectors = {part: values[kept] for part, values in vectors.items()}
+    floor = _rounding(gram["fit"])
 
     @functools.cache
     def error(index: int) -> float:
-        if not 0 <= index < len(RIDGES):
+        ridge = RIDGES[index] * len(kept) / features if 0 <= index < len(RIDGES) else 0.0
+        if ridge < floor:
             return np.inf
-        fitted = np.einsum("dc,dc->", solution(index), gram["held_out"] @ solution(index))
-        return fitted - 2 * np.einsum("dc,dc->", solution(index), vectors["held_out"])
+        weights = _solution(gram["fit"], vectors["fit"], ridge)
+        fitted = np.einsum("dc,dc->", weights, gram["held_out"] @ weights)
+        return fitted - 2 * np.einsum("dc,dc->", weights, vectors["held_out"])
 
-    best = RIDGES.index(FIRST_RIDGE)
-    if vectors["held_out"].any():
-        while (nearest := min((best, best - 1, best + 1), key=error)) != best:
-            best = nearest
-        best = max(best - 1, 0)
-    return RIDGES[best], solution(best)
+    best = start
+    while (nearest := min((best, best - 1, best + 1), key=error)) != best:
+        best = nearest
+    return best
+
+
+def _rounding(gram: np.ndarray) -> float:
+    """A bound of what rounding in float32 adds to the eigenvalues of sums; no ridge is to be below it."""
+    return float(np.finfo(np.float32).eps * np.trace(gram))
 
 
 def _float64(parts: Host) -> Host:

@@ -73,7 +73,8 @@ def test_weights_are_those_of_joint_ridge_regression_with_categories_weighing_th
     np.testing.assert_allclose(solved, model.coef_.T, rtol=1e-2, atol=1e-4)
 
 
-def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi):
+def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi, monkeypatch):
+    monkeypatch.setattr(ridge, "SEARCHED_EVERY", 1)
     gram, vectors = together(sums)
     errors = []
     for value in ridge.RIDGES:
@@ -95,6 +96,32 @@ def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi):
     neighbours = [errors[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(errors)]
     assert errors[chosen] <= min(neighbours)
     assert errors[chosen] == pytest.approx(min(errors), rel=0.02)
+
+
+def test_half_of_the_features_tell_the_ridge_of_all(digits, monkeypatch):
+    settings = ClosedFormConfig(filters=32, filter_size=6, cells=2, random_features=400)
+    options = {"image_shape": (28, 28, 1), "settings": settings}
+    rows = [digits[name].reshape(-1, 784)[:300] for name in "0123"]
+    dictionary = features.learn_dictionary(rows[0], options["image_shape"], settings, rng=jax.random.key(0))
+    expand = features.expansion(dictionary, settings, options["image_shape"])
+    found = together([ridge.sums(dictionary, expand, images, **options) for images in rows])
+    halved, _ = ridge.choose(*found)
+    monkeypatch.setattr(ridge, "SEARCHED_EVERY", 1)
+    searched, _ = ridge.choose(*found)
+    assert 1 / 4 < halved / searched < 4
+
+
+def test_no_ridge_is_below_what_float32_rounds():
+    # Fewer images than features, and an error that falls with the ridge for ever.
+    numbers = np.random.default_rng(3)
+    images = np.maximum(numbers.standard_normal((80, 8)) @ numbers.standard_normal((8, 400)), 0)
+    phi = images.astype(np.float32)
+    vector = np.stack([phi[:40].mean(axis=0), phi[40:].mean(axis=0)], axis=1)
+    gram = {"fit": phi.T @ phi / 40, "held_out": np.zeros((400, 400), np.float32)}
+    value, weights = ridge.choose(gram, {"fit": vector, "held_out": vector})
+    assert value >= 0.999 * np.finfo(np.float32).eps * np.trace(gram["fit"])
+    assert value < ridge.FIRST_RIDGE
+    assert np.isfinite(weights).all()
 
 
 def test_too_few_images_to_hold_one_out_leave_the_ridge_as_it_is(rows, dictionary):
