@@ -13,7 +13,8 @@ from lifelong_cvae.errors import InputError
 GROWTHS = ("neurons", "vectors")
 SCALES = ("shared", "own")
 LIKELIHOODS = ("gaussian", "bernoulli")
-DRAWINGS = ("contrast", "mean")
+LOCALS = ("none", "patches", "convolution")
+DRAWINGS = ("texture", "contrast", "mean")
 MIXED_MODES = ("frozen", "playback", "free", "none")
 MEMORY_TERMS = ("playback", "generate", "recognise", "circulate")
 GRAMS = ("mixed", "own")
@@ -45,11 +46,12 @@ class NetworkConfig:
     Attributes:
         growth: form of a category's parameters; `neurons`: neurons of its own in every layer;
             `vectors`: a vector in the first layer of encoder and decoder (the one-hot CVAE), for which
-            the settings category_widths, rank, prior_components, factors and drawing mean nothing.
+            the settings category_widths, rank, local, prior_components, factors and drawing mean nothing.
         mixed_widths: neurons of the mixed part, a number per hidden layer of the encoder;
             the decoder mirrors them. Absent in the mixed mode `none`.
         category_widths: neurons of each category beside them, as many layers.
         rank: rank of a category's map from its last hidden layer to the pixels.
+        local: what is drawn patch by patch besides: `none`, `patches` or `convolution` (see `local`).
         latent_size: size of z.
         likelihood: `gaussian` or `bernoulli`.
         scale: of the Gaussian: `shared`, one number for all pixels and categories, or `own`, learned for
@@ -59,26 +61,29 @@ class NetworkConfig:
             0: p(z|c) stays N(0, I).
         factors: directions of a category's remainder that its likelihood knows besides (see `factors`), with
             likelihood `gaussian`; 0: the remainder is white noise.
-        drawing: what an imagined image is: `mean`, the decoder's mean, or `contrast`, that mean with the
-            contrast of the category's real images (see `settling.fit_contrast`).
+        drawing: what an imagined image is: `mean`, the decoder's mean; `contrast`, that mean with the
+            contrast of the category's real images (see `settling.fit_contrast`); or `texture`, with what
+            the decoder does not draw of them besides (see `cvae.draw`), where there are factors.
     """
 
     growth: str = "neurons"
     mixed_widths: tuple[int, ...] = (400, 400)
     category_widths: tuple[int, ...] = (80, 80)
     rank: int = 48
+    local: str = "none"
     latent_size: int = 8
     likelihood: str = "gaussian"
     scale: str = "shared"
     log_scale: float = -1.75
     prior_components: int = 50
     factors: int = 50
-    drawing: str = "contrast"
+    drawing: str = "texture"
 
     def __post_init__(self):
         _require_choice("growth", self.growth, GROWTHS)
         _require_choice("likelihood", self.likelihood, LIKELIHOODS)
         _require_choice("scale", self.scale, SCALES)
+        _require_choice("local", self.local, LOCALS)
         _require_choice("drawing", self.drawing, DRAWINGS)
         for name in ("mixed_widths", "category_widths"):
             widths = getattr(self, name)

@@ -19,6 +19,9 @@ from lifelong_cvae import factors
 from lifelong_cvae import prior as priors
 from lifelong_cvae.networks import Networks
 
+# Deviation of a pixel that the decoder is sure of.
+UNCERTAINTY_FLOOR = 0.02
+
 
 class Path(flax.struct.PyTreeNode):
     """All that category c reads.
@@ -52,6 +55,11 @@ class Path(flax.struct.PyTreeNode):
     def contrast(self) -> jax.Array | float:
         """The category's own factor on the logits of what is drawn, or 1 where categories own none."""
         return self.own("contrast", 1.0)
+
+    @property
+    def spread(self) -> jax.Array | None:
+        """Root mean square of `uncertainty` over the category's images, `[pixels]`; None: no texture."""
+        return self.own("spread", None)
 
 
 class Posterior(NamedTuple):
@@ -94,9 +102,27 @@ def decode_mean(path: Path, z: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(decode(path, z))
 
 
-def draw(path: Path, z: jax.Array) -> jax.Array:
-    """What the model shows of z, `[batch, pixels]` in [0, 1]: its mean, with the category's contrast."""
-    return jax.nn.sigmoid(path.contrast * decode(path, z))
+def draw(path: Path, z: jax.Array, *, rng: jax.Array | None = None) -> jax.Array:
+    """What the model shows of z, `[batch, pixels]` in [0, 1]: its mean, with the category's contrast.
+
+    With `rng` also a texture, where the category owns one: a remainder from its factors, which share it out
+    over the pixels as they do on average, and the decoder as it is uncertain of this image's,
+
+        y = sigmoid(contrast * logits) + scale * uncertainty / rms(uncertainty) * sum_j deviation_j f_j d_j
+    """
+    logits = decode(path, z)
+    drawn = jax.nn.sigmoid(path.contrast * logits)
+    if rng is None or path.spread is None:
+        return drawn
+    scale = jnp.exp(path.networks.log_scale(path.mixed, path.category))
+    remainders = scale[None] * factors.sample(path.factors, len(z), noise=True, rng=rng)
+    texture = remainders * uncertainty(jax.nn.sigmoid(logits)) / path.spread[None]
+    return jnp.clip(drawn + texture, 0, 1)
+
+
+def uncertainty(mean: jax.Array) -> jax.Array:
+    """How far a pixel of this mean may be from it, floored: the deviation of one that is black or white."""
+    return jnp.sqrt(mean * (1 - mean) + UNCERTAINTY_FLOOR**2)
 
 
 def log_likelihood(path: Path, x: jax.Array, logits: jax.Array) -> jax.Array:

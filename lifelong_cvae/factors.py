@@ -64,11 +64,15 @@ def fit(remainders: jax.Array, images: jax.Array | int, count: int, *, rng: jax.
     }
 
 
-def sample(factors: Factors, count: int, *, rng: jax.Array) -> jax.Array:
-    """Remainders in scales, without white noise, with all the excess that was found: `[count, pixels]`."""
-    directions = factors["directions"]
-    weights = jax.random.normal(rng, (count, len(directions))) * jnp.sqrt(factors["excess"] / TRUST)[None]
-    return weights @ directions
+def sample(factors: Factors, count: int, *, noise: bool = False, rng: jax.Array) -> jax.Array:
+    """Remainders in scales, with all the excess that was found: `[count, pixels]`.
+
+    With `noise` also what white noise has in directions that have an excess, and nothing in others.
+    """
+    excess = factors["excess"] / TRUST
+    variances = jnp.where(excess > 0, excess + 1, 0) if noise else excess
+    weights = jax.random.normal(rng, (count, len(excess))) * jnp.sqrt(variances)[None]
+    return weights @ factors["directions"]
 
 
 def gain(factors: Factors, remainders: jax.Array) -> jax.Array:

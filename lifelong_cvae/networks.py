@@ -1,12 +1,6 @@
-"""The networks: Flax modules, and the two forms of growth that are built from them.
+"""The two forms of growth, put together from the layers in `modules`.
 
-`neurons`: in every hidden layer the category's neurons stand beside the mixed ones and read both,
-
-    h_1 = silu(Mixed_1 x)       g_1 = silu(Category_1 x)
-    h_2 = silu(Mixed_2 h_1)     g_2 = silu(Category_2 [h_1, g_1])
-                                out = Category_3 [h_2, g_2]
-
-so the mixed neurons never read a category's, and are the same for all of them.
+`neurons`: a category owns neurons in every hidden layer, beside the mixed ones, which never read them.
 
 `vectors`: everything is mixed but a vector w_c that is added in the first layer of encoder and decoder,
 `W [x; onehot(c)] = W_x x + w_c`. This is the one-hot conditional VAE of Sohn, Lee and Yan 2015.
@@ -19,112 +13,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from lifelong_cvae import factors, rejection
 from lifelong_cvae import prior as priors
 from lifelong_cvae.config import NetworkConfig
 from lifelong_cvae.images import Shape
+from lifelong_cvae.local import LocalDecoder
+from lifelong_cvae.modules import (
+    CategoryDecoder,
+    CategoryEncoder,
+    ConditionedLayers,
+    MixedNeurons,
+    Moments,
+    mean_and_log_var,
+)
 
-# Log variances outside these bounds make `-log q` unbounded.
-LOG_VAR_RANGE = (-8.0, 8.0)
 # Below it a learned scale would shrink on black borders until it wins every comparison.
 LOG_SCALE_FLOOR = -2.5
 # A pixel that is always black starts near it, where the sigmoid still has a slope.
 MEAN_IMAGE_RANGE = (0.005, 0.995)
 HALVES = ("encoder", "decoder")
 # What a category may own besides its networks and its scale: fitted or counted when a task ends, not trained.
-SETTLED_BESIDE_NETWORKS = ("prior", "factors", "contrast", "thresholds", "images")
-
-Moments = tuple[jax.Array, jax.Array]
-
-
-def _mean_and_log_var(outputs: jax.Array) -> Moments:
-    mean, log_var = jnp.split(outputs, 2, axis=-1)
-    return mean, jnp.clip(log_var, *LOG_VAR_RANGE)
-
-
-class MixedNeurons(nn.Module):
-    """Hidden layers shared by all categories: `[batch, inputs]` to a list of `[batch, width]`."""
-
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array) -> list[jax.Array]:
-        hidden = []
-        for index, width in enumerate(self.widths):
-            inputs = nn.silu(nn.Dense(width, name=f"hidden_{index}")(inputs))
-            hidden.append(inputs)
-        return hidden
-
-
-class CategoryNeurons(nn.Module):
-    """Hidden layers of one category, beside the mixed ones.
-
-    Takes the input `[batch, inputs]` and the mixed neurons of each layer (an empty list where
-    there is no mixed part); returns mixed and own neurons of the last layer, side by side.
-    """
-
-    widths: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array, mixed: list[jax.Array]) -> jax.Array:
-        for index, width in enumerate(self.widths):
-            own = nn.silu(nn.Dense(width, name=f"hidden_{index}")(inputs))
-            inputs = jnp.concatenate([mixed[index], own], axis=-1) if mixed else own
-        return inputs
-
-
-class CategoryEncoder(nn.Module):
-    """Image and mixed neurons to mean and log variance of q(z|x,c), each `[batch, latent]`."""
-
-    widths: tuple[int, ...]
-    latent_size: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mixed: list[jax.Array]) -> Moments:
-        hidden = CategoryNeurons(self.widths, name="neurons")(x, mixed)
-        return _mean_and_log_var(nn.Dense(2 * self.latent_size, name="posterior")(hidden))
-
-
-class CategoryDecoder(nn.Module):
-    """Latent and mixed neurons to logits `[batch, pixels]`, through a map of low rank."""
-
-    widths: tuple[int, ...]
-    rank: int
-    pixels: int
-
-    @nn.compact
-    def __call__(self, z: jax.Array, mixed: list[jax.Array]) -> jax.Array:
-        hidden = CategoryNeurons(self.widths, name="neurons")(z, mixed)
-        basis = nn.Dense(self.rank, use_bias=False, name="basis")(hidden)
-        # Zero: from random values, pixels that hardly matter keep some of them, and samples are speckled.
-        return nn.Dense(self.pixels, kernel_init=nn.initializers.zeros, name="pixels")(basis)
-
-
-class ConditionedLayers(nn.Module):
-    """Layers that are mixed throughout; a category adds a vector to the first one's input."""
-
-    widths: tuple[int, ...]
-    outputs: int
-
-    def setup(self):
-        self.hidden = [nn.Dense(width) for width in self.widths]
-        self.last = nn.Dense(self.outputs)
-
-    def first(self, inputs: jax.Array) -> jax.Array:
-        """What does not depend on the category, `[batch, widths[0]]`."""
-        return self.hidden[0](inputs)
-
-    def __call__(self, first: jax.Array, vector: jax.Array) -> jax.Array:
-        hidden = nn.silu(first + vector[None])
-        for layer in self.hidden[1:]:
-            hidden = nn.silu(layer(hidden))
-        return self.last(hidden)
-
-    def all_layers(self, inputs: jax.Array, vector: jax.Array) -> jax.Array:
-        """Both of them, for `init`."""
-        return self(self.first(inputs), vector)
+SETTLED_BESIDE_NETWORKS = ("prior", "factors", "contrast", "spread", "thresholds", "images")
 
 
 @dataclass(frozen=True)
@@ -169,23 +79,37 @@ class Networks:
 
 @dataclass(frozen=True)
 class Neurons(Networks):
-    """Growth `neurons`; the mixed modules are None where there is no mixed part."""
+    """Growth `neurons`; the mixed modules are None where there is no mixed part.
+
+    The local decoder, None where nothing is drawn patch by patch, belongs to the mixed part, or, where there
+    is none, to each category.
+    """
 
     mixed_encoder: MixedNeurons | None
     mixed_decoder: MixedNeurons | None
+    local_decoder: LocalDecoder | None
     category_encoder: CategoryEncoder
     category_decoder: CategoryDecoder
     prior_components: int
     factors: int
+    texture: bool
 
     def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh parameters of the mixed part; `{}` where there is none."""
+        if self.mixed_encoder is None:
+            return {}
         modules = (self.mixed_encoder, self.mixed_decoder)
-        return {
+        mixed = {
             half: module.init(key, jnp.zeros((1, self.sizes[half])))
             for half, module, key in zip(HALVES, modules, jax.random.split(rng), strict=True)
-            if module is not None
         }
+        return {**mixed, **self._init_local(rng)}
+
+    def _init_local(self, rng: jax.Array) -> dict[str, Any]:
+        if self.local_decoder is None:
+            return {}
+        numbers = jnp.zeros((1, self.local_decoder.inputs))
+        return {"local": self.local_decoder.init(jax.random.fold_in(rng, 2), numbers)}
 
     def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh parameters of a category, whose decoder starts by drawing `mean_image` `[pixels]`."""
@@ -200,8 +124,10 @@ class Neurons(Networks):
             "prior": priors.standard_normal(self.latent_size, max(1, self.prior_components)),
             "factors": factors.blank(self.factors, self.pixels) if self.factors else {},
             "contrast": jnp.ones(()),
+            "spread": jnp.ones((self.pixels,)) if self.texture else {},
             "thresholds": rejection.blank(),
             "images": jnp.zeros(()),
+            **({} if "decoder" in mixed else self._init_local(rng)),
         }
 
     def shared(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
@@ -215,7 +141,11 @@ class Neurons(Networks):
 
     def decode(self, mixed: Any, category: Any, z: jax.Array, shared: list[jax.Array]) -> jax.Array:
         """Logits `[batch, pixels]`."""
-        return self.category_decoder.apply(category["decoder"], z, shared)
+        logits, numbers = self.category_decoder.apply(category["decoder"], z, shared)
+        if numbers is None:
+            return logits
+        local_params = mixed["local"] if "local" in mixed else category["local"]
+        return logits + self.local_decoder.apply(local_params, numbers)
 
     def scale_of(self, mixed: Any, category: Any) -> Any:
         """The subtree of the scale: the category's own."""
@@ -256,7 +186,7 @@ class Vectors(Networks):
     def encode(self, mixed: Any, category: Any, x: jax.Array, shared: jax.Array) -> Moments:
         """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
         vector = category["encoder"]["vector"]
-        return _mean_and_log_var(self.layers_encoder.apply(mixed["encoder"], shared, vector))
+        return mean_and_log_var(self.layers_encoder.apply(mixed["encoder"], shared, vector))
 
     def decode(self, mixed: Any, category: Any, z: jax.Array, shared: jax.Array) -> jax.Array:
         """Logits `[batch, pixels]`."""
@@ -285,12 +215,19 @@ def build(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool) -> Netw
             layers_encoder=ConditionedLayers(widths, 2 * config.latent_size),
             layers_decoder=ConditionedLayers(mirrored, pixels),
         )
+    drawn_locally = config.local != "none"
+    local_decoder = LocalDecoder(config.local, image_shape) if drawn_locally else None
+    known = min(config.factors, pixels) if config.likelihood == "gaussian" else 0
     return Neurons(
         **common,
         mixed_encoder=MixedNeurons(widths) if has_mixed else None,
         mixed_decoder=MixedNeurons(mirrored) if has_mixed else None,
         category_encoder=CategoryEncoder(config.category_widths, config.latent_size),
-        category_decoder=CategoryDecoder(config.category_widths[::-1], config.rank, pixels),
+        category_decoder=CategoryDecoder(
+            config.category_widths[::-1], config.rank, pixels, local_decoder.inputs if local_decoder else 0
+        ),
+        local_decoder=local_decoder,
         prior_components=config.prior_components,
-        factors=min(config.factors, pixels) if config.likelihood == "gaussian" else 0,
+        factors=known,
+        texture=known > 0 and config.drawing == "texture",
     )

@@ -90,7 +90,9 @@ def _imagine(
 ) -> jax.Array:
     def one(category: Any, rng: jax.Array) -> jax.Array:
         path = cvae.Path(mixed, category, networks)
-        return cvae.draw(path, sample_pairs(path, count, cycles, rng=rng)[0])
+        # Beside the two keys that the pairs split off.
+        texture_rng = jax.random.fold_in(rng, 2)
+        return cvae.draw(path, sample_pairs(path, count, cycles, rng=rng)[0], rng=texture_rng)
 
     return stack.map(one, rngs)
 

@@ -8,7 +8,7 @@ from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, Netwo
 from lifelong_cvae.errors import InputError
 
 # The networks and the rate that strategies are compared with: wider than those of `default`, without factors.
-_NETWORK = NetworkConfig(category_widths=(128, 128), rank=96, factors=0)
+_NETWORK = NetworkConfig(category_widths=(128, 128), rank=96, factors=0, drawing="contrast")
 _LEARNING = LearningConfig(learning_rate=1.5e-3)
 _STATIC = replace(_NETWORK, growth="vectors", log_scale=-1.0)
 _PLAYBACK_ALONE = {"generate_weight": 0.0, "recognise_weight": 0.0, "circulate_weight": 0.0, "cycles": 0}
@@ -24,7 +24,7 @@ def _by_elbo(network: NetworkConfig, learning: LearningConfig) -> Config:
 PRESETS = {
     "default": Config(),
     # For many categories: below 150,000 parameters each, of images of 28 x 28.
-    "compact": Config(network=NetworkConfig(category_widths=(44, 44), rank=32, factors=22)),
+    "compact": Config(network=NetworkConfig(category_widths=(44, 44), rank=32, factors=21)),
     # The closest reading of arXiv 2004.12731.
     "paper": _by_elbo(
         replace(_NETWORK, prior_components=0, drawing="mean"), replace(_LEARNING, mixed_mode="playback")

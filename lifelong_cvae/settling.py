@@ -38,12 +38,13 @@ def settle(
         state: whose settings hold.
 
     Returns:
-        Name to what is fitted, `prior`, `factors` and `contrast`; without those that the settings leave out.
+        Name to what is fitted, `prior`, `factors`, `contrast` and `spread`, but for what settings leave out.
     """
     if state.config.network.growth == "vectors":
         return {}
-    contrast = state.config.network.drawing == "contrast"
-    fitted = _settle(mixed, categories, data, networks=state.networks, contrast=contrast)
+    fitted = _settle(
+        mixed, categories, data, networks=state.networks, contrast=state.config.network.drawing != "mean"
+    )
     return growth.unstack_subtrees(fitted, names)
 
 
@@ -116,8 +117,12 @@ def _settle(
             settled["prior"] = prior.fit(z, networks.prior_components, images=count, rng=fit_rng)
         if networks.factors:
             settled["factors"] = _fit_factors(path, images, count, rng=fit_rng)
+        logits = cvae.decode(path, z)
         if contrast:
-            settled["contrast"] = fit_contrast(cvae.decode(path, z), x)
+            settled["contrast"] = fit_contrast(logits, x)
+        if networks.texture:
+            squares = jnp.square(cvae.uncertainty(jax.nn.sigmoid(logits)))
+            settled["spread"] = jnp.sqrt(jnp.mean(squares, axis=0))
         return settled
 
     return jax.lax.map(one, (categories, data.images, data.counts, data.rngs))

@@ -34,6 +34,7 @@ def test_the_parameter_dict_is_that_of_the_design(state):
             "prior",
             "factors",
             "contrast",
+            "spread",
             "thresholds",
             "images",
         }
@@ -123,7 +124,7 @@ def test_parameters_per_category_is_what_a_subtree_holds(state):
     encoder = (784 * 16 + 16) + ((32 + 16) * 8 + 8)
     decoder = (4 * 16 + 16) + (32 + 16) * 12 + (12 * 784 + 784)
     assert counted == encoder + decoder + 27 + 11
-    for settings, more in (({"scale": "own"}, 784), ({"factors": 3}, 3 * 785)):
+    for settings, more in (({"scale": "own"}, 784), ({"factors": 3}, 3 * 785 + 784)):
         other = state.replace(config=state.config.with_settings(settings))
         assert growth.parameters_per_category(other) == counted + more
 

@@ -57,8 +57,9 @@ def test_decoder_computes_the_mirrored_equations_through_a_map_of_low_rank():
     mixed = initialised(nets.mixed_decoder, z)
     neurons = nets.mixed_decoder.apply(mixed, z)
     category = initialised(nets.category_decoder, z, neurons)
-    logits = nets.category_decoder.apply(category, z, neurons)
+    logits, patches = nets.category_decoder.apply(category, z, neurons)
 
+    assert patches is None
     own = category["params"]
     assert own["neurons"]["hidden_0"]["kernel"].shape == (2, 3)
     assert mixed["params"]["hidden_0"]["kernel"].shape == (2, 5)
@@ -99,7 +100,7 @@ def test_any_depth(depth):
     assert [h.shape for h in hidden] == [(2, 6)] * depth
     neurons = [jnp.ones((2, 6))] * depth
     params = nets.category_decoder.init(jax.random.key(0), z, neurons)
-    assert nets.category_decoder.apply(params, z, neurons).shape == (2, 48)
+    assert nets.category_decoder.apply(params, z, neurons)[0].shape == (2, 48)
 
 
 def test_modules_are_hashable_and_equal_by_value():

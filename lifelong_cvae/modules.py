@@ -1,0 +1,118 @@
+"""The layers of the networks, as Flax modules; `networks` puts them together.
+
+In every hidden layer the category's neurons stand beside the mixed ones and read both,
+
+    h_1 = silu(Mixed_1 x)       g_1 = silu(Category_1 x)
+    h_2 = silu(Mixed_2 h_1)     g_2 = silu(Category_2 [h_1, g_1])
+                                out = Category_3 [h_2, g_2]
+
+so the mixed neurons never read a category's, and are the same for all of them.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+# Log variances outside these bounds make `-log q` unbounded.
+LOG_VAR_RANGE = (-8.0, 8.0)
+
+Moments = tuple[jax.Array, jax.Array]
+
+
+def mean_and_log_var(outputs: jax.Array) -> Moments:
+    """The two halves of what an encoder gives, `[batch, 2 * latent]`; log variances within bounds."""
+    mean, log_var = jnp.split(outputs, 2, axis=-1)
+    return mean, jnp.clip(log_var, *LOG_VAR_RANGE)
+
+
+class MixedNeurons(nn.Module):
+    """Hidden layers shared by all categories: `[batch, inputs]` to a list of `[batch, width]`."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> list[jax.Array]:
+        hidden = []
+        for index, width in enumerate(self.widths):
+            inputs = nn.silu(nn.Dense(width, name=f"hidden_{index}")(inputs))
+            hidden.append(inputs)
+        return hidden
+
+
+class CategoryNeurons(nn.Module):
+    """Hidden layers of one category, beside the mixed ones.
+
+    Takes the input `[batch, inputs]` and the mixed neurons of each layer (an empty list where
+    there is no mixed part); returns mixed and own neurons of the last layer, side by side.
+    """
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, mixed: list[jax.Array]) -> jax.Array:
+        for index, width in enumerate(self.widths):
+            own = nn.silu(nn.Dense(width, name=f"hidden_{index}")(inputs))
+            inputs = jnp.concatenate([mixed[index], own], axis=-1) if mixed else own
+        return inputs
+
+
+class CategoryEncoder(nn.Module):
+    """Image and mixed neurons to mean and log variance of q(z|x,c), each `[batch, latent]`."""
+
+    widths: tuple[int, ...]
+    latent_size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mixed: list[jax.Array]) -> Moments:
+        hidden = CategoryNeurons(self.widths, name="neurons")(x, mixed)
+        return mean_and_log_var(nn.Dense(2 * self.latent_size, name="posterior")(hidden))
+
+
+class CategoryDecoder(nn.Module):
+    """Latent and mixed neurons to logits `[batch, pixels]`, through a map of low rank.
+
+    And to the numbers of the patches, `[batch, patches]`, where `patches` is not 0 (see `local`).
+    """
+
+    widths: tuple[int, ...]
+    rank: int
+    pixels: int
+    patches: int = 0
+
+    @nn.compact
+    def __call__(self, z: jax.Array, mixed: list[jax.Array]) -> tuple[jax.Array, jax.Array | None]:
+        hidden = CategoryNeurons(self.widths, name="neurons")(z, mixed)
+        basis = nn.Dense(self.rank, use_bias=False, name="basis")(hidden)
+
+        # Zero: from random values, pixels that hardly matter keep some of them, and samples are speckled.
+        def outputs(size: int, name: str) -> jax.Array:
+            return nn.Dense(size, kernel_init=nn.initializers.zeros, name=name)(basis)
+
+        return outputs(self.pixels, "pixels"), outputs(self.patches, "patches") if self.patches else None
+
+
+class ConditionedLayers(nn.Module):
+    """Layers that are mixed throughout; a category adds a vector to the first one's input."""
+
+    widths: tuple[int, ...]
+    outputs: int
+
+    def setup(self):
+        self.hidden = [nn.Dense(width) for width in self.widths]
+        self.last = nn.Dense(self.outputs)
+
+    def first(self, inputs: jax.Array) -> jax.Array:
+        """What does not depend on the category, `[batch, widths[0]]`."""
+        return self.hidden[0](inputs)
+
+    def __call__(self, first: jax.Array, vector: jax.Array) -> jax.Array:
+        hidden = nn.silu(first + vector[None])
+        for layer in self.hidden[1:]:
+            hidden = nn.silu(layer(hidden))
+        return self.last(hidden)
+
+    def all_layers(self, inputs: jax.Array, vector: jax.Array) -> jax.Array:
+        """Both of them, for `init`."""
+        return self(self.first(inputs), vector)
