@@ -14,8 +14,9 @@ import orbax.checkpoint as ocp
 
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.growth import LifelongState, fresh_category, init, stack_subtrees, unstack_subtrees
+from lifelong_cvae.growth import LifelongState, fresh_category, init
 from lifelong_cvae.images import check_image_shape
+from lifelong_cvae.stacking import stack_subtrees, unstack_subtrees
 
 SCHEMA = 1
 

@@ -1,9 +1,9 @@
-"""The state of a lifelong learner, and how it grows: append, drop, stack and freeze categories."""
+"""The state of a lifelong learner, and how it grows: append, drop and freeze categories."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,14 +15,11 @@ import numpy as np
 from lifelong_cvae import cvae, ridge
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, check_image_shape, power_of_two
+from lifelong_cvae.images import Shape, check_image_shape
 from lifelong_cvae.networks import SETTLED_BESIDE_NETWORKS, Networks, build
 
-STACK_MINIMUM = 4
 # Parts of a category's subtree that are fitted or counted when a task ends, not trained.
 SETTLED = (*SETTLED_BESIDE_NETWORKS, "closed_form")
-# Parts that networks are trained without: what factors would explain, the decoder is to learn.
-NOT_TRAINED_WITH = ("closed_form", "factors")
 
 
 class LifelongState(flax.struct.PyTreeNode):
@@ -70,47 +67,6 @@ class LifelongState(flax.struct.PyTreeNode):
         return cvae.Path(self.params["mixed"], self.params["categories"][name], self.networks)
 
 
-class Stack(flax.struct.PyTreeNode):
-    """Subtrees of categories with a leading category axis, padded to a power of two.
-
-    Attributes:
-        categories: leaves `[capacity, ...]`; rows from `count` on repeat the first.
-        count: number of categories, int32.
-    """
-
-    categories: Any
-    count: jax.Array
-
-    @property
-    def capacity(self) -> int:
-        """Length of the padded axis."""
-        return jax.tree.leaves(self.categories)[0].shape[0]
-
-    def map(self, function: Callable[..., Any], *stacked: jax.Array) -> Any:
-        """`function(subtree, *rows)` for every category, results along a leading axis `[capacity, ...]`.
-
-        A `vmap` on accelerators. A CPU computes one category after another, which keeps the caches
-        warm, and leaves the padding out: rows from `count` on are zero there.
-        """
-
-        def loop(stack: Stack, *stacked: jax.Array) -> Any:
-            first = jax.tree.map(lambda leaf: leaf[0], (stack.categories, *stacked))
-            result = jax.eval_shape(function, *first)
-
-            def skip(*_: Any) -> Any:
-                return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
-
-            def step(index: jax.Array, arguments: tuple[Any, ...]):
-                return index + 1, jax.lax.cond(index < stack.count, function, skip, *arguments)
-
-            return jax.lax.scan(step, jnp.int32(0), (stack.categories, *stacked))[1]
-
-        def vectorised(stack: Stack, *stacked: jax.Array) -> Any:
-            return jax.vmap(function)(stack.categories, *stacked)
-
-        return jax.lax.platform_dependent(self, *stacked, cpu=loop, default=vectorised)
-
-
 def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> LifelongState:
     """A learner that has seen nothing yet.
 
@@ -141,12 +97,6 @@ def category_rng(rng: jax.Array, name: str, visit: int) -> jax.Array:
     """Randomness of one category and visit: a hash of the name, never the position in the order."""
     digest = hashlib.sha256(name.encode()).digest()
     return jax.random.fold_in(jax.random.fold_in(rng, int.from_bytes(digest[:4], "little")), visit)
-
-
-def category_rngs(rng: jax.Array, names: Sequence[str], capacity: int) -> jax.Array:
-    """`category_rng` of each name for visit 0, padded as a stack of them is: `[capacity]`."""
-    rngs = [category_rng(rng, name, 0) for name in names]
-    return jnp.stack(rngs + [rngs[0]] * (capacity - len(names)))
 
 
 def grow(
@@ -221,49 +171,6 @@ def drop(state: LifelongState, name: str) -> LifelongState:
         names=state.names[:index] + state.names[index + 1 :],
         visits=state.visits[:index] + state.visits[index + 1 :],
     )
-
-
-def stack(
-    state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)
-) -> Stack:
-    """The subtrees of `names`, along a new leading axis, in that order, padded to a power of two.
-
-    On the host, where it is a copy, it compiles nothing; inside a `jit` of the caller it is traced.
-
-    Raises:
-        InputError: a category is unknown, or there is none.
-    """
-    check_known(state, names)
-    if not names:
-        raise InputError("no category: at least one is expected")
-    capacity = power_of_two(len(names), STACK_MINIMUM)
-    padded = [*names, *[names[0]] * (capacity - len(names))]
-    return Stack(stack_subtrees(state, padded, left_out=left_out), jnp.int32(len(names)))
-
-
-def stack_subtrees(
-    state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)
-) -> Any:
-    """The subtrees of `names`, at least one and known, as one tree of copies `[len(names), ...]`.
-
-    Without the keys `left_out`: else what belongs to the closed-form recogniser.
-    """
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state.params))
-    stack_leaves = jnp.stack if traced else lambda leaves: jnp.asarray(np.stack(leaves))
-    trees = [
-        {key: part for key, part in state.params["categories"][name].items() if key not in left_out}
-        for name in names
-    ]
-    return jax.tree.map(lambda *leaves: stack_leaves(leaves), *trees)
-
-
-def unstack_subtrees(stacked: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Inverse of `stack_subtrees`: name to subtree, through the host, where it compiles nothing."""
-    host = jax.device_get(stacked)
-    return {
-        name: jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), host)
-        for index, name in enumerate(names)
-    }
 
 
 def labels(params: dict[str, Any], names: Collection[str], *, train_mixed: bool) -> dict[str, Any]:

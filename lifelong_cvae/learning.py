@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lifelong_cvae import closed_form, compilations, growth, recognition, settling
+from lifelong_cvae import closed_form, compilations, growth, recognition, settling, stacking
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
@@ -187,7 +187,7 @@ def task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Arr
 
 def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> Carry:
     """The carry before the first step: copies, since it is donated."""
-    stacked = growth.stack_subtrees(state, names, left_out=growth.NOT_TRAINED_WITH)
+    stacked = stacking.stack_subtrees(state, names, left_out=stacking.NOT_TRAINED_WITH)
     params = {"mixed": jax.tree.map(jnp.copy, state.params["mixed"]), "categories": {TASK: stacked}}
     moments = optimiser(state.config.learning, params, (TASK,), 1, train_mixed=train_mixed).init(params)
     return Carry(params, moments, jnp.int32(0))
@@ -241,7 +241,7 @@ def _absorb(
     settled = settling.settle(mixed, trained, data, names, state)
     if teacher.stack is not None:
         settled |= settling.move_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
-    learned = growth.unstack_subtrees(trained, names)
+    learned = stacking.unstack_subtrees(trained, names)
     categories = {
         name: {**subtree, **learned.get(name, {}), **settled.get(name, {})}
         for name, subtree in state.params["categories"].items()

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 
 from lifelong_cvae import cvae
 from lifelong_cvae import prior as priors
-from lifelong_cvae.growth import Stack
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.networks import Networks
 from lifelong_cvae.playback import Memory
+from lifelong_cvae.stacking import Stack
 
 TASK = "task"
 

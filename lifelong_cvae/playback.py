@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae import cvae, factors, growth, prior
+from lifelong_cvae import cvae, factors, prior, stacking
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.growth import LifelongState, Stack
+from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, to_unit
 from lifelong_cvae.networks import Networks
+from lifelong_cvae.stacking import Stack
 
 
 class Memory(NamedTuple):
@@ -53,8 +54,8 @@ def imagine(
         raise InputError(f"categories {', '.join(names)}: each one once is expected")
     if count < 0 or cycles < 0:
         raise InputError(f"count={count}, cycles={cycles}: numbers of at least 0 are expected")
-    stack = growth.stack(state, names)
-    rngs = growth.category_rngs(rng, names, stack.capacity)
+    stack = stacking.stack(state, names)
+    rngs = stacking.category_rngs(rng, names, stack.capacity)
     images = _imagine(state.params["mixed"], stack, rngs, networks=state.networks, count=count, cycles=cycles)
     shape = (count, *state.image_shape)
     return {name: images[index].reshape(shape) for index, name in enumerate(names)}

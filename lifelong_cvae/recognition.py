@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import calibration, closed_form, cvae, growth, rejection
+from lifelong_cvae import calibration, closed_form, cvae, rejection, stacking
 from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.growth import LifelongState, Stack
+from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, blocks, to_unit
 from lifelong_cvae.networks import Networks
+from lifelong_cvae.stacking import Stack
 
 MINIMUM_BLOCK = 64
 CALIBRATION_IMAGES = 1024
@@ -46,7 +47,7 @@ def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None)
     if settings.bound != "mean" and rng is None:
         raise InputError(f"the bound {settings.bound!r} draws samples: an rng is expected")
     rows = as_rows(images, state.image_shape)
-    stack = growth.stack(state, state.names)
+    stack = stacking.stack(state, state.names)
     parts = []
     for start, block in blocks(rows, MINIMUM_BLOCK, settings.block_images):
         block_rng = None if rng is None else jax.random.fold_in(rng, start)

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae import cvae, factors, growth, prior
-from lifelong_cvae.growth import LifelongState, Stack
+from lifelong_cvae import cvae, factors, prior, stacking
+from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.losses import TaskData
 from lifelong_cvae.networks import Networks, Neurons
 from lifelong_cvae.playback import sample_pairs
+from lifelong_cvae.stacking import Stack
 
 POINTS = 2048
 FACTOR_IMAGES = 8192
@@ -45,7 +46,7 @@ def settle(
     fitted = _settle(
         mixed, categories, data, networks=state.networks, contrast=state.config.network.drawing != "mean"
     )
-    return growth.unstack_subtrees(fitted, names)
+    return stacking.unstack_subtrees(fitted, names)
 
 
 def fit_contrast(logits: jax.Array, x: jax.Array) -> jax.Array:
@@ -90,10 +91,10 @@ def move_priors(
     """
     if not _components(teacher):
         return {}
-    rngs = growth.category_rngs(rng, names, stack.capacity)
+    rngs = stacking.category_rngs(rng, names, stack.capacity)
     cycles = teacher.config.learning.cycles
     moved = _move(teacher.params["mixed"], mixed, stack, rngs, networks=teacher.networks, cycles=cycles)
-    return {name: {"prior": prior} for name, prior in growth.unstack_subtrees(moved, names).items()}
+    return {name: {"prior": prior} for name, prior in stacking.unstack_subtrees(moved, names).items()}
 
 
 def _components(state: LifelongState) -> int:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import growth, playback
+from lifelong_cvae import growth, playback, stacking
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.losses import Past
@@ -29,8 +29,8 @@ class Teacher:
         self.names = tuple(name for name in state.names if name not in task)
         plays = self.names and state.mixed_learns and learning.mixed_mode != "free"
         remembers = plays and learning.memory_weights
-        without = growth.NOT_TRAINED_WITH
-        self.stack = growth.stack(state, self.names, left_out=without) if remembers else None
+        without = stacking.NOT_TRAINED_WITH
+        self.stack = stacking.stack(state, self.names, left_out=without) if remembers else None
         self.rng = jax.random.fold_in(growth.category_rng(rng, task[0], state.visit(task[0])), 2)
 
     def remember(self, refresh: int) -> Past | None:

@@ -1,5 +1,4 @@
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,36 +72,6 @@ def test_mode_none_has_no_mixed_parameters(small_config, rng):
     alone = grown(small_config.with_settings({"mixed_mode": "none"}), ["a"], rng)
     assert alone.params["mixed"] == {}
     assert alone.childhood_left == 0
-
-
-def test_a_stack_holds_each_category_in_order_and_pads_to_a_power_of_two(state, rng):
-    names = ("a", "b")
-    stack = growth.stack(state, names)
-    assert (stack.capacity, int(stack.count)) == (4, 2)
-    for index, name in enumerate(names):
-        assert_trees_equal(
-            jax.tree.map(lambda leaf, i=index: leaf[i], stack.categories), state.params["categories"][name]
-        )
-    for name in ("d", "e"):
-        state = growth.grow(state, name, rng=rng)
-    assert growth.stack(state, state.names).capacity == 8
-
-
-def test_stacking_inside_a_jit_gives_the_same(state):
-    inside = jax.jit(lambda s: growth.stack(s, ("b", "a")))(state)
-    assert_trees_equal(inside, growth.stack(state, ("b", "a")))
-
-
-def test_mapping_over_a_stack_equals_a_loop_over_the_categories(state):
-    def norm(subtree, factor):
-        return factor * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(subtree))
-
-    factors = jnp.asarray([1.0, 2.0, 3.0, 4.0])
-    stack = growth.stack(state, state.names)
-    expected = [norm(state.params["categories"][n], f) for n, f in zip(state.names, factors[:3], strict=True)]
-    np.testing.assert_allclose(stack.map(norm, factors)[:3], expected, rtol=1e-5)
-    # What accelerators run instead of the loop.
-    np.testing.assert_allclose(jax.vmap(norm)(stack.categories, factors)[:3], expected, rtol=1e-5)
 
 
 def test_labels_train_the_named_categories_but_for_their_priors(small_config, rng):

@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import cvae, growth, losses, playback
+from lifelong_cvae import cvae, losses, playback, stacking
 from lifelong_cvae.config import MEMORY_TERMS
 from lifelong_cvae.losses import TASK, Past, TaskData
 
@@ -20,7 +20,7 @@ task_loss = jax.jit(losses.task_loss, static_argnames=("networks", "batch_size")
 @pytest.fixture(scope="module")
 def past(learner):
     """Memory of 2, 0 and 1, by the learner as it is."""
-    stack = growth.stack(learner, learner.names, left_out=growth.NOT_TRAINED_WITH)
+    stack = stacking.stack(learner, learner.names, left_out=stacking.NOT_TRAINED_WITH)
     sizes = {"groups": GROUPS, "images": IMAGES, "cycles": 1}
     rng = jax.random.key(4)
     memory = playback.remember(learner.params["mixed"], stack, rng=rng, networks=learner.networks, **sizes)
@@ -198,7 +198,7 @@ def test_task_loss_sums_over_the_categories_and_reports_their_mean(learner, digi
     data = TaskData(images, jnp.asarray([64, 10, 33]), jax.random.split(jax.random.key(1), 3), jnp.int32(9))
     params = {
         "mixed": learner.params["mixed"],
-        "categories": {TASK: growth.stack_subtrees(learner, names)},
+        "categories": {TASK: stacking.stack_subtrees(learner, names)},
     }
 
     def loss(params, data):
@@ -208,7 +208,7 @@ def test_task_loss_sums_over_the_categories_and_reports_their_mean(learner, digi
     alone = []
     for index, name in enumerate(names):
         one = TaskData(*(leaf[index : index + 1] for leaf in data[:3]), data.total_steps)
-        subtree = {TASK: growth.stack_subtrees(learner, [name])}
+        subtree = {TASK: stacking.stack_subtrees(learner, [name])}
         value, own_terms = loss({**params, "categories": subtree}, one)
         assert float(own_terms["real"]) == pytest.approx(float(value), rel=1e-6)
         alone.append(float(value))
@@ -225,6 +225,6 @@ def test_rows_of_padding_are_never_a_real_image(learner, digits):
     data = TaskData(
         jnp.asarray(images), jnp.asarray([3]), jax.random.split(jax.random.key(1), 1), jnp.int32(9)
     )
-    params = {"mixed": learner.params["mixed"], "categories": {TASK: growth.stack_subtrees(learner, ["2"])}}
+    params = {"mixed": learner.params["mixed"], "categories": {TASK: stacking.stack_subtrees(learner, ["2"])}}
     total, _ = task_loss(params, data, jnp.int32(0), networks=learner.networks, batch_size=256)
     assert np.isfinite(total)

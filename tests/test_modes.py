@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import compilations, cvae, growth, learning, losses, playback
+from lifelong_cvae import compilations, cvae, growth, learning, losses, playback, stacking
 from lifelong_cvae.config import MEMORY_TERMS
 from tests.conftest import assert_trees_equal, one_line
 
@@ -206,7 +206,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
     state = growth.grow(knowing(config, ["b", "a"]), "new", rng=rng)
     settings, networks = config.learning, state.networks
     data = learning.task_data(state, {"new": digits["2"].reshape(-1, 784)}, rng=rng)
-    old = growth.stack(state, ("b", "a"))
+    old = stacking.stack(state, ("b", "a"))
     sizes = {"groups": 2, "images": settings.memory_images, "cycles": 1}
     memory = playback.remember(state.params["mixed"], old, rng=rng, networks=networks, **sizes)
     owners = ["ba"[row] for row in memory.category]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import cvae, growth, playback, prior
+from lifelong_cvae import cvae, growth, playback, prior, stacking
 from tests.conftest import assert_trees_equal
 
 
@@ -81,7 +81,7 @@ GROUPS, IMAGES = 7, 5
 
 
 def remembered(state, names, rng, cycles=1):
-    stack = growth.stack(state, names)
+    stack = stacking.stack(state, names)
     sizes = {"groups": GROUPS, "images": IMAGES, "cycles": cycles}
     return playback.remember(state.params["mixed"], stack, rng=rng, networks=state.networks, **sizes)
 
@@ -111,7 +111,7 @@ def test_memory_has_a_fixed_size_and_is_shared_out_evenly(five, count):
 
 
 def test_with_fewer_groups_than_categories_no_category_is_remembered_twice(five, rng):
-    stack = growth.stack(five, five.names)
+    stack = stacking.stack(five, five.names)
     memory = playback.remember(
         five.params["mixed"], stack, rng=rng, networks=five.networks, groups=3, images=2, cycles=0
     )

@@ -5,7 +5,7 @@ import pytest
 from scipy import special
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import cvae, growth, recognition
+from lifelong_cvae import cvae, growth, recognition, stacking
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_evidence_has_a_gradient_with_respect_to_the_images(state, images):
 
 def test_old_columns_stay_when_a_category_is_added(state, images, rng):
     after = growth.grow(growth.grow(state, "new", rng=rng), "and another", rng=rng)
-    assert growth.stack(after, after.names).capacity > growth.stack(state, state.names).capacity
+    assert stacking.stack(after, after.names).capacity > stacking.stack(state, state.names).capacity
     values = lifelong.evidence(after, images)
     assert values.shape == (90, 5)
     np.testing.assert_allclose(values[:, :3], lifelong.evidence(state, images), rtol=1e-5, atol=1e-3)

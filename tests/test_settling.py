@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import cvae, growth, prior, settling
+from lifelong_cvae import cvae, growth, prior, settling, stacking
 from tests.conftest import assert_trees_equal, mixture_log_density
 
 
@@ -30,7 +30,7 @@ def test_the_prior_of_a_learned_category_lies_where_its_images_are(learner, digi
 
 
 def settled(state, mixed, rng):
-    stack = growth.stack(state, state.names)
+    stack = stacking.stack(state, state.names)
     priors = settling.move_priors(state, mixed, stack, state.names, rng=rng)
     categories = {n: {**tree, **priors[n]} for n, tree in state.params["categories"].items()}
     return state.replace(params={"mixed": mixed, "categories": categories})
@@ -61,7 +61,7 @@ def test_priors_follow_a_mixed_part_that_moves(learner, digits, rng):
 
 def test_nothing_is_settled_where_priors_stay_standard_normal(learner, rng):
     state = learner.replace(config=learner.config.with_settings({"prior_components": 0}))
-    stack = growth.stack(state, state.names)
+    stack = stacking.stack(state, state.names)
     assert settling.move_priors(state, state.params["mixed"], stack, state.names, rng=rng) == {}
 
 

@@ -1,0 +1,110 @@
+"""Categories side by side: their subtrees as one tree with a leading axis, for one program over them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.growth import LifelongState, category_rng, check_known
+from lifelong_cvae.images import power_of_two
+
+# One program serves so many categories; where that is a loop, padding costs nothing.
+STACK_MINIMUM = 4
+# Parts that networks are trained without: what factors would explain, the decoder is to learn.
+NOT_TRAINED_WITH = ("closed_form", "factors")
+
+
+class Stack(flax.struct.PyTreeNode):
+    """Subtrees of categories with a leading category axis, padded to a power of two.
+
+    Attributes:
+        categories: leaves `[capacity, ...]`; rows from `count` on repeat the first.
+        count: number of categories, int32.
+    """
+
+    categories: Any
+    count: jax.Array
+
+    @property
+    def capacity(self) -> int:
+        """Length of the padded axis."""
+        return jax.tree.leaves(self.categories)[0].shape[0]
+
+    def map(self, function: Callable[..., Any], *stacked: jax.Array) -> Any:
+        """`function(subtree, *rows)` for every category, results along a leading axis `[capacity, ...]`.
+
+        A `vmap` on accelerators. A CPU computes one category after another, which keeps the caches
+        warm, and leaves the padding out: rows from `count` on are zero there.
+        """
+
+        def loop(stack: Stack, *stacked: jax.Array) -> Any:
+            first = jax.tree.map(lambda leaf: leaf[0], (stack.categories, *stacked))
+            result = jax.eval_shape(function, *first)
+
+            def skip(*_: Any) -> Any:
+                return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
+
+            def step(index: jax.Array, arguments: tuple[Any, ...]):
+                return index + 1, jax.lax.cond(index < stack.count, function, skip, *arguments)
+
+            return jax.lax.scan(step, jnp.int32(0), (stack.categories, *stacked))[1]
+
+        def vectorised(stack: Stack, *stacked: jax.Array) -> Any:
+            return jax.vmap(function)(stack.categories, *stacked)
+
+        return jax.lax.platform_dependent(self, *stacked, cpu=loop, default=vectorised)
+
+
+def category_rngs(rng: jax.Array, names: Sequence[str], capacity: int) -> jax.Array:
+    """`category_rng` of each name for visit 0, padded as a stack of them is: `[capacity]`."""
+    rngs = [category_rng(rng, name, 0) for name in names]
+    return jnp.stack(rngs + [rngs[0]] * (capacity - len(names)))
+
+
+def stack(
+    state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)
+) -> Stack:
+    """The subtrees of `names`, along a new leading axis, in that order, padded to a power of two.
+
+    On the host, where it is a copy, it compiles nothing; inside a `jit` of the caller it is traced.
+
+    Raises:
+        InputError: a category is unknown, or there is none.
+    """
+    check_known(state, names)
+    if not names:
+        raise InputError("no category: at least one is expected")
+    capacity = power_of_two(len(names), STACK_MINIMUM)
+    padded = [*names, *[names[0]] * (capacity - len(names))]
+    return Stack(stack_subtrees(state, padded, left_out=left_out), jnp.int32(len(names)))
+
+
+def stack_subtrees(
+    state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)
+) -> Any:
+    """The subtrees of `names`, at least one and known, as one tree of copies `[len(names), ...]`.
+
+    Without the keys `left_out`: else what belongs to the closed-form recogniser.
+    """
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state.params))
+    stack_leaves = jnp.stack if traced else lambda leaves: jnp.asarray(np.stack(leaves))
+    trees = [
+        {key: part for key, part in state.params["categories"][name].items() if key not in left_out}
+        for name in names
+    ]
+    return jax.tree.map(lambda *leaves: stack_leaves(leaves), *trees)
+
+
+def unstack_subtrees(stacked: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Inverse of `stack_subtrees`: name to subtree, through the host, where it compiles nothing."""
+    host = jax.device_get(stacked)
+    return {
+        name: jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), host)
+        for index, name in enumerate(names)
+    }

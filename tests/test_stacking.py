@@ -1,0 +1,47 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae import growth, stacking
+from tests.conftest import assert_trees_equal
+
+
+@pytest.fixture(scope="module")
+def state(small_config, rng):
+    state = lifelong.init(small_config, (28, 28), rng=rng)
+    for name in ("b", "T-shirt/top", "a"):
+        state = growth.grow(state, name, rng=rng)
+    return state
+
+
+def test_a_stack_holds_each_category_in_order_and_pads_to_a_power_of_two(state, rng, monkeypatch):
+    monkeypatch.setattr(stacking, "STACK_MINIMUM", 4)
+    names = ("a", "b")
+    stack = stacking.stack(state, names)
+    assert (stack.capacity, int(stack.count)) == (4, 2)
+    for index, name in enumerate(names):
+        assert_trees_equal(
+            jax.tree.map(lambda leaf, i=index: leaf[i], stack.categories), state.params["categories"][name]
+        )
+    for name in ("d", "e"):
+        state = growth.grow(state, name, rng=rng)
+    assert stacking.stack(state, state.names).capacity == 8
+
+
+def test_stacking_inside_a_jit_gives_the_same(state):
+    inside = jax.jit(lambda s: stacking.stack(s, ("b", "a")))(state)
+    assert_trees_equal(inside, stacking.stack(state, ("b", "a")))
+
+
+def test_mapping_over_a_stack_equals_a_loop_over_the_categories(state):
+    def norm(subtree, factor):
+        return factor * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(subtree))
+
+    stack = stacking.stack(state, state.names)
+    factors = jnp.arange(1.0, 1 + stack.capacity)
+    expected = [norm(state.params["categories"][n], f) for n, f in zip(state.names, factors[:3], strict=True)]
+    np.testing.assert_allclose(stack.map(norm, factors)[:3], expected, rtol=1e-5)
+    # What accelerators run instead of the loop.
+    np.testing.assert_allclose(jax.vmap(norm)(stack.categories, factors)[:3], expected, rtol=1e-5)
