@@ -14,6 +14,7 @@ random.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -37,8 +38,10 @@ THRESHOLD = 0.25
 BLOCKS = 16
 # Smallest and largest number of images that are computed at a time.
 BLOCK_IMAGES = (64, 1024)
-# Images at once on an accelerator; a CPU takes one after another, which keeps its caches warm.
-ACCELERATOR_BATCH = 64
+# Images at once: few on a CPU, which keeps its caches warm. Powers of two, not above a block's smallest size.
+CPU_BATCH, ACCELERATOR_BATCH = 2, 64
+# Images that responses are standardised by.
+STANDARDISED_BY = 2048
 
 Dictionary = dict[str, jax.Array]
 
@@ -99,12 +102,14 @@ def learn_dictionary(
         "offset": jnp.asarray(centre @ filters + THRESHOLD, jnp.float32),
         "seed": jax.random.key_data(expansion_rng),
     }
+    # Evenly spread over them.
+    chosen = rows[np.arange(min(len(rows), STANDARDISED_BY)) * len(rows) // min(len(rows), STANDARDISED_BY)]
     pooled = np.concatenate(
         [
             np.asarray(_pooled(dictionary, block, image_shape=image_shape, settings=settings))[
-                : len(rows) - start
+                : len(chosen) - start
             ]
-            for start, block in blocks(rows, *BLOCK_IMAGES)
+            for start, block in blocks(chosen, *BLOCK_IMAGES)
         ]
     )
     deviation = pooled.std(axis=0)
@@ -162,22 +167,27 @@ def _pooled(
     side, (height, width, _) = size["side"], image_shape
     down, across = height - side + 1, width - side + 1
     rows_of, columns_of = _cells(down, size["cells"]), _cells(across, size["cells"])
-    # Subtracting a patch's mean from it is subtracting a filter's mean from the filter.
+    cells = np.einsum("ry,cx->rcyx", rows_of, columns_of).reshape(-1, down * across)
+    # Subtracting a patch's mean from it is subtracting a filter's mean from the filter. The offset belongs to
+    # a pixel more, which is always 1.
     centred = dictionary["filters"] - dictionary["filters"].mean(axis=0, keepdims=True)
+    filters = jnp.concatenate([centred, -dictionary["offset"][None]])
 
-    def one(row: jax.Array) -> jax.Array:
-        image = to_unit(row).reshape(image_shape)
-        shifted = [image[y : y + down, x : x + across] for y in range(side) for x in range(side)]
-        patches = jnp.concatenate(shifted, axis=-1).reshape(down * across, size["patch"])
-        contrast = jax.lax.rsqrt(patches.var(axis=1, keepdims=True) + CONTRAST_FLOOR)
-        responses = jax.nn.relu((patches @ centred) * contrast - dictionary["offset"][None])
-        responses = responses.reshape(down, across, settings.filters)
-        return jnp.einsum("ry,yxf,cx->rcf", rows_of, responses, columns_of).reshape(-1)
+    def few(batch: jax.Array) -> jax.Array:
+        images = to_unit(batch).reshape(-1, *image_shape)
+        shifted = [images[:, y : y + down, x : x + across] for y in range(side) for x in range(side)]
+        patches = jnp.concatenate(shifted, axis=-1).reshape(-1, size["patch"])
+        patches = patches * jax.lax.rsqrt(patches.var(axis=1, keepdims=True) + CONTRAST_FLOOR)
+        patches = jnp.pad(patches, ((0, 0), (0, 1)), constant_values=1.0)
+        responses = jax.nn.relu(patches @ filters).reshape(len(batch), down * across, -1)
+        return jnp.einsum("cp,npf->ncf", cells, responses).reshape(len(batch), -1)
+
+    def by(count: int) -> Callable[[jax.Array], jax.Array]:
+        count = math.gcd(count, len(rows))
+        return lambda rows: jax.lax.map(few, rows.reshape(-1, count, rows.shape[1])).reshape(len(rows), -1)
 
     with jax.default_matmul_precision("float32"):
-        batch = min(ACCELERATOR_BATCH, len(rows))
-        batched = partial(jax.lax.map, one, batch_size=batch)
-        return jax.lax.platform_dependent(rows, cpu=partial(jax.lax.map, one), default=batched)
+        return jax.lax.platform_dependent(rows, cpu=by(CPU_BATCH), default=by(ACCELERATOR_BATCH))
 
 
 def _cells(positions: int, cells: int) -> np.ndarray:

@@ -185,8 +185,8 @@ def _float64(parts: Host) -> Host:
 
 
 def _solution(gram: np.ndarray, vectors: np.ndarray, ridge: float) -> np.ndarray:
-    regularised = gram.copy()
+    # Transposed it lies in memory as LAPACK wants it, with what was above the diagonal below: no copy is made.
+    regularised = gram.T.copy(order="K")
     regularised[np.diag_indices_from(regularised)] += ridge
-    # Reads what is on and above the diagonal.
-    factor = scipy.linalg.cho_factor(regularised, overwrite_a=True, check_finite=False)
+    factor = scipy.linalg.cho_factor(regularised, lower=True, overwrite_a=True, check_finite=False)
     return scipy.linalg.cho_solve(factor, vectors, check_finite=False)
