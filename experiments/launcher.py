@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
 
 from lifelong_cvae import InputError
+from lifelong_cvae.errors import Stopped
 from lifelong_cvae.plan import SPLITS
 
 # Flags that are defined in here belong to the launcher that calls.
@@ -39,6 +42,11 @@ def run(main: Callable[[], None]) -> None:
             fail(str(error))
         except FloatingPointError as error:
             fail(str(error), code=1)
+        except MemoryError:
+            fail("there is not enough memory for this; fewer or smaller images are expected", code=1)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)
         except KeyboardInterrupt:
             fail("interrupted", code=130)
 
@@ -49,6 +57,18 @@ def fail(message: str, *, code: int = 2) -> None:
     """Writes one line to stderr and exits."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def asked_to_stop() -> Callable[[], bool]:
+    """From now on SIGTERM stops nothing at once: the answer says whether it has come. A second one does."""
+    asked = threading.Event()
+
+    def take_note(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, take_note)
+    return asked.is_set
 
 
 def define_workdir() -> None:

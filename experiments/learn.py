@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import preset, run
+from lifelong_cvae import InputError, preset, run
 from lifelong_cvae.config import RECOGNISERS
 from lifelong_cvae.data import hold_out, open_source, tasks
 from lifelong_cvae.plan import Plan, read_plan
@@ -50,6 +50,12 @@ flags.DEFINE_bool(
     "Go on with the run in --workdir; its settings hold, --categories may go on after its own.",
 )
 flags.DEFINE_enum("keep", "last", ["last", "all"], "Checkpoints to keep: of the last three tasks, or of all.")
+flags.DEFINE_float(
+    "checkpoint_every",
+    run.CHECKPOINT_EVERY,
+    "Seconds after which a task that is being learned is saved. A run that is sent SIGTERM saves first.",
+    lower_bound=0,
+)
 flags.DEFINE_bool("figures", True, "Draw figures (the extra `figures`).")
 
 
@@ -60,7 +66,14 @@ def main() -> None:
     source = hold_out(open_source(_value("dataset", recorded)), _value("validation_fraction", recorded))
     plan = _plan(source.categories, recorded)
     result = run.learn(
-        workdir, plan, source, resume=FLAGS.resume, keep_all=FLAGS.keep == "all", draw=FLAGS.figures
+        workdir,
+        plan,
+        source,
+        resume=FLAGS.resume,
+        keep_all=FLAGS.keep == "all",
+        checkpoint_every=FLAGS.checkpoint_every,
+        draw=FLAGS.figures,
+        stopping=launcher.asked_to_stop(),
     )
     print(
         f"recognised {100 * result['accuracy']:.2f} % of the {plan.evaluate_on} images of "
@@ -74,6 +87,8 @@ def _value(name: str, recorded: Plan | None) -> Any:
 
 
 def _plan(available: tuple[str, ...], recorded: Plan | None) -> Plan:
+    if FLAGS.full_categories and _value("images_per_category", recorded) is None:
+        raise InputError("--full_categories without --images_per_category: all categories are full then")
     names = tuple(name for name in Plan.__dataclass_fields__ if name not in ("tasks", "config"))
     values = {name: _value(name, recorded) for name in names}
     config = preset(FLAGS.preset) if FLAGS["preset"].present or not recorded else recorded.config

@@ -19,7 +19,8 @@ from lifelong_cvae import features, growth, ridge
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, category_rng
-from lifelong_cvae.images import Shape, as_rows, blocks
+from lifelong_cvae.images import Shape, as_rows, blocks, power_of_two, unpadded
+from lifelong_cvae.stacking import STACK_MINIMUM
 
 
 class Readout(flax.struct.PyTreeNode):
@@ -143,7 +144,7 @@ def _totals(state: LifelongState) -> tuple[dict[str, np.ndarray], dict[str, np.n
 def _readout(state: LifelongState, weights: np.ndarray) -> Readout:
     settings, dictionary = state.config.closed_form, state.params["closed_form"]["dictionary"]
     return Readout(
-        weights=jnp.asarray(weights, jnp.float32),
+        weights=jax.device_put(weights.astype(np.float32)),
         dictionary=dictionary,
         expand=features.expansion(dictionary, settings, state.image_shape),
         image_shape=state.image_shape,
@@ -161,28 +162,43 @@ def scores(readout: Readout, images: Any) -> jax.Array:
     Raises:
         InputError: bad images.
     """
-    parts = [scores_of(readout, phi) for phi in _blocks_of_features(readout, images)]
-    return jnp.concatenate(parts) if parts else jnp.zeros((0, readout.weights.shape[1]))
+    rows, weights = as_rows(images, readout.image_shape), _padded_weights(readout)
+    parts = [_product(phi, weights) for phi in _features_of(readout, rows)]
+    return unpadded(parts, len(rows), readout.weights.shape[1])
 
 
 def embed(readout: Readout, images: Any) -> jax.Array:
     """Features of images, `[n, features]`; arguments as above."""
-    parts = list(_blocks_of_features(readout, images))
-    return jnp.concatenate(parts) if parts else jnp.zeros((0, readout.weights.shape[0]))
+    rows = as_rows(images, readout.image_shape)
+    return unpadded(list(_features_of(readout, rows)), len(rows), readout.weights.shape[0])
 
 
 def scores_of(readout: Readout, phi: jax.Array) -> jax.Array:
     """What the regression says of images with the features phi `[n, features]`: `[n, categories]`."""
-    # Apart from the features, which would otherwise be compiled for every number of categories.
-    with jax.default_matmul_precision("float32"):
-        return phi @ readout.weights
+    weights = _padded_weights(readout)
+    parts = [_product(block, weights) for _, block in blocks(np.asarray(phi), *features.BLOCK_IMAGES)]
+    return unpadded(parts, len(phi), readout.weights.shape[1])
 
 
-def _blocks_of_features(readout: Readout, images: Any) -> Iterator[jax.Array]:
-    rows = as_rows(images, readout.image_shape)
+def _features_of(readout: Readout, rows: Any) -> Iterator[jax.Array]:
+    """Features of rows, block by block, padded."""
     extract = partial(_features, image_shape=readout.image_shape, settings=readout.settings)
-    for start, block in blocks(rows, *features.BLOCK_IMAGES):
-        yield extract(readout.dictionary, readout.expand, block)[: len(rows) - start]
+    for _, block in blocks(rows, *features.BLOCK_IMAGES):
+        yield extract(readout.dictionary, readout.expand, block)
+
+
+def _padded_weights(readout: Readout) -> jax.Array:
+    """Weights for a number of categories that is a power of two, so that few numbers are compiled for."""
+    categories = readout.weights.shape[1]
+    missing = power_of_two(categories, STACK_MINIMUM) - categories
+    return jax.device_put(np.pad(readout.weights, ((0, 0), (0, missing))))
+
+
+# Apart from the features, which would otherwise be compiled for every size of weights.
+@jax.jit
+def _product(phi: jax.Array, weights: jax.Array) -> jax.Array:
+    with jax.default_matmul_precision("float32"):
+        return phi @ weights
 
 
 _features = jax.jit(features.features, static_argnames=("image_shape", "settings"))

@@ -18,6 +18,7 @@ DRAWINGS = ("texture", "contrast", "mean")
 MIXED_MODES = ("frozen", "playback", "free", "none")
 MEMORY_TERMS = ("playback", "generate", "recognise", "circulate")
 GRAMS = ("mixed", "own")
+COMPUTES = ("float32", "bfloat16")
 RECOGNISERS = ("elbo", "closed_form", "combined")
 BOUNDS = ("mean", "sampled", "importance")
 
@@ -124,6 +125,8 @@ class LearningConfig:
         memory_categories: groups of pairs in a step; a group is of one category.
         memory_images: pairs in a group.
         refresh_chunks: chunks after which the memory is imagined anew.
+        compute: type that networks compute in while they are trained, `float32` or `bfloat16`; parameters,
+            sums over pixels and all that is computed afterwards are float32 in any case.
     """
 
     mixed_mode: str = "frozen"
@@ -142,9 +145,11 @@ class LearningConfig:
     memory_categories: int = 4
     memory_images: int = 32
     refresh_chunks: int = 3
+    compute: str = "float32"
 
     def __post_init__(self):
         _require_choice("mixed_mode", self.mixed_mode, MIXED_MODES)
+        _require_choice("compute", self.compute, COMPUTES)
         positive = ("childhood", "epochs", "batch_size", "learning_rate", "chunk_steps")
         for name in (*positive, "memory_size", "memory_categories", "memory_images", "refresh_chunks"):
             _require_positive(name, getattr(self, name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae import figures, playback, recognition
+from lifelong_cvae import figures, playback, recognition, records
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 
@@ -41,7 +40,8 @@ def imagined(
     if file.suffix == ".png":
         return figures.image_grid(images, file)
     pixels = np.concatenate([np.rint(255 * np.asarray(images[name])).astype(np.uint8) for name in names])
-    np.savez_compressed(file, images=pixels, labels=np.repeat(np.asarray(names), count))
+    with records.whole(file) as draft:
+        np.savez_compressed(draft, images=pixels, labels=np.repeat(np.asarray(names), count))
     return None
 
 
@@ -72,16 +72,14 @@ def recognised(
     evidence = np.asarray(recognition.evidence(state, images, rng=jax.random.key(seed)))
     likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence)
     probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
-    draft = file.with_name(f".{file.name}.tmp")
     answers = probabilities.argmax(axis=1)
     unknown = recognition.unknown(state, evidence, np.asarray(state.names)[answers], part=reject)
-    with draft.open("w", newline="", encoding="utf-8") as stream:
+    with records.whole(file) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for index, answer in enumerate(answers):
             row = (probabilities[index, answer], evidence[index, answer])
             writer.writerow([index, state.names[answer], *map(float, row), str(bool(unknown[index])).lower()])
-    os.replace(draft, file)
 
 
 def _check_file(file: Path, suffixes: tuple[str, ...]) -> None:

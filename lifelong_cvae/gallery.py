@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import cvae, figures, growth, playback, prior
+from lifelong_cvae import cvae, figures, growth, playback, prior, records
 from lifelong_cvae.data import Source
+from lifelong_cvae.data.files import read_npz
+from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, to_unit
 
@@ -27,7 +29,8 @@ def imagined(workdir: Path, state: LifelongState, task: int, *, rng: jax.Array) 
     file = _imagined_file(workdir, task)
     figures.image_grid(images, file, title=f"imagined after task {task}")
     first = np.stack([np.asarray(images[name][0]) for name in state.names])
-    np.savez(file.with_suffix(".npz"), images=first, names=np.asarray(state.names))
+    with records.whole(file.with_suffix(".npz")) as draft:
+        np.savez(draft, images=first, names=np.asarray(state.names))
 
 
 def finished(
@@ -64,10 +67,11 @@ def over_tasks(workdir: Path, state: LifelongState, tasks: int) -> None:
     rows = {}
     for task in range(1, tasks + 1):
         file = _imagined_file(workdir, task).with_suffix(".npz")
-        if not file.exists():  # a run that was drawn without figures, or died before this one
+        try:
+            names, images = read_npz(file, ("names", "images"))
+        except InputError:  # a run that was drawn without figures, or died before this one
             continue
-        with np.load(file) as arrays:
-            by_name = dict(zip(arrays["names"].tolist(), arrays["images"], strict=True))
+        by_name = dict(zip(names.tolist(), images, strict=True))
         blank = np.zeros(state.image_shape, np.float32)
         rows[f"after task {task}"] = np.stack([by_name.get(name, blank) for name in state.names])
     if rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -46,6 +47,11 @@ class LifelongState(flax.struct.PyTreeNode):
     def networks(self) -> Networks:
         """The modules that `params` belong to."""
         return build(self.config.network, self.image_shape, has_mixed=self.config.has_mixed)
+
+    @property
+    def trained_networks(self) -> Networks:
+        """The same, computing in the type that training does."""
+        return dataclasses.replace(self.networks, compute=self.config.learning.compute)
 
     @property
     def mixed_learns(self) -> bool:

@@ -103,6 +103,18 @@ def blocks(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int, jax.Ar
         yield start, jnp.asarray(pad_rows(rows[start : start + size], size))
 
 
+def unpadded(parts: Sequence[jax.Array], rows: int, columns: int) -> jax.Array:
+    """What was computed of `blocks`, one after another, without what stands for padding: `[rows, columns]`.
+
+    Outside a `jit` of the caller by the host, which compiles nothing for yet another size.
+    """
+    if not parts:
+        return jnp.zeros((rows, columns))
+    if any(isinstance(part, jax.core.Tracer) for part in parts):
+        return jnp.concatenate(parts)[:rows, :columns]
+    return jax.device_put(np.concatenate(parts)[:rows, :columns])
+
+
 def mean_image(rows: np.ndarray) -> np.ndarray:
     """Average of images `[n, pixels]`, in [0, 1]; of few also over the pixels, for it must not show any."""
     mean = rows.mean(axis=0, dtype=np.float32) / np.float32(255 if rows.dtype == np.uint8 else 1)

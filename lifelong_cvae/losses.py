@@ -38,6 +38,7 @@ class TaskData(NamedTuple):
     counts: jax.Array  # [categories], rows that are images
     rngs: jax.Array  # [categories]
     total_steps: jax.Array  # scalar, length of the schedule
+    shared: Any = None  # [categories, rows, ...], mixed neurons of every image, where these do not learn
 
 
 class Past(NamedTuple):
@@ -48,9 +49,9 @@ class Past(NamedTuple):
     rng: jax.Array
 
 
-def real_terms(path: cvae.Path, x: jax.Array, *, rng: jax.Array) -> Terms:
-    """Loss of one category on real images `[batch, pixels]`."""
-    return {"real": -jnp.mean(cvae.elbo(path, x, cvae.encode(path, x), rng=rng))}
+def real_terms(path: cvae.Path, x: jax.Array, shared: Any = None, *, rng: jax.Array) -> Terms:
+    """Loss of one category on real images `[batch, pixels]`; `shared` as for `cvae.encode`."""
+    return {"real": -jnp.mean(cvae.elbo(path, x, cvae.encode(path, x, shared), rng=rng))}
 
 
 def memory_terms(path: cvae.Path, memory: Memory, names: tuple[str, ...], *, rng: jax.Array) -> Terms:
@@ -87,12 +88,14 @@ def task_loss(
         The sum, and the terms as means over the categories.
     """
 
-    def one(category: Any, images: jax.Array, count: jax.Array, rng: jax.Array) -> Terms:
+    def one(category: Any, images: jax.Array, count: jax.Array, rng: jax.Array, shared: Any) -> Terms:
         index_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, step))
-        batch = images[jax.random.randint(index_rng, (batch_size,), 0, count)]
-        return real_terms(cvae.Path(params["mixed"], category, networks), to_unit(batch), rng=noise_rng)
+        index = jax.random.randint(index_rng, (batch_size,), 0, count)
+        path = cvae.Path(params["mixed"], category, networks)
+        neurons = jax.tree.map(lambda leaf: leaf[index], shared)
+        return real_terms(path, to_unit(images[index]), neurons, rng=noise_rng)
 
-    arguments = (params["categories"][TASK], data.images, data.counts, data.rngs)
+    arguments = (params["categories"][TASK], data.images, data.counts, data.rngs, data.shared)
     terms = _over_categories(one, arguments, count=data.counts.shape[0])
     return sum(jnp.sum(term) for term in terms.values()), _means(terms)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from lifelong_cvae import factors, rejection
 from lifelong_cvae import prior as priors
@@ -50,6 +51,7 @@ class Networks:
         first_log_scale: log of the Gaussian's scale; where it is learned, the first one.
         latent_size: size of z.
         pixels: values of an image.
+        compute: type that modules compute in, `float32` or `bfloat16`; what they take and give is float32.
     """
 
     likelihood: str
@@ -57,11 +59,20 @@ class Networks:
     first_log_scale: float
     latent_size: int
     pixels: int
+    compute: str
 
     @property
     def sizes(self) -> dict[str, int]:
         """Inputs of each half."""
         return dict(zip(HALVES, (self.pixels, self.latent_size), strict=True))
+
+    def apply(self, module: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
+        """What a module computes, in the type that `compute` names."""
+        if self.compute == "float32":
+            return module.apply(params, *inputs, **options)
+        params, inputs = jax.tree.map(lambda leaf: leaf.astype(self.compute), (params, inputs))
+        outputs = module.apply(params, *inputs, **options)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), outputs)
 
     def fresh_scale(self) -> dict[str, jax.Array]:
         """Log of the Gaussian's scale per pixel, where it is learned; else nothing."""
@@ -133,19 +144,19 @@ class Neurons(Networks):
     def shared(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
         """The mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer."""
         module = getattr(self, f"mixed_{half}")
-        return [] if module is None else module.apply(mixed[half], inputs)
+        return [] if module is None else self.apply(module, mixed[half], inputs)
 
     def encode(self, mixed: Any, category: Any, x: jax.Array, shared: list[jax.Array]) -> Moments:
         """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
-        return self.category_encoder.apply(category["encoder"], x, shared)
+        return self.apply(self.category_encoder, category["encoder"], x, shared)
 
     def decode(self, mixed: Any, category: Any, z: jax.Array, shared: list[jax.Array]) -> jax.Array:
         """Logits `[batch, pixels]`."""
-        logits, numbers = self.category_decoder.apply(category["decoder"], z, shared)
+        logits, numbers = self.apply(self.category_decoder, category["decoder"], z, shared)
         if numbers is None:
             return logits
         local_params = mixed["local"] if "local" in mixed else category["local"]
-        return logits + self.local_decoder.apply(local_params, numbers)
+        return logits + self.apply(self.local_decoder, local_params, numbers)
 
     def scale_of(self, mixed: Any, category: Any) -> Any:
         """The subtree of the scale: the category's own."""
@@ -181,23 +192,25 @@ class Vectors(Networks):
 
     def shared(self, mixed: Any, half: str, inputs: jax.Array) -> jax.Array:
         """The first layer before the vector is added, `[batch, width]`."""
-        return self._layers(half).apply(mixed[half], inputs, method="first")
+        return self.apply(self._layers(half), mixed[half], inputs, method="first")
 
     def encode(self, mixed: Any, category: Any, x: jax.Array, shared: jax.Array) -> Moments:
         """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
         vector = category["encoder"]["vector"]
-        return mean_and_log_var(self.layers_encoder.apply(mixed["encoder"], shared, vector))
+        return mean_and_log_var(self.apply(self.layers_encoder, mixed["encoder"], shared, vector))
 
     def decode(self, mixed: Any, category: Any, z: jax.Array, shared: jax.Array) -> jax.Array:
         """Logits `[batch, pixels]`."""
-        return self.layers_decoder.apply(mixed["decoder"], shared, category["decoder"]["vector"])
+        return self.apply(self.layers_decoder, mixed["decoder"], shared, category["decoder"]["vector"])
 
     def scale_of(self, mixed: Any, category: Any) -> Any:
         """The subtree of the scale: the mixed one."""
         return mixed["scale"]
 
 
-def build(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool) -> Networks:
+def build(
+    config: NetworkConfig, image_shape: Shape, *, has_mixed: bool, compute: str = "float32"
+) -> Networks:
     """The networks for images of `image_shape` (height, width, channels)."""
     height, width, channels = image_shape
     pixels = height * width * channels
@@ -207,6 +220,7 @@ def build(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool) -> Netw
         "first_log_scale": config.log_scale,
         "latent_size": config.latent_size,
         "pixels": pixels,
+        "compute": compute,
     }
     widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]
     if config.growth == "vectors":

@@ -87,4 +87,15 @@ def read_plan(workdir: Path) -> Plan:
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    return Plan.from_dict(records.read_json(workdir / "config.json"))
+    return Plan.from_dict(read_config(workdir))
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """What `config.json` in the folder of a run records.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it was changed after it had been written.
+    """
+    values = records.read_json(workdir / "config.json")
+    records.check_seal(workdir / "config.json", values)
+    return values

@@ -18,7 +18,7 @@ from lifelong_cvae import calibration, closed_form, cvae, rejection, stacking
 from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
-from lifelong_cvae.images import as_rows, blocks, to_unit
+from lifelong_cvae.images import as_rows, blocks, to_unit, unpadded
 from lifelong_cvae.networks import Networks
 from lifelong_cvae.stacking import Stack
 
@@ -54,8 +54,8 @@ def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None)
         values = _block(
             state.params["mixed"], stack, block, block_rng, networks=state.networks, settings=settings
         )
-        parts.append(values[: len(rows) - start, : len(state.names)])
-    return jnp.concatenate(parts) if parts else jnp.zeros((0, len(state.names)))
+        parts.append(values)
+    return unpadded(parts, len(rows), len(state.names))
 
 
 @partial(jax.jit, static_argnames=("networks", "settings"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Writes a JSON object with `"schema"`, through a file beside it, so that it is never half there."""
     text = json.dumps({"schema": SCHEMA, **values}, indent=2, ensure_ascii=False, allow_nan=False)
-    draft = file.with_name(f".{file.name}.tmp")
-    draft.write_text(text + "\n", encoding="utf-8")
-    os.replace(draft, file)
+    with whole(file) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -69,10 +70,45 @@ def keep_lines(file: Path, count: int) -> list[dict[str, Any]]:
         raise InputError(f"{file}: a line is no JSON ({error})") from error
     if len(values) < count:
         raise InputError(f"{file}: {count} lines are expected, one for each task learned, got {len(values)}")
-    draft = file.with_name(f".{file.name}.tmp")
-    draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.replace(draft, file)
+    with whole(file) as draft:
+        draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return values
+
+
+def draft_of(file: Path) -> Path:
+    """Where a file is until it is whole."""
+    return file.with_name(f".{file.stem}.tmp{file.suffix}")
+
+
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Gives a draft to write to, which takes the file's place as a whole and on disk, or not at all."""
+    draft = draft_of(file)
+    try:
+        yield draft
+        with draft.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with a digest of them, by which `check_seal` tells whether they were changed."""
+    return {**values, "digest": _digest(values)}
+
+
+def check_seal(file: Path, values: Mapping[str, Any]) -> None:
+    """Raises InputError where what `read_json` gave for a file is not what was `sealed`."""
+    rest = {key: value for key, value in values.items() if key not in ("schema", "digest")}
+    if values.get("digest") != _digest(rest):
+        raise InputError(
+            f"{file} is not as it was written (its digest differs): undo the change, or begin a new run"
+        )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def as_json(value: Any) -> Any:

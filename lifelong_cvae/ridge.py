@@ -185,7 +185,7 @@ def _float64(parts: Host) -> Host:
 
 
 def _solution(gram: np.ndarray, vectors: np.ndarray, ridge: float) -> np.ndarray:
-    # Transposed it lies in memory as LAPACK wants it, with what was above the diagonal below: no copy is made.
+    # Transposed it lies in memory as LAPACK wants it, without a copy; what was above the diagonal is below.
     regularised = gram.T.copy(order="K")
     regularised[np.diag_indices_from(regularised)] += ridge
     factor = scipy.linalg.cho_factor(regularised, lower=True, overwrite_a=True, check_finite=False)

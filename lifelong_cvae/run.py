@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,22 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from lifelong_cvae import checkpoint, figures, gallery, growth, learning, records
+from lifelong_cvae import checkpoint, figures, gallery, growth, learning, records, resuming
 from lifelong_cvae.data import Source
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.errors import InputError, Stopped
 from lifelong_cvae.evaluation import continual, measures
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.plan import Plan, read_plan
+from lifelong_cvae.resuming import Within, go_on, load_state
+from lifelong_cvae.training import Midway
+
+__all__ = ["CHECKPOINT_EVERY", "learn", "load_state"]
 
 TASKS_KEPT = 3
+CHECKPOINT_EVERY = 60.0
 
 # Recogniser to true category to log p(x|c) of its images, `[n, categories]`.
 Answers = Mapping[str, Mapping[str, np.ndarray]]
-
-
-def load_state(workdir: Path) -> LifelongState:
-    """The newest state of the run in a folder.
-
-    Raises:
-        InputError: there is no run, it has not finished a task, or its checkpoint is damaged.
-    """
-    read_plan(workdir)
-    return checkpoint.load(workdir / "checkpoints")
 
 
 def learn(
@@ -42,8 +37,10 @@ def learn(
     *,
     resume: bool = False,
     keep_all: bool = False,
+    checkpoint_every: float = CHECKPOINT_EVERY,
     draw: bool = True,
     say: Callable[[str], None] = print,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Learns all tasks of a plan into `workdir`, and returns what `result.json` holds.
 
@@ -53,13 +50,17 @@ def learn(
         source: the images; those of earlier categories are read to evaluate, never to learn.
         resume: whether to go on from the newest checkpoint.
         keep_all: whether to keep the checkpoints of all tasks rather than of the last three.
+        checkpoint_every: seconds after which a task that is being learned is saved, at the end of a chunk.
         draw: whether to draw figures (needs matplotlib).
-        say: told a line after every task.
+        say: told a line after every task, and for every checkpoint that is damaged.
+        stopping: asked after every chunk and task whether the run is to save and end.
 
     Raises:
-        InputError: the folder holds another run, or none to resume, or matplotlib is missing;
-            nothing has been written then.
-        FloatingPointError: a loss that is not finite; the last task's checkpoint is intact.
+        InputError: the folder holds another run, or none to resume, or is being written by another
+            process, or matplotlib is missing; nothing has been written then.
+        FloatingPointError: a loss or parameter that is not finite; the last task's checkpoint is intact.
+        OSError: the disk is full, or not to be written to; the last checkpoint is intact.
+        Stopped: `stopping` said so; everything is saved.
     """
     start = time.perf_counter()
     if draw:
@@ -70,105 +71,90 @@ def learn(
             raise InputError(f"unknown category {name!r}: {source.name} has {known}")
     rng = jax.random.key(plan.seed)
     source = plan.narrowed(source)
-    state, history = _resume(workdir, plan, source) if resume else _begin(workdir, plan, source, rng=rng)
-    if draw and history:
-        gallery.imagined(workdir, state, len(history), rng=rng)  # a death may have lost it
-    say(_TABLE_HEAD)
-    for line in history:
-        say(_table_line(line))
-    answers, embedded = None, {}
-    for index in range(len(history), len(plan.tasks)):
-        names = plan.tasks[index]
-        label = f"task {index + 1}/{len(plan.tasks)}: {', '.join(names)}"
-        state, report = _learn_task(
-            state, {name: source.read("train", name) for name in names}, label, rng=rng
-        )
-        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=rng, embedded=embedded)
-        line = _metrics(index + 1, report, answers, state)
-        records.append_line(workdir / "metrics.jsonl", line)
-        checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=None if keep_all else TASKS_KEPT)
-        history.append(line)
+    for name in itertools.chain(*plan.tasks):
+        if source.counts["train"][name] < learning.MINIMUM_IMAGES:
+            raise InputError(
+                f"{source.name}, training images of category {name!r}: at least {learning.MINIMUM_IMAGES} "
+                f"are expected, got {source.counts['train'][name]}"
+            )
+    fresh = growth.init(plan.config, source.image_shape, rng=rng)
+    if resume:
+        read_plan(workdir)
+    else:
+        resuming.check_free(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+    with resuming.locked(workdir):
+        begun = resuming.resume(workdir, plan, source, fresh, say=say) if resume else None
+        state, history = begun or resuming.begin(workdir, plan, source, fresh)
+        if draw and history:
+            gallery.imagined(workdir, state, len(history), rng=rng)  # a death may have lost it
+        say(_TABLE_HEAD)
+        for line in history:
+            say(_table_line(line))
+        answers, embedded = None, {}
+        for index in range(len(history), len(plan.tasks)):
+            names = plan.tasks[index]
+            state, report = _learn_task(
+                state,
+                {name: source.read("train", name) for name in names},
+                f"task {index + 1}/{len(plan.tasks)}: {', '.join(names)}",
+                Within(workdir, index + 1, state, names, say=say),
+                rng=rng,
+                checkpoint_every=checkpoint_every,
+                stopping=stopping,
+                command=go_on(workdir),
+            )
+            answers = measures.answers_by_category(
+                state, source, plan.evaluate_on, rng=rng, embedded=embedded
+            )
+            line = _metrics(index + 1, report, answers, state)
+            records.append_line(workdir / "metrics.jsonl", line)
+            kept = None if keep_all else TASKS_KEPT
+            checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=kept)
+            resuming.clear_within(workdir)
+            history.append(line)
+            if draw:
+                gallery.imagined(workdir, state, index + 1, rng=rng)
+            say(_table_line(line))
+            if stopping():
+                raise Stopped(f"stopped after task {index + 1}/{len(plan.tasks)}: {go_on(workdir)} goes on")
+        if answers is None:  # a finished run was resumed
+            answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=rng)
+        result = _result(plan, history, answers, state, seconds_total=time.perf_counter() - start)
+        records.write_json(workdir / "result.json", result)
         if draw:
-            gallery.imagined(workdir, state, index + 1, rng=rng)
-        say(_table_line(line))
-    if answers is None:  # a finished run was resumed
-        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=rng)
-    result = _result(plan, history, answers, state, seconds_total=time.perf_counter() - start)
-    records.write_json(workdir / "result.json", result)
-    if draw:
-        gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
+            gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
     return result
 
 
-def _begin(workdir: Path, plan: Plan, source: Source, *, rng: jax.Array) -> tuple[LifelongState, list[dict]]:
-    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise InputError(f"{workdir} holds something already: a new folder is expected, or --resume to go on")
-    state = growth.init(plan.config, source.image_shape, rng=rng)
-    workdir.mkdir(parents=True, exist_ok=True)
-    _write_config(workdir, plan, source)
-    return state, []
-
-
-def _resume(workdir: Path, plan: Plan, source: Source) -> tuple[LifelongState, list[dict]]:
-    recorded = records.read_json(workdir / "config.json")
-    before = Plan.from_dict(recorded)
-    now = _settings(plan)
-    for name, value in _settings(before).items():
-        if now[name] != value:
-            raise InputError(
-                f"{workdir} was begun with {name}={value}: --resume cannot change it to {now[name]}"
-            )
-    if plan.tasks[: len(before.tasks)] != before.tasks:
-        raise InputError(
-            f"{workdir} was begun with the tasks {_tasks_text(before.tasks)}: "
-            "more can be added after them, nothing else"
-        )
-    if recorded.get("fingerprint") != source.fingerprint:
-        raise InputError(
-            f"{source.name} is not the data that {workdir} was begun with: its images have changed"
-        )
-    steps = checkpoint.checkpoint_steps(workdir / "checkpoints")
-    if steps:
-        state = checkpoint.load(workdir / "checkpoints")
-    else:
-        state = growth.init(plan.config, source.image_shape, rng=jax.random.key(plan.seed))
-    history = records.keep_lines(workdir / "metrics.jsonl", steps[-1] if steps else 0)
-    _write_config(workdir, plan, source)
-    return state, history
-
-
-def _settings(plan: Plan) -> dict[str, Any]:
-    """All that a resumed run must share with the one it goes on with, flat: name to value."""
-    plain = plan.to_dict()
-    del plain["tasks"]
-    for section in plain.pop("config").values():
-        plain.update(section)
-    return plain
-
-
-def _write_config(workdir: Path, plan: Plan, source: Source) -> None:
-    values = {
-        **plan.to_dict(),
-        "image_shape": list(source.image_shape),
-        "fingerprint": source.fingerprint,
-        "versions": records.versions(),
-        "device": records.device(),
-    }
-    records.write_json(workdir / "config.json", values)
-
-
 def _learn_task(
-    state: LifelongState, images: dict[str, np.ndarray], label: str, *, rng: jax.Array
+    state: LifelongState,
+    images: dict[str, np.ndarray],
+    label: str,
+    within: Within,
+    *,
+    rng: jax.Array,
+    checkpoint_every: float,
+    stopping: Callable[[], bool],
+    command: str,
 ) -> tuple[LifelongState, learning.Report]:
+    saved = time.monotonic()
     # disable=None: silent where the output is no terminal
     with tqdm(desc=label, unit="step", disable=None, leave=False) as bar:
 
-        def progress(done: int, total: int, terms: dict[str, float]) -> None:
+        def progress(at: Midway, total: int) -> None:
+            nonlocal saved
             bar.total = total
-            bar.set_postfix({name: f"{value:.1f}" for name, value in terms.items()}, refresh=False)
-            bar.update(done - bar.n)
+            bar.set_postfix({name: f"{value:.1f}" for name, value in at.terms.items()}, refresh=False)
+            bar.update(at.steps - bar.n)
+            stops = stopping()
+            if stops or time.monotonic() - saved >= checkpoint_every:
+                within.save(at)
+                saved = time.monotonic()
+            if stops:
+                raise Stopped(f"stopped in {label}, at step {at.steps} of {total}: {command} goes on")
 
-        return learning.learn(state, images, rng=rng, progress=progress)
+        return learning.learn(state, images, rng=rng, progress=progress, midway=within.load())
 
 
 def _metrics(task: int, report: learning.Report, answers: Answers, state: LifelongState) -> dict[str, Any]:
@@ -227,10 +213,6 @@ def _over_time(
         **continual.summary(matrix),
         "forgetting_same_candidates": continual.forgetting(matrix, restricted),
     }
-
-
-def _tasks_text(tasks: Sequence[Sequence[str]]) -> str:
-    return "; ".join(", ".join(names) for names in tasks)
 
 
 _TABLE_HEAD = (

@@ -43,9 +43,11 @@ def settle(
     """
     if state.config.network.growth == "vectors":
         return {}
-    fitted = _settle(
-        mixed, categories, data, networks=state.networks, contrast=state.config.network.drawing != "mean"
-    )
+    data = data._replace(
+        shared=None
+    )  # with it, what is compiled would depend on whether the mixed part learns
+    contrast = state.config.network.drawing != "mean"
+    fitted = _settle(mixed, categories, data, networks=state.networks, contrast=contrast)
     return stacking.unstack_subtrees(fitted, names)
 
 

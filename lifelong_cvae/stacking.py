@@ -93,7 +93,7 @@ def stack_subtrees(
     Without the keys `left_out`: else what belongs to the closed-form recogniser.
     """
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state.params))
-    stack_leaves = jnp.stack if traced else lambda leaves: jnp.asarray(np.stack(leaves))
+    stack_leaves = jnp.stack if traced else lambda leaves: jax.device_put(np.stack(leaves))
     trees = [
         {key: part for key, part in state.params["categories"][name].items() if key not in left_out}
         for name in names
@@ -105,6 +105,6 @@ def unstack_subtrees(stacked: Any, names: Sequence[str]) -> dict[str, Any]:
     """Inverse of `stack_subtrees`: name to subtree, through the host, where it compiles nothing."""
     host = jax.device_get(stacked)
     return {
-        name: jax.tree.map(lambda leaf, index=index: jnp.asarray(leaf[index]), host)
+        name: jax.tree.map(lambda leaf, index=index: jax.device_put(leaf[index]), host)
         for index, name in enumerate(names)
     }

@@ -1,11 +1,16 @@
 """Shared fixtures: strict JAX, real images, a small learner."""
 
+import contextlib
+import json
+import resource
+
 import jax
 import numpy as np
 import pytest
 from scipy import special, stats
 
 import lifelong_cvae as lifelong
+from lifelong_cvae import run
 from lifelong_cvae.data import open_source
 from lifelong_cvae.evaluation import judge
 
@@ -13,6 +18,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile much and compute little.
 jax.config.update("jax_disable_most_optimizations", True)
 
+# What may differ between a resumed run and an uninterrupted one.
+TIMES = {"seconds", "seconds_total", "seconds_learning", "images_per_second", "compilations"}
 # Small enough that a task takes a second, large enough that digits are learned.
 SMALL = {
     "mixed_widths": "32",
@@ -113,3 +120,39 @@ def mixture_log_density(prior, z):
     weights, means, log_vars = (np.asarray(prior[k], np.float64) for k in ("logits", "means", "log_vars"))
     per_component = stats.norm.logpdf(np.asarray(z)[:, None], means, np.exp(0.5 * log_vars)).sum(axis=-1)
     return special.logsumexp(per_component + special.log_softmax(weights), axis=1)
+
+
+def lines_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def result_of(workdir):
+    return json.loads((workdir / "result.json").read_text("utf-8"))
+
+
+def without_times(values):
+    return {key: value for key, value in values.items() if key not in TIMES}
+
+
+def assert_runs_equal(first, second):
+    """The same state bit for bit, the same lines and result but for times."""
+    states = [run.load_state(workdir) for workdir in (first, second)]
+    assert states[0].names == states[1].names
+    assert states[0].visits == states[1].visits
+    assert states[0].childhood_left == states[1].childhood_left
+    assert states[0].config == states[1].config
+    assert_trees_equal(states[0].params, states[1].params)
+    assert [*map(without_times, lines_of(first))] == [*map(without_times, lines_of(second))]
+    assert without_times(result_of(first)) == without_times(result_of(second))
+    assert (first / "config.json").read_bytes() == (second / "config.json").read_bytes()
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """Within it, writing past `size` bytes of a file fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

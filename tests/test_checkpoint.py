@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import cvae, growth
-from lifelong_cvae.checkpoint import checkpoint_steps
-from lifelong_cvae.errors import InputError
-from tests.conftest import assert_trees_equal
+from lifelong_cvae import cvae, growth, storage
+from lifelong_cvae.errors import DamageError, InputError
+from lifelong_cvae.storage import steps as checkpoint_steps
+from tests.conftest import assert_trees_equal, full_disk, one_line
 
 # In the order of learning, which is neither that of the alphabet nor its reverse.
 NAMES = ("T-shirt/top", "ä 猫", "a", "Bag")
@@ -281,6 +281,49 @@ def complaint(folder, state):
     return ""
 
 
+class TestAFullDisk:
+    @pytest.mark.parametrize("size", [0, 10, 1000, 20_000])
+    def test_is_told_in_one_line_and_the_checkpoint_before_is_intact(self, state, copy, size):
+        with full_disk(size), pytest.raises(OSError, match="could not be written") as error:
+            lifelong.save(scrambled(state, 9), copy)
+        one_line(error, copy, "checkpoint 1", "checkpoint 0 is intact")
+        assert checkpoint_steps(copy) == [0]
+        assert_trees_equal(lifelong.load(copy), state)
+        lifelong.save(scrambled(state, 9), copy)
+        assert checkpoint_steps(copy) == [0, 1]
+        assert_trees_equal(lifelong.load(copy), scrambled(state, 9))
+
+    def test_a_folder_that_cannot_be_made_is_told(self, state):
+        with pytest.raises(OSError, match="could not be written") as error:
+            lifelong.save(state, "/proc/none/checkpoints")
+        one_line(error, "/proc/none/checkpoints", "checkpoint 0")
+
+
+class TestSetAside:
+    def test_a_checkpoint_is_moved_under_a_free_name(self, state, copy, tmp_path):
+        for expected in ("copy_0", "copy_0_2"):
+            moved = storage.set_aside(copy, 0, tmp_path / "damaged")
+            assert moved == tmp_path / "damaged" / expected
+            assert checkpoint_steps(copy) == []
+            lifelong.save(state, copy, step=0)
+        assert_trees_equal(lifelong.load(copy), state)
+
+    def test_the_newest_that_is_not_damaged_is_found(self, state, copy):
+        for seed in (5, 6):
+            lifelong.save(scrambled(state, seed), copy)
+        shutil.rmtree(copy / "2" / "params")
+        write_meta(copy, {**read_meta(copy, 1), "names": ["other"]}, 1)
+        damaged = []
+        step, found = storage.newest(copy, lambda step: lifelong.load(copy, step=step), damaged.append)
+        assert step == 0
+        assert_trees_equal(found, state)
+        assert [error.step for error in damaged] == [2, 1]
+
+    def test_of_damaged_ones_alone_there_is_none(self, copy):
+        shutil.rmtree(copy / "0" / "params")
+        assert storage.newest(copy, lambda step: lifelong.load(copy, step=step), lambda _: None) is None
+
+
 class TestDamage:
     def test_a_flipped_bit_in_any_file_of_the_arrays_never_loads_wrong_values(self, state, copy):
         messages = []
@@ -346,10 +389,19 @@ class TestDamage:
             lifelong.load(copy)
         assert_trees_equal(lifelong.load(copy, step=0), state)
 
-    @pytest.mark.parametrize("schema", [0, 2, "1", None])
-    def test_another_schema_is_refused(self, copy, schema):
-        write_meta(copy, {**read_meta(copy), "schema": schema})
-        with pytest.raises(InputError, match="checkpoint 0 has another schema, 1 is expected"):
+    @pytest.mark.parametrize("schema", [0, 1, 3, "2", None])
+    def test_another_version_is_refused_and_not_taken_for_damage(self, copy, schema):
+        meta = {**read_meta(copy), "schema": schema}
+        del meta["digest"]
+        write_meta(copy, {**meta, "digest": storage._digest(meta)})
+        with pytest.raises(InputError) as error:
+            lifelong.load(copy)
+        one_line(error, copy, f"checkpoint 0 has schema {schema}", "schema 2 is expected")
+        assert not isinstance(error.value, DamageError)
+
+    def test_a_schema_that_was_changed_alone_is_damage(self, copy):
+        write_meta(copy, {**read_meta(copy), "schema": 3})
+        with pytest.raises(DamageError, match="checkpoint 0 is damaged: its settings differ"):
             lifelong.load(copy)
 
     @pytest.mark.parametrize("content", ["", "null", "[1]", "{", "3", '{"schema": 1}'])

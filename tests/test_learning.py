@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import compilations, cvae, growth, learning
+from lifelong_cvae import checkpoint, compilations, cvae, growth, learning, midway, training
 from lifelong_cvae.images import mean_image
 from tests.conftest import assert_trees_equal
 
@@ -95,8 +95,8 @@ def test_the_engines_step_equals_a_step_over_the_whole_dict_with_labels(
         return optax.apply_updates(params, updates)
 
     whole = step(state.params)
-    carry = learning.start_carry(state, ("new",), train_mixed=train_mixed)
-    carry, _ = learning.train_chunk(
+    carry = training.start_carry(state, ("new",), train_mixed=train_mixed)
+    carry, _ = training.train_chunk(
         carry, data, networks=state.networks, learning=config.learning, train_mixed=train_mixed
     )
     ours = jax.tree.map(lambda leaf: leaf[0], carry.params["categories"][learning.TASK])
@@ -117,7 +117,7 @@ def test_frozen_leaves_have_no_moments(small_config, rng):
     state = growth.grow(lifelong.init(small_config, (28, 28), rng=rng), "a", rng=rng)
     sizes = {}
     for train_mixed in (True, False):
-        carry = learning.start_carry(state, ("a",), train_mixed=train_mixed)
+        carry = training.start_carry(state, ("a",), train_mixed=train_mixed)
         sizes[train_mixed] = sum(leaf.size for leaf in jax.tree.leaves(carry.optimiser))
     trained = sum(
         leaf.size for part in FROZEN_PARTS for leaf in jax.tree.leaves(state.params["categories"]["a"][part])
@@ -280,8 +280,9 @@ def test_a_report_tells_what_was_done(three, digits, rng):
     assert report.names == ("8",)
     # 400 images in batches of 16 are 25 steps, which 3 chunks of 10 hold.
     assert report.steps == 30
-    assert [(done, total) for done, total, _ in seen] == [(10, 30), (20, 30), (30, 30)]
-    assert report.terms == seen[-1][2]
+    assert [total for _, total in seen] == [30] * 3
+    assert [at.names for at, _ in seen] == [("8",)] * 3
+    assert report.terms == seen[-1][0].terms
     assert set(report.terms) == {"real"}
     assert report.images_per_second == pytest.approx(30 * 16 / report.seconds)
     assert report.parameters_per_category == growth.parameters_per_category(three)
@@ -294,12 +295,75 @@ def test_a_loss_that_is_not_finite_names_term_step_and_task(small_config, digits
         lifelong.learn(state, {"3": digits["3"], "4": digits["4"]}, rng=rng)
 
 
+def test_a_parameter_that_is_not_finite_is_named_with_step_and_task(three, digits, rng, monkeypatch):
+    train_chunk = training.train_chunk
+
+    def broken(carry, *arguments, **settings):
+        carry, terms = train_chunk(carry, *arguments, **settings)
+        if int(carry.step) == 20:
+            encoder = jax.tree.map(lambda leaf: leaf.at[0].set(np.inf), carry.params["categories"]["task"])
+            carry = carry._replace(params={**carry.params, "categories": {"task": encoder}})
+        return carry, terms
+
+    monkeypatch.setattr(training, "train_chunk", broken)
+    before = jax.tree.map(np.array, three)
+    with pytest.raises(
+        FloatingPointError, match=r"parameter categories/task/\S+ is not finite at step 20 of task 8"
+    ):
+        lifelong.learn(three, {"8": digits["8"]}, rng=rng)
+    assert_trees_equal(jax.tree.map(np.array, three), before)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_a_task_goes_on_from_midway_as_if_nothing_had_been(three, digits, rng, tmp_path, chunk):
+    images = {"8": digits["8"], "7": digits["7"]}
+    whole, report = lifelong.learn(three, images, rng=rng)
+
+    def save(at, _):
+        if at.steps == 10 * chunk:
+            midway.save(tmp_path / "within", at, checkpoint.digest(three))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lifelong.learn(three, images, rng=rng, progress=save)
+    there = midway.load(tmp_path / "within", three, ("8", "7"), damaged=pytest.fail)
+    assert there.steps == 10 * chunk
+    for _ in range(2):  # what it goes on from stays usable
+        resumed, again = lifelong.learn(three, images, rng=rng, midway=there)
+        assert_trees_equal(resumed.params, whole.params)
+        assert again.terms == report.terms
+    with pytest.raises(lifelong.InputError, match="midway in the task 8, 7: got images of 8"):
+        lifelong.learn(three, {"8": digits["8"]}, rng=rng, midway=there)
+
+
+def test_what_was_saved_midway_belongs_to_its_state_and_task(three, digits, rng, tmp_path):
+    def save(at, _):
+        midway.save(tmp_path / str(at.steps), at, checkpoint.digest(three))
+
+    lifelong.learn(three, {"8": digits["8"]}, rng=rng, progress=save)
+    assert midway.load(tmp_path / "10", three, ("8",), damaged=pytest.fail).steps == 10
+    assert midway.load(tmp_path / "10", three, ("9",), damaged=pytest.fail) is None
+    other = lifelong.drop(three, three.names[0])
+    assert midway.load(tmp_path / "10", other, ("8",), damaged=pytest.fail) is None
+    assert midway.load(tmp_path / "none", three, ("8",), damaged=pytest.fail) is None
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         ({}, "no category to learn"),
-        ({"": np.zeros((1, 28, 28), np.uint8)}, "a non-empty text of printable characters"),
-        ({"9": np.zeros((0, 28, 28), np.uint8)}, "category '9': at least one image is expected, got none"),
+        ({"": np.zeros((2, 28, 28), np.uint8)}, "a non-empty text of printable characters"),
+        ({"a\nb": np.zeros((2, 28, 28), np.uint8)}, "a non-empty text of printable characters"),
+        ({"a\x00": np.zeros((2, 28, 28), np.uint8)}, "a non-empty text of printable characters"),
+        ({9: np.zeros((2, 28, 28), np.uint8)}, "a non-empty text of printable characters"),
+        ({"9": np.zeros((0, 28, 28), np.uint8)}, "category '9': at least 2 are expected, got 0"),
+        ({"9": np.zeros((1, 28, 28), np.uint8)}, "category '9': at least 2 are expected, got 1"),
+        ({"9": np.zeros((2, 28, 28), np.int32)}, "uint8, or float in .* is expected, got int32"),
+        ({"9": np.zeros((2, 28, 28), bool)}, "uint8, or float in .* is expected, got bool"),
+        ({"9": np.zeros((28, 28), np.uint8)}, r"shape \[n, 28, 28, 1\] is expected, got \(28, 28\)"),
+        ({"9": np.zeros((2, 28, 28, 3), np.uint8)}, r"is expected, got \(2, 28, 28, 3\)"),
+        ({"9": np.full((2, 28, 28), np.inf)}, "category '9': image 0 holds NaN or infinity"),
+        ({"9": np.full((2, 28, 28), -0.1)}, "category '9': image 0 has values outside"),
         ({"9": np.full((2, 28, 28), np.nan)}, "category '9': image 0 holds NaN or infinity"),
         ({"9": np.full((2, 28, 28), 2.0)}, "category '9': image 0 has values outside"),
         ({"9": np.zeros((2, 27, 28), np.uint8)}, r"category '9': shape \[n, 28, 28, 1\] is expected"),

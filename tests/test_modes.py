@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import compilations, cvae, growth, learning, losses, playback, stacking
+from lifelong_cvae import compilations, cvae, growth, learning, losses, playback, stacking, training
 from lifelong_cvae.config import MEMORY_TERMS
 from tests.conftest import assert_trees_equal, one_line
 
@@ -234,7 +234,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
             total += 2 * weighted / 2
         return total
 
-    transform = learning.optimiser(settings, state.params, ("new",), data.total_steps, train_mixed=True)
+    transform = training.optimiser(settings, state.params, ("new",), data.total_steps, train_mixed=True)
 
     @jax.jit
     def step(params):
@@ -243,8 +243,8 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
         return optax.apply_updates(params, updates), gradients
 
     whole, gradients = step(state.params)
-    carry = learning.start_carry(state, ("new",), train_mixed=True)
-    carry, terms = learning.train_chunk(
+    carry = training.start_carry(state, ("new",), train_mixed=True)
+    carry, terms = training.train_chunk(
         carry, data, past, networks=networks, learning=settings, train_mixed=True
     )
     assert set(terms) == {"real", *MEMORY_TERMS}

@@ -1,10 +1,8 @@
 """Records: JSON files and JSON lines that are whole or not there."""
 
-import contextlib
 import importlib.metadata
 import json
 import platform
-import resource
 
 import jax
 import pytest
@@ -12,7 +10,7 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae import records
 from lifelong_cvae.errors import InputError
-from tests.conftest import one_line
+from tests.conftest import full_disk, one_line
 
 VALUES = {
     "name": "T-shirt/top ζ猫\n",
@@ -21,17 +19,6 @@ VALUES = {
     "count": 2**63,
     "nested": {"list": [1, None, True]},
 }
-
-
-@contextlib.contextmanager
-def full_disk(size):
-    """Within it, writing past `size` bytes of a file fails, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def listing(folder):

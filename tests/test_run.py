@@ -11,17 +11,24 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import checkpoint, records, run
+from lifelong_cvae import checkpoint, records, resuming, run, storage, training
 from lifelong_cvae.data import from_arrays, hold_out, tasks
-from lifelong_cvae.errors import InputError, MissingExtraError
+from lifelong_cvae.errors import InputError, MissingExtraError, Stopped
 from lifelong_cvae.plan import Plan, read_plan
-from tests.conftest import SMALL_FEATURES, assert_trees_equal, one_line, snapshot
+from tests.conftest import (
+    SMALL_FEATURES,
+    assert_runs_equal,
+    assert_trees_equal,
+    lines_of,
+    one_line,
+    result_of,
+    snapshot,
+    without_times,
+)
 
 FIVE = ("3", "1", "4", "0", "5")
 THREE = FIVE[:3]
-# What may differ between a resumed run and an uninterrupted one.
 FIGURES = ("interpolation.png", "over_tasks.png", "reconstructions.png", "walk.png")
-TIMES = {"seconds", "seconds_total", "seconds_learning", "images_per_second", "compilations"}
 METRICS = {
     "schema",
     "task",
@@ -129,18 +136,6 @@ def recording(source):
     return dataclasses.replace(source, read=read), reads
 
 
-def lines_of(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text("utf-8").splitlines()]
-
-
-def result_of(workdir):
-    return json.loads((workdir / "result.json").read_text("utf-8"))
-
-
-def without_times(values):
-    return {key: value for key, value in values.items() if key not in TIMES}
-
-
 def fractions_right(state, source, split="test", recogniser=None):
     """Accuracy of each category by asking for the answers, image by image."""
     right = {}
@@ -149,19 +144,6 @@ def fractions_right(state, source, split="test", recogniser=None):
         answers, _ = lifelong.recognise(asked, source.read(split, name))
         right[name] = sum(answer == name for answer in answers.tolist()) / len(answers)
     return right
-
-
-def assert_runs_equal(first, second):
-    """The same state bit for bit, the same lines and result but for times."""
-    states = [run.load_state(workdir) for workdir in (first, second)]
-    assert states[0].names == states[1].names
-    assert states[0].visits == states[1].visits
-    assert states[0].childhood_left == states[1].childhood_left
-    assert states[0].config == states[1].config
-    assert_trees_equal(states[0].params, states[1].params)
-    assert [*map(without_times, lines_of(first))] == [*map(without_times, lines_of(second))]
-    assert without_times(result_of(first)) == without_times(result_of(second))
-    assert (first / "config.json").read_bytes() == (second / "config.json").read_bytes()
 
 
 # The files
@@ -175,6 +157,7 @@ def test_a_run_writes_the_files_of_the_contract(at_once):
         "result.json",
         "checkpoints",
         "figures",
+        ".lock",
     }
     grids = [f"imagined_{task:03d}.{kind}" for task in range(1, 6) for kind in ("npz", "png")]
     figures = sorted(path.name for path in (workdir / "figures").iterdir())
@@ -187,12 +170,14 @@ def test_without_drawing_there_are_no_figures(three):
         "metrics.jsonl",
         "result.json",
         "checkpoints",
+        ".lock",
     }
 
 
 def test_the_configuration_holds_the_plan_the_data_and_what_ran_it(at_once, make_plan, mnist5k):
     values = json.loads((at_once[0] / "config.json").read_text("utf-8"))
     plan = json.loads(json.dumps(make_plan(FIVE).to_dict()))
+    assert len(values.pop("digest")) == 64
     assert values == {
         "schema": 1,
         **plan,
@@ -306,13 +291,13 @@ def test_a_resumed_run_says_the_tasks_that_it_knows_already(copy, make_plan, mni
 
 
 def test_the_checkpoints_of_the_last_three_tasks_are_kept(three, resumed):
-    assert checkpoint.checkpoint_steps(three / "checkpoints") == [1, 2, 3]
-    assert checkpoint.checkpoint_steps(resumed[0] / "checkpoints") == [3, 4, 5]
+    assert storage.steps(three / "checkpoints") == [1, 2, 3]
+    assert storage.steps(resumed[0] / "checkpoints") == [3, 4, 5]
     assert sorted(path.name for path in (resumed[0] / "checkpoints").iterdir()) == ["3", "4", "5"]
 
 
 def test_all_checkpoints_are_kept_where_that_is_asked_for(at_once):
-    assert checkpoint.checkpoint_steps(at_once[0] / "checkpoints") == [1, 2, 3, 4, 5]
+    assert storage.steps(at_once[0] / "checkpoints") == [1, 2, 3, 4, 5]
 
 
 def test_earlier_categories_are_read_to_evaluate_and_never_to_learn(resumed):
@@ -484,13 +469,158 @@ def test_lines_that_are_missing_are_refused_and_nothing_is_changed(copy, make_pl
     assert snapshot(copy) == before
 
 
-def test_a_damaged_checkpoint_is_refused_and_nothing_is_changed(copy, make_plan, mnist5k):
-    shutil.rmtree(copy / "checkpoints" / "3" / "params")
-    before = snapshot(copy)
+def damage(checkpoint_folder):
+    """Flips a bit in the middle of the largest file."""
+    largest = max((path for path in checkpoint_folder.rglob("*") if path.is_file()), key=size_of)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 4
+    largest.write_bytes(content)
+
+
+def size_of(path):
+    return path.stat().st_size
+
+
+def test_a_damaged_checkpoint_is_moved_aside_and_its_task_learned_anew(copy, at_once, make_plan, mnist5k):
+    damage(copy / "checkpoints" / "3")
+    with pytest.raises(InputError) as error:
+        run.load_state(copy)
+    one_line(error, "checkpoint 3", f"python -m experiments.learn --workdir={copy} --resume would go on")
+    said = []
+    source, reads = recording(mnist5k)
+    quietly(copy, make_plan(FIVE), source, resume=True, say=said.append)
+    assert [line for line in said if "checkpoint 3" in line and f"moved to {copy}/damaged" in line]
+    assert [name for split, name in reads if split == "train"] == ["4", "0", "5"]
+    assert (copy / "damaged" / "checkpoints_3").is_dir()
+    assert_runs_equal(copy, at_once[0])
+    assert lifelong.load(copy / "checkpoints").names == FIVE
+
+
+def test_where_every_checkpoint_is_damaged_a_run_starts_anew(copy, three, make_plan, mnist5k):
+    for task in (1, 2, 3):
+        damage(copy / "checkpoints" / str(task))
+    said = []
+    quietly(copy, make_plan(THREE), mnist5k, resume=True, say=said.append)
+    assert sum("moved to" in line for line in said) == 3
+    assert_runs_equal(copy, three)
+
+
+def test_a_task_that_is_damaged_on_its_way_starts_anew(tmp_path, three, make_plan, mnist5k):
+    workdir, calls = tmp_path / "run", iter(range(100))
+    with pytest.raises(Stopped):
+        quietly(workdir, make_plan(THREE), mnist5k, stopping=lambda: next(calls) == 4)
+    (saved,) = (workdir / "within_task" / "2").iterdir()
+    meta = json.loads((saved / "meta" / "metadata").read_text())
+    assert (saved.name, meta["names"], set(meta["terms"])) == ("10", ["1"], {"real"})
+    teacher = lifelong.load(workdir / "checkpoints")
+    assert meta["teacher"] == checkpoint.digest(teacher)
+    assert {name.split(".")[0] for name in meta["checksums"]} == {
+        "carry/params",
+        "carry/optimiser",
+        "carry/step",
+    }
+    damage(saved)
+    said = []
+    quietly(workdir, make_plan(THREE), mnist5k, resume=True, say=said.append)
+    assert [line for line in said if "within_task/2" in line and "moved to" in line]
+    assert_runs_equal(workdir, three)
+
+
+@pytest.mark.parametrize("asks", [1, 4, 6])
+def test_a_run_that_is_asked_to_stop_is_saved_and_goes_on_to_the_same_end(
+    tmp_path, three, make_plan, mnist5k, asks
+):
+    # Three chunks and the end of a task make four questions.
+    workdir, calls = tmp_path / "run", iter(range(1, 100))
+    with pytest.raises(Stopped, match=f"--workdir={workdir} --resume goes on"):
+        quietly(workdir, make_plan(THREE), mnist5k, stopping=lambda: next(calls) == asks)
+    assert (workdir / "within_task").exists() == (asks % 4 != 0)
+    quietly(workdir, make_plan(THREE), mnist5k, resume=True)
+    assert_runs_equal(workdir, three)
+
+
+def test_two_processes_do_not_write_into_one_folder(copy, tmp_path, make_plan, mnist5k):
+    (tmp_path / "new").mkdir()
+    for workdir, resume in ((copy, True), (tmp_path / "new", False)):
+        with resuming.locked(workdir):
+            before = snapshot(workdir)
+            with pytest.raises(InputError) as error:
+                quietly(workdir, make_plan(THREE), mnist5k, resume=resume)
+            one_line(error, workdir, "is writing there")
+            assert snapshot(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"seed": 0', '"seed": 1'),
+        ('"epochs": 1', '"epochs": 2'),
+        ('"mnist5k"', '"mnist5K"'),
+        ('"digest": "', '"digest": "0'),
+    ],
+)
+def test_settings_that_were_edited_are_refused_and_nothing_is_changed(
+    copy, make_plan, mnist5k, before, after
+):
+    file = copy / "config.json"
+    text = file.read_text("utf-8")
+    assert before in text
+    file.write_text(text.replace(before, after, 1), "utf-8")
+    files = snapshot(copy)
     with pytest.raises(InputError) as error:
         quietly(copy, make_plan(FIVE), mnist5k, resume=True)
-    one_line(error, copy / "checkpoints", "3")
-    assert snapshot(copy) == before
+    one_line(error, file, "not as it was written")
+    with pytest.raises(InputError, match="not as it was written"):
+        run.load_state(copy)
+    assert snapshot(copy) == files
+
+
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(
+    tmp_path, three, make_plan, mnist5k, monkeypatch
+):
+    workdir, train_chunk = tmp_path / "run", training.train_chunk
+
+    def broken(carry, data, past, **settings):
+        carry, terms = train_chunk(carry, data, past, **settings)
+        return carry, {name: values.at[3].set(np.nan) for name, values in terms.items()}
+
+    def breaks(split, category):
+        if (split, category) == ("train", "1"):
+            monkeypatch.setattr(training, "train_chunk", broken)
+        return mnist5k.read(split, category)
+
+    with pytest.raises(FloatingPointError, match="loss term real is not finite at step 3 of task 1"):
+        quietly(workdir, make_plan(THREE), dataclasses.replace(mnist5k, read=breaks))
+    assert lifelong.load(workdir / "checkpoints").names == ("3",)
+    assert len(lines_of(workdir)) == 1
+    monkeypatch.undo()
+    quietly(workdir, make_plan(THREE), mnist5k, resume=True)
+    assert_runs_equal(workdir, three)
+
+
+def test_names_lead_no_file_out_of_the_folder(tmp_path, make_plan, mnist5k):
+    names = ("../../escaped", "/tmp/escaped", "..", "x" * 300)
+    digits = {name: mnist5k.read("train", digit)[:60] for name, digit in zip(names, "0123", strict=True)}
+    images, labels = np.concatenate([*digits.values()]), np.repeat([*digits], 60)
+    source = from_arrays(
+        "hostile", train_images=images, train_labels=labels, test_images=images, test_labels=labels
+    )
+    workdir = tmp_path / "deep" / "run"
+    quietly(workdir, make_plan([names]), source, draw=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
+    told = " ".join(str(path) for path in workdir.rglob("*"))
+    assert "escaped" not in told
+    assert run.load_state(workdir).names == names
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_category_of_no_image_or_one_is_refused_before_anything(tmp_path, make_plan, mnist5k, count):
+    counts = {**mnist5k.counts, "train": {**mnist5k.counts["train"], "1": count}}
+    with pytest.raises(InputError) as error:
+        quietly(tmp_path / "run", make_plan(THREE), dataclasses.replace(mnist5k, counts=counts))
+    one_line(error, "category '1'", "at least 2", f"got {count}")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["a run", "a file", "an unrelated file", "a hidden file"])

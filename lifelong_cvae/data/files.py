@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image
 from lifelong_cvae.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg")
+# What Pillow says of a picture of over 89 million pixels.
+BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -77,6 +80,8 @@ def read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
             missing = [key for key in keys if key not in file]
             if missing:
                 raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(file)}")
+            for key in keys:
+                _check_claim(path, file.zip, f"{key}.npy")
             arrays = [file[key] for key in keys]
             if not all(isinstance(array, np.ndarray) for array in arrays):
                 raise InputError(f"{path}: not a readable npz file of plain arrays")
@@ -86,6 +91,29 @@ def read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
     except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable npz file of plain arrays ({reason})") from error
+
+
+def _check_claim(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Raises InputError where an array's header claims another size than there is, before it is allocated."""
+    try:
+        info = archive.getinfo(name)
+    except KeyError as error:
+        raise InputError(f"{path}: not a readable npz file of plain arrays (no {name} in it)") from error
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in header:
+            raise InputError(f"{path}: {name} is of the npy version {version}, 1.0 or 2.0 is expected")
+        shape, _, kind = header[version](stream)
+        claimed, there = math.prod(shape) * kind.itemsize, info.file_size - stream.tell()
+    if kind.hasobject:
+        raise InputError(f"{path}: {name} plain arrays are expected, not pickled objects")
+    # No deflated data is more than 1032 times smaller.
+    if claimed != there or there > 1032 * path.stat().st_size:
+        raise InputError(
+            f"{path}: {name} says {shape} of {kind}, {claimed} bytes, which the file does not hold: "
+            "the complete file is expected"
+        )
 
 
 def read_pictures(paths: list[Path], channels: int) -> np.ndarray:
@@ -99,13 +127,15 @@ def read_pictures(paths: list[Path], channels: int) -> np.ndarray:
     images = []
     for path in paths:
         try:
-            with Image.open(path) as picture:
+            with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+                picture = Image.open(path)
+            with picture:
                 if picture.mode.startswith(("I", "F")):
                     raise InputError(f"{path}: 8 bits per channel are expected, got mode {picture.mode}")
                 pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
         except InputError:
             raise
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
             raise InputError(f"{path}: not a readable picture ({error})") from error
         if images and pixels.shape != images[0].shape:
             raise InputError(f"{path}: size {pixels.shape[:2]}, but {paths[0]} has {images[0].shape[:2]}")

@@ -22,6 +22,7 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from lifelong_cvae import records
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape, as_rows, blocks, to_unit
@@ -142,9 +143,8 @@ def file_name(source: Source) -> str:
 
 def _write(judge: Judge, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}")
-    np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(judge.params).items()})
-    draft.replace(file)
+    with records.whole(file) as draft:
+        np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(judge.params).items()})
 
 
 def _read(file: Path, source: Source) -> Judge:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae import closed_form, playback, recognition
@@ -67,11 +66,11 @@ def answers_by_category(
 
 def _scores(
     readout: closed_form.Readout, images: Images, embedded: MutableMapping[str, jax.Array]
-) -> jax.Array:
+) -> np.ndarray:
     """Scores of all images together; features that are not in `embedded` are put there."""
     for name in images.keys() - embedded.keys():
         embedded[name] = closed_form.embed(readout, images[name])
-    return jnp.concatenate([closed_form.scores_of(readout, embedded[name]) for name in images])
+    return np.concatenate([closed_form.scores_of(readout, embedded[name]) for name in images])
 
 
 def _together(images: Images) -> np.ndarray:

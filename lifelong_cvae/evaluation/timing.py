@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae import growth, learning, records
+from lifelong_cvae import growth, learning, records, training
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.evaluation import agreement, memory
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.teacher import Teacher
 
@@ -57,11 +58,11 @@ def _chunk(state: LifelongState, rng: jax.Array) -> Callable[[], None]:
     data = learning.task_data(state, {task[0]: images}, rng=rng)
     past = Teacher(state, task, rng=rng).remember(0)
     run = partial(
-        learning.train_chunk, networks=state.networks, learning=state.config.learning, train_mixed=True
+        training.train_chunk, networks=state.networks, learning=state.config.learning, train_mixed=True
     )
 
     def once() -> None:
-        jax.block_until_ready(run(learning.start_carry(state, task, train_mixed=True), data, past))
+        jax.block_until_ready(run(training.start_carry(state, task, train_mixed=True), data, past))
 
     return once
 
@@ -88,8 +89,12 @@ def _playback(rng: jax.Array) -> dict[str, float]:
     }
 
 
-# What can be timed: name to a function of a key that gives figures.
-BENCHMARKS = {"playback": _playback}
+# What can be measured: name to a function of a key that gives figures.
+BENCHMARKS = {
+    "playback": _playback,
+    "agreement": agreement.agreement,
+    "memory": memory.over_categories,
+}
 
 
 def benchmark(what: str, file: Path, *, seed: int) -> dict[str, Any]:

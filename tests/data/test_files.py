@@ -17,6 +17,7 @@ from PIL import Image
 
 from lifelong_cvae.data.files import natural_order, read_idx, read_images, read_npz, read_pictures
 from lifelong_cvae.errors import InputError
+from tests.fuzz import fuzz
 
 PIXELS = list(range(24))  # of two images of 3 x 4
 # The same folder serves all examples: each example overwrites its files.
@@ -406,3 +407,9 @@ class TestNaturalOrder:
     @given(st.lists(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)))
     def test_any_names_have_an_order(self, names):
         assert len(sorted(map(Path, names), key=natural_order)) == len(names)
+
+
+def test_damaged_files_of_every_kind_are_read_or_refused_in_one_line():
+    outcomes, faults = fuzz(700, seed=1)
+    assert not faults
+    assert outcomes["refused"] > 350

