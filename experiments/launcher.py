@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 
 from lifelong_cvae import InputError
@@ -22,6 +24,12 @@ DATASETS = "mnist5k (5,000 real MNIST digits, embedded), idx:DIR (the four IDX f
 
 def run(main: Callable[[], None]) -> None:
     """Parses flags and calls `main`; bad input ends in one line on stderr and exit 2."""
+    flags.DEFINE_string(
+        "compilation_cache",
+        None,
+        "Folder that keeps compiled programs for the next command; default in the user's cache folder; "
+        "none: nothing is kept.",
+    )
 
     def parse(arguments: list[str]) -> list[str]:
         try:
@@ -36,6 +44,7 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(_: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
+        _keep_compiled(flags.FLAGS.compilation_cache)
         try:
             main()
         except (InputError, OSError) as error:
@@ -51,6 +60,15 @@ def run(main: Callable[[], None]) -> None:
             fail("interrupted", code=130)
 
     app.run(guarded, flags_parser=parse)
+
+
+def _keep_compiled(folder: str | None) -> None:
+    """Has JAX keep what it compiles, unless its own variable says where or the folder is called none."""
+    if folder == "none" or (folder is None and os.environ.get("JAX_COMPILATION_CACHE_DIR")):
+        return
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(folder or Path(caches) / "lifelong_cvae"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def fail(message: str, *, code: int = 2) -> None:

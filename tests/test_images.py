@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import as_rows, check_image_shape, pad_rows, power_of_two, to_unit
+from lifelong_cvae.images import (
+    as_rows,
+    blocks,
+    check_image_shape,
+    pad_rows,
+    power_of_two,
+    to_unit,
+    unpadded,
+)
 
 SHAPE = (2, 3, 2)
 
@@ -216,3 +224,21 @@ class TestPadding:
         padded = jax.jit(lambda x: pad_rows(x, 8))(rows)
         np.testing.assert_array_equal(np.asarray(padded), pad_rows(rows, 8))
         assert isinstance(padded, jax.Array)
+
+
+class TestUnpadded:
+    @pytest.mark.parametrize("count", [0, 1, 5, 8, 13])
+    def test_gives_back_what_was_cut_into_blocks(self, count):
+        rows = np.arange(count * 3, dtype=np.float32).reshape(count, 3)
+        parts = [jnp.pad(block, ((0, 0), (0, 2))) for _, block in blocks(rows, 2, 4)]
+        result = unpadded(parts, count, 3)
+        assert isinstance(result, jax.Array)
+        np.testing.assert_array_equal(result, rows)
+
+    def test_under_jit_it_is_the_same(self):
+        rows = jnp.arange(15.0).reshape(5, 3)
+
+        def there_and_back(rows):
+            return unpadded([block for _, block in blocks(rows, 2, 4)], 5, 2)
+
+        np.testing.assert_array_equal(jax.jit(there_and_back)(rows), rows[:, :2])

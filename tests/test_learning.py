@@ -336,6 +336,19 @@ def test_a_task_goes_on_from_midway_as_if_nothing_had_been(three, digits, rng, t
         lifelong.learn(three, {"8": digits["8"]}, rng=rng, midway=there)
 
 
+def test_learning_in_bfloat16_keeps_parameters_in_float32_and_learns_nearly_the_same(
+    small_config, digits, rng
+):
+    learned = {}
+    for compute in ("float32", "bfloat16"):
+        state = lifelong.init(small_config.with_settings({"compute": compute}), (28, 28), rng=rng)
+        state, report = lifelong.learn(state, {"3": digits["3"]}, rng=rng)
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+        learned[compute] = report.terms["real"]
+    assert learned["bfloat16"] != learned["float32"]
+    assert learned["bfloat16"] == pytest.approx(learned["float32"], rel=0.05)
+
+
 def test_what_was_saved_midway_belongs_to_its_state_and_task(three, digits, rng, tmp_path):
     def save(at, _):
         midway.save(tmp_path / str(at.steps), at, checkpoint.digest(three))

@@ -108,3 +108,27 @@ def test_modules_are_hashable_and_equal_by_value():
     assert first == second
     assert hash(first) == hash(second)
     assert first != networks.build(CONFIG, SHAPE, has_mixed=False)
+
+
+@pytest.mark.parametrize(
+    ("growth", "local"), [("neurons", "none"), ("neurons", "patches"), ("vectors", "none")]
+)
+def test_in_bfloat16_modules_compute_nearly_the_same_and_give_float32(growth, local):
+    config = NetworkConfig(growth=growth, local=local, mixed_widths=(32, 16), category_widths=(16, 8))
+    exact = networks.build(config, (8, 8, 1), has_mixed=True)
+    rough = networks.build(config, (8, 8, 1), has_mixed=True, compute="bfloat16")
+    mixed = exact.init_mixed(rng=jax.random.key(0))
+    category = exact.init_category(mixed, jnp.full((64,), 0.5), rng=jax.random.key(1))
+    x, z = jax.random.uniform(jax.random.key(2), (20, 64)), jax.random.normal(jax.random.key(3), (20, 8))
+    for half, inputs in (("encoder", x), ("decoder", z)):
+        results = []
+        for nets in (exact, rough):
+            shared = nets.shared(mixed, half, inputs)
+            compute = nets.encode if half == "encoder" else nets.decode
+            results.append(jax.tree.leaves(compute(mixed, category, inputs, shared)))
+        for one, other in zip(*results, strict=True):
+            assert one.dtype == other.dtype == jnp.float32
+            np.testing.assert_allclose(other, one, atol=0.02 * float(jnp.abs(one).max()))
+        # Fresh decoders draw one image whatever they are given.
+        differ = [np.asarray(one != other).any() for one, other in zip(*results, strict=True)]
+        assert any(differ) or half == "decoder"

@@ -19,6 +19,7 @@ from tests.conftest import (
     SMALL_FEATURES,
     assert_runs_equal,
     assert_trees_equal,
+    full_disk,
     lines_of,
     one_line,
     result_of,
@@ -594,6 +595,17 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(
     assert lifelong.load(workdir / "checkpoints").names == ("3",)
     assert len(lines_of(workdir)) == 1
     monkeypatch.undo()
+    quietly(workdir, make_plan(THREE), mnist5k, resume=True)
+    assert_runs_equal(workdir, three)
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(
+    tmp_path, three, make_plan, mnist5k
+):
+    workdir = tmp_path / "run"
+    with full_disk(20_000), pytest.raises(OSError, match="checkpoint 1 could not be written") as error:
+        quietly(workdir, make_plan(THREE), mnist5k)
+    one_line(error, workdir / "checkpoints", "nothing was written before")
     quietly(workdir, make_plan(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 

@@ -194,7 +194,15 @@ def test_help_exits_with_0_and_tells_every_flag_with_its_default(launch, name):
     for entry in re.split(r"^  --(?:\[no\])?", ended.out, flags=re.MULTILINE)[1:]:
         default = re.search(r"\(default: '(.*)'\)", entry)
         told[entry.partition(":")[0]] = default and default[1]
-    assert told == FLAGS[name]
+    assert told == {**FLAGS[name], "compilation_cache": None}
+
+
+def test_what_is_compiled_is_kept_where_that_is_wanted(launch, learned, tmp_path):
+    flags = (f"--workdir={learned[0]}", f"--output={tmp_path / 'x.npz'}", "--per_category=2")
+    for cache in (tmp_path / "cache", "none"):
+        assert launch("imagine", *flags, f"--compilation_cache={cache}") == Ended(0, "", "")
+    assert any((tmp_path / "cache").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "x.npz"]
 
 
 def test_a_run_is_evaluated_with_a_judge_that_is_kept(launch, learned, data, tmp_path):
