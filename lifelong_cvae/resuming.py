@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -57,16 +56,11 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
         InputError: another process is writing there.
     """
-    with (workdir / LOCK).open("a+") as file:
+    with (workdir / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise InputError(f"{workdir}: process {owner} is writing there, wait for its end") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+            raise InputError(f"{workdir}: another process is writing there, wait for its end") from error
         yield
 
 

@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
 import resource
+import shutil
+import tempfile
 
 import jax
 import numpy as np
@@ -15,8 +18,14 @@ from lifelong_cvae.data import open_source
 from lifelong_cvae.evaluation import judge
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile much and compute little.
+# Tests compile much and compute little. What one of their processes has compiled, the other finds.
 jax.config.update("jax_disable_most_optimizations", True)
+OWNER = "LIFELONG_CVAE_COMPILED" not in os.environ
+if OWNER:
+    os.environ["LIFELONG_CVAE_COMPILED"] = tempfile.mkdtemp(prefix="lifelong_cvae_")
+COMPILED = os.environ["LIFELONG_CVAE_COMPILED"]
+jax.config.update("jax_compilation_cache_dir", COMPILED)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # What may differ between a resumed run and an uninterrupted one.
 TIMES = {"seconds", "seconds_total", "seconds_learning", "images_per_second", "compilations"}
@@ -45,6 +54,11 @@ SMALL_FEATURES = {
     "random_features": "80",
     "recogniser": "closed_form",
 }
+
+
+def pytest_sessionfinish():
+    if OWNER:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
