@@ -56,7 +56,7 @@ def average_elbo(path, image):
     return values.mean(), values.std()
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("likelihood", ["gaussian", pytest.param("bernoulli", marks=pytest.mark.slow)])
 def test_elbo_and_kl_agree_with_monte_carlo(small_config, digits, image, rng, likelihood):
     settings = {"likelihood": likelihood, "prior_components": 0}
     path = briefly_learned(small_config, shrunk(digits["3"]), **settings).path("3")

@@ -66,7 +66,7 @@ def _kernel(mixed):
     return mixed["encoder"]["params"]["hidden_0"]["kernel"]
 
 
-@pytest.mark.parametrize("train_mixed", [True, False])
+@pytest.mark.parametrize("train_mixed", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_engines_step_equals_a_step_over_the_whole_dict_with_labels(
     small_config, digits, rng, train_mixed
 ):
@@ -156,6 +156,7 @@ def test_several_categories_at_once_equal_one_by_one_where_nothing_is_shared(sma
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_category_that_returns_still_knows_what_it_looked_like(learner, digits, mnist5k, rng):
     """The category 1 returns with sevens: without its own memory it would be a category of sevens."""
     columns = {}
@@ -246,6 +247,7 @@ def test_32_categories_of_unequal_size_compile_the_train_step_at_most_7_times(sm
     assert len(state.names) == 32
 
 
+@pytest.mark.slow
 def test_ten_categories_of_mnists_sizes_compile_the_train_step_at_most_6_times(small_config, rng):
     config = small_config.with_settings({"min_steps": 1, "chunk_steps": 1, "batch_size": 6000})
     state = lifelong.init(config, (8, 8), rng=rng)

@@ -33,6 +33,7 @@ def test_an_image_is_the_sum_of_what_its_patches_draw(form):
     np.testing.assert_allclose(decoder.apply(params, numbers), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["patches", "convolution"])
 def test_patches_are_learned_in_childhood_and_frozen_then(small_config, digits, rng, form):
     state = lifelong.init(small_config.with_settings({"local": form}), (28, 28), rng=rng)

@@ -76,6 +76,7 @@ def test_a_damaged_judge_is_told_in_one_line(trained, source, folder, tmp_path):
         judge.cached(source, tmp_path)
 
 
+@pytest.mark.slow
 def test_fitting_capacity_is_what_images_teach(source, monkeypatch):
     monkeypatch.setattr(judge, "MINIMUM_STEPS", 120)
     real = {name: source.read("test", name) for name in source.categories}

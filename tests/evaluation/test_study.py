@@ -79,6 +79,7 @@ def test_a_cell_does_not_depend_on_where_its_data_lie(plan, tmp_path, fake, mnis
     assert "mnist5k" not in (tmp_path / "a=1.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_cell_is_learned_and_measured(small_config, mnist5k, stranger, monkeypatch):
     states = []
 

@@ -205,6 +205,7 @@ def test_what_is_compiled_is_kept_where_that_is_wanted(launch, learned, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "x.npz"]
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_with_a_judge_that_is_kept(launch, learned, data, tmp_path):
     source = open_source(f"idx:{data}")
     untrained = judge.Network(3).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
