@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -65,18 +65,8 @@ def learn(
     start = time.perf_counter()
     if draw:
         figures.require_matplotlib()
-    for name in itertools.chain(*plan.tasks):
-        if name not in source.categories:
-            known = ", ".join(source.categories)
-            raise InputError(f"unknown category {name!r}: {source.name} has {known}")
-    rng = jax.random.key(plan.seed)
-    source = plan.narrowed(source)
-    for name in itertools.chain(*plan.tasks):
-        if source.counts["train"][name] < learning.MINIMUM_IMAGES:
-            raise InputError(
-                f"{source.name}, training images of category {name!r}: at least {learning.MINIMUM_IMAGES} "
-                f"are expected, got {source.counts['train'][name]}"
-            )
+    rng, source = jax.random.key(plan.seed), _checked(plan, source)
+    run = _Run(workdir, plan, source, rng, keep_all, checkpoint_every, draw, say, stopping)
     fresh = growth.init(plan.config, source.image_shape, rng=rng)
     if resume:
         read_plan(workdir)
@@ -91,35 +81,7 @@ def learn(
         say(_TABLE_HEAD)
         for line in history:
             say(_table_line(line))
-        answers, embedded = None, {}
-        for index in range(len(history), len(plan.tasks)):
-            names = plan.tasks[index]
-            state, report = _learn_task(
-                state,
-                {name: source.read("train", name) for name in names},
-                f"task {index + 1}/{len(plan.tasks)}: {', '.join(names)}",
-                Within(workdir, index + 1, state, names, say=say),
-                rng=rng,
-                checkpoint_every=checkpoint_every,
-                stopping=stopping,
-                command=go_on(workdir),
-            )
-            answers = measures.answers_by_category(
-                state, source, plan.evaluate_on, rng=rng, embedded=embedded
-            )
-            line = _metrics(index + 1, report, answers, state)
-            records.append_line(workdir / "metrics.jsonl", line)
-            kept = None if keep_all else TASKS_KEPT
-            checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=kept)
-            resuming.clear_within(workdir)
-            history.append(line)
-            if draw:
-                gallery.imagined(workdir, state, index + 1, rng=rng)
-            say(_table_line(line))
-            if stopping():
-                raise Stopped(f"stopped after task {index + 1}/{len(plan.tasks)}: {go_on(workdir)} goes on")
-        if answers is None:  # a finished run was resumed
-            answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=rng)
+        state, answers = _learn_tasks(run, state, history)
         result = _result(plan, history, answers, state, seconds_total=time.perf_counter() - start)
         records.write_json(workdir / "result.json", result)
         if draw:
@@ -127,17 +89,69 @@ def learn(
     return result
 
 
-def _learn_task(
-    state: LifelongState,
-    images: dict[str, np.ndarray],
-    label: str,
-    within: Within,
-    *,
-    rng: jax.Array,
-    checkpoint_every: float,
-    stopping: Callable[[], bool],
-    command: str,
-) -> tuple[LifelongState, learning.Report]:
+class _Run(NamedTuple):
+    """What a run does and how: the arguments of `learn`, and the seed's key."""
+
+    workdir: Path
+    plan: Plan
+    source: Source
+    rng: jax.Array
+    keep_all: bool
+    checkpoint_every: float
+    draw: bool
+    say: Callable[[str], None]
+    stopping: Callable[[], bool]
+
+
+def _checked(plan: Plan, source: Source) -> Source:
+    """The source with what the plan leaves of it, which all categories can be learned from."""
+    names = list(itertools.chain(*plan.tasks))
+    for name in names:
+        if name not in source.categories:
+            known = ", ".join(source.categories)
+            raise InputError(f"unknown category {name!r}: {source.name} has {known}")
+    source = plan.narrowed(source)
+    for name in names:
+        if source.counts["train"][name] < learning.MINIMUM_IMAGES:
+            raise InputError(
+                f"{source.name}, training images of category {name!r}: at least {learning.MINIMUM_IMAGES} "
+                f"are expected, got {source.counts['train'][name]}"
+            )
+    return source
+
+
+def _learn_tasks(
+    run: _Run, state: LifelongState, history: list[dict[str, Any]]
+) -> tuple[LifelongState, Answers]:
+    """Learns the tasks that `history` lacks, puts their lines there; the last state, and what it answers."""
+    workdir, plan, source = run.workdir, run.plan, run.source
+    answers, embedded = None, {}
+    for index in range(len(history), len(plan.tasks)):
+        state, report = _learn_task(run, state, index)
+        answers = measures.answers_by_category(
+            state, source, plan.evaluate_on, rng=run.rng, embedded=embedded
+        )
+        line = _metrics(index + 1, report, answers, state)
+        records.append_line(workdir / "metrics.jsonl", line)
+        kept = None if run.keep_all else TASKS_KEPT
+        checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=kept)
+        history.append(line)
+        if run.draw:
+            gallery.imagined(workdir, state, index + 1, rng=run.rng)
+        run.say(_table_line(line))
+        if run.stopping():
+            raise Stopped(f"stopped after task {index + 1}/{len(plan.tasks)}: {go_on(workdir)} goes on")
+    resuming.clear_within(workdir)
+    if answers is None:  # a finished run was resumed
+        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=run.rng)
+    return state, answers
+
+
+def _learn_task(run: _Run, state: LifelongState, index: int) -> tuple[LifelongState, learning.Report]:
+    names = run.plan.tasks[index]
+    images = {name: run.source.read("train", name) for name in names}
+    within = Within(run.workdir, index + 1, state, names, say=run.say)
+    label = f"task {index + 1}/{len(run.plan.tasks)}: {', '.join(names)}"
     saved = time.monotonic()
     # disable=None: silent where the output is no terminal
     with tqdm(desc=label, unit="step", disable=None, leave=False) as bar:
@@ -147,14 +161,15 @@ def _learn_task(
             bar.total = total
             bar.set_postfix({name: f"{value:.1f}" for name, value in at.terms.items()}, refresh=False)
             bar.update(at.steps - bar.n)
-            stops = stopping()
-            if stops or time.monotonic() - saved >= checkpoint_every:
+            stops = run.stopping()
+            if stops or time.monotonic() - saved >= run.checkpoint_every:
                 within.save(at)
                 saved = time.monotonic()
             if stops:
-                raise Stopped(f"stopped in {label}, at step {at.steps} of {total}: {command} goes on")
+                where = f"{label}, at step {at.steps} of {total}"
+                raise Stopped(f"stopped in {where}: {go_on(run.workdir)} goes on")
 
-        return learning.learn(state, images, rng=rng, progress=progress, midway=within.load())
+        return learning.learn(state, images, rng=run.rng, progress=progress, midway=within.load())
 
 
 def _metrics(task: int, report: learning.Report, answers: Answers, state: LifelongState) -> dict[str, Any]:
