@@ -9,16 +9,14 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lifelong_cvae.errors import InputError
 
 PICTURES = (".png", ".jpg", ".jpeg")
-# What Pillow says of a picture of over 89 million pixels.
-BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -116,36 +114,64 @@ def _check_claim(path: Path, archive: zipfile.ZipFile, name: str) -> None:
         )
 
 
-def read_pictures(paths: list[Path], channels: int) -> np.ndarray:
-    """Pictures of one size as uint8 `[n, h, w, channels]`; 1 channel is grey, 3 are colour.
+def read_picture(
+    file: Path | IO[bytes], channels: int, *, image_size: int | None = None, what: Any = None
+) -> np.ndarray:
+    """A picture, upright as its EXIF data say: uint8 `[h, w, channels]`; 1 channel is grey, 3 are colour.
+
+    Args:
+        file: a path, or the content of a file.
+        channels: 1 or 3.
+        image_size: pixels of the side of a square. The middle square of the picture is scaled to it
+            (bicubic with antialiasing). Default: as it is.
+        what: how messages call the file; default its path.
+
+    Raises:
+        InputError: no picture, a damaged one, one of more than 8 bits per channel or of over 89 million
+            pixels; or another number of channels is asked for.
+    """
+    if channels not in (1, 3):
+        raise InputError(f"pictures have 1 or 3 channels, images of {channels} are expected: use an npz file")
+    what = file if what is None else what
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF data
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as picture:
+                if picture.mode.startswith(("I", "F")):
+                    raise InputError(f"{what}: 8 bits per channel are expected, got mode {picture.mode}")
+                if image_size is not None:  # spares decoding most of a large JPEG
+                    picture.draft(None, (2 * image_size, 2 * image_size))
+                upright = ImageOps.exif_transpose(picture).convert("L" if channels == 1 else "RGB")
+        if image_size is not None:
+            upright = ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BICUBIC)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises many kinds for damage
+        raise InputError(f"{what}: not a readable picture ({' '.join(str(error).split())})") from error
+    pixels = np.asarray(upright)
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def read_pictures(paths: list[Path], channels: int, *, image_size: int | None = None) -> np.ndarray:
+    """Pictures of one size as uint8 `[n, h, w, channels]`, each as `read_picture` reads it.
 
     Raises:
         InputError: a file is no picture, or the pictures differ in size.
     """
-    if channels not in (1, 3):
-        raise InputError(f"pictures have 1 or 3 channels, images of {channels} are expected: use an npz file")
-    images = []
+    images: list[np.ndarray] = []
     for path in paths:
-        try:
-            with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-                picture = Image.open(path)
-            with picture:
-                if picture.mode.startswith(("I", "F")):
-                    raise InputError(f"{path}: 8 bits per channel are expected, got mode {picture.mode}")
-                pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-        except InputError:
-            raise
-        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
-            raise InputError(f"{path}: not a readable picture ({error})") from error
+        pixels = read_picture(path, channels, image_size=image_size)
         if images and pixels.shape != images[0].shape:
             raise InputError(f"{path}: size {pixels.shape[:2]}, but {paths[0]} has {images[0].shape[:2]}")
         images.append(pixels)
-    stacked = np.stack(images)
-    return stacked[..., None] if channels == 1 else stacked
+    return np.stack(images)
 
 
-def read_images(path: Path, channels: int) -> np.ndarray:
+def read_images(path: Path, channels: int, *, image_size: int | None = None) -> np.ndarray:
     """Images to recognise: an npz (`images`), an IDX file, a picture, or a folder of these in natural order.
+
+    Pictures are scaled as `read_picture` does it; images of other files have the size that they have.
 
     Raises:
         InputError: nothing readable is there.
@@ -154,13 +180,13 @@ def read_images(path: Path, channels: int) -> np.ndarray:
         paths = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=natural_order)
         if not paths:
             raise InputError(f"{path}: no picture ({', '.join(PICTURES)}) in this folder")
-        return read_pictures(paths, channels)
+        return read_pictures(paths, channels, image_size=image_size)
     if path.suffix.lower() in PICTURES:
-        return read_pictures([path], channels)
+        return read_pictures([path], channels, image_size=image_size)
     return read_npz(path, ("images",))[0] if path.suffix == ".npz" else read_idx(path)
 
 
-def natural_order(path: Path) -> list[tuple[int, int | str]]:
-    """Sort key under which `image2` comes before `image10`."""
+def natural_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    """Sort key under which `image2` comes before `image10`, and no two names are equal."""
     parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], path.name

@@ -15,9 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lifelong_cvae.data.files import natural_order, read_idx, read_images, read_npz, read_pictures
+from lifelong_cvae.data.files import (
+    natural_order,
+    read_idx,
+    read_images,
+    read_npz,
+    read_picture,
+    read_pictures,
+)
 from lifelong_cvae.errors import InputError
-from tests.fuzz import fuzz
+from tests.fuzz import fuzz, outcome
 
 PIXELS = list(range(24))  # of two images of 3 x 4
 # The same folder serves all examples: each example overwrites its files.
@@ -340,6 +347,66 @@ class TestPictures:
     def test_a_text_called_a_picture(self, tmp_path, name):
         with pytest.raises(InputError, match=f"{name}: not a readable picture"):
             read_pictures([put(tmp_path, name, b"hello")], 1)
+
+
+class TestScaled:
+    def test_the_middle_square_is_taken(self, tmp_path):
+        wide = np.full((20, 60), 255, np.uint8)
+        wide[:, 20:40] = 90
+        for index, picture in enumerate((wide, wide.T)):
+            Image.fromarray(picture).save(tmp_path / f"{index}.png")
+            pixels = read_picture(tmp_path / f"{index}.png", 1, image_size=20)
+            assert (pixels == 90).all()
+            assert pixels.shape == (20, 20, 1)
+
+    def test_small_stripes_become_grey_and_not_a_pattern(self, tmp_path):
+        stripes = np.zeros((64, 64), np.uint8)
+        stripes[:, ::2] = 255
+        Image.fromarray(stripes).save(tmp_path / "a.png")
+        pixels = read_picture(tmp_path / "a.png", 1, image_size=8)
+        np.testing.assert_allclose(pixels[:, 1:-1], 127.5, atol=8)
+
+    def test_a_picture_of_the_size_asked_for_stays_as_it_is(self, tmp_path):
+        noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "a.png")
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.png", 3, image_size=16), noise)
+
+    def test_a_large_jpeg_is_what_a_png_of_it_is(self, tmp_path):
+        y, x = np.mgrid[:512, :384]
+        picture = Image.fromarray(np.uint8(np.stack([x / 2, y / 2, (x + y) / 4], axis=-1)))
+        picture.save(tmp_path / "a.png")
+        picture.save(tmp_path / "a.jpg", quality=95)
+        exact, drafted = (read_picture(tmp_path / name, 3, image_size=16) for name in ("a.png", "a.jpg"))
+        np.testing.assert_allclose(exact.astype(int), drafted, atol=4)
+
+    def test_sizes_that_differ_are_no_matter_then(self, tmp_path):
+        for name, size in (("a.png", (3, 2)), ("b.png", (2, 3))):
+            Image.new("L", size, 7).save(tmp_path / name)
+        images = read_images(tmp_path, 1, image_size=2)
+        assert images.tolist() == np.full((2, 2, 2, 1), 7).tolist()
+
+
+class TestUpright:
+    @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+    def test_a_photograph_that_was_taken_aslant_is_turned(self, tmp_path, orientation, turns):
+        picture, exif = np.arange(0, 240, 40, np.uint8).reshape(2, 3), Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+        assert read_picture(tmp_path / "a.png", 1)[..., 0].tolist() == np.rot90(picture, turns).tolist()
+
+    def test_damaged_exif_data_are_passed_over_or_told(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        buffer = io.BytesIO()
+        Image.new("L", (8, 4), 90).save(buffer, "JPEG", exif=exif)
+        whole = buffer.getvalue()
+        start = whole.index(b"Exif")
+        for place in range(start, start + 40):
+            for bit in range(8):
+                damaged = bytearray(whole)
+                damaged[place] ^= 1 << bit
+                path = put(tmp_path, "a.jpg", bytes(damaged))
+                assert outcome(path, lambda path: read_picture(path, 1)) in ("read", "refused")
 
 
 class TestImages:
