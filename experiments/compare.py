@@ -39,6 +39,7 @@ def main() -> None:
         Path(FLAGS.workdir or Path("results") / FLAGS.study / Path(FLAGS.dataset.split(":")[-1]).stem),
         FLAGS.study,
         FLAGS.dataset,
+        options=launcher.options(),
         strategies=None if everything else FLAGS.strategies,
         categories_per_task=FLAGS.categories_per_task,
         settings=launcher.settings_of(FLAGS.set),

@@ -7,19 +7,24 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 
 from lifelong_cvae import InputError
+from lifelong_cvae.data import SourceOptions
 from lifelong_cvae.errors import Stopped
 from lifelong_cvae.plan import SPLITS
 
 # Flags that are defined in here belong to the launcher that calls.
 flags.disclaim_key_flags()
 
-DATASETS = "mnist5k (5,000 real MNIST digits, embedded), idx:DIR (the four IDX files), npz:FILE"
+DATASETS = (
+    "mnist5k (5,000 real MNIST digits, embedded), idx:DIR (the four IDX files), npz:FILE, "
+    "images:DIR (a folder of PNG or JPEG files per category), tfds:NAME (TensorFlow Datasets)"
+)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -111,10 +116,36 @@ def define_settings() -> None:
 def define_data() -> None:
     """What is learned from and measured on, for the launchers that learn."""
     flags.DEFINE_string("dataset", "mnist5k", f"Images: {DATASETS}.")
+    flags.DEFINE_integer(
+        "image_size",
+        None,
+        "Pixels of the side of a square that images of images:DIR and tfds:NAME are scaled to; default: they "
+        "stay as they are, and must have one size.",
+        lower_bound=1,
+    )
+    flags.DEFINE_bool("grayscale", False, "Take the images of images:DIR and tfds:NAME as grey ones.")
+    flags.DEFINE_string(
+        "tfds_data_dir",
+        None,
+        "Folder of prepared data sets for tfds:NAME; default that of TensorFlow Datasets.",
+    )
+    flags.DEFINE_string(
+        "tfds_manual_dir",
+        None,
+        "Folder of the original files that tfds:mnist, fashion_mnist, kmnist or emnist is prepared from, "
+        "there or in a folder of that name; default: they are downloaded.",
+    )
     flags.DEFINE_float(
         "validation_fraction", 0.0, "Part of each training category to hold out, from its end, in [0, 1)."
     )
     flags.DEFINE_enum("evaluate_on", "test", SPLITS, "Images that figures are measured on.")
+
+
+def options(recorded: SourceOptions | None = None) -> SourceOptions:
+    """How a source is opened, by the flags of `define_data`; those not given are as recorded, if they are."""
+    before = SourceOptions() if recorded is None else recorded
+    given = {name: flags.FLAGS[name] for name in vars(before)}
+    return replace(before, **{name: flag.value for name, flag in given.items() if flag.present})
 
 
 def define_judging() -> None:

@@ -17,7 +17,7 @@ from absl import flags
 from experiments import launcher
 from lifelong_cvae import InputError, preset, run
 from lifelong_cvae.config import RECOGNISERS
-from lifelong_cvae.data import hold_out, open_source, tasks
+from lifelong_cvae.data import SourceOptions, hold_out, open_source, tasks
 from lifelong_cvae.plan import Plan, read_plan
 from lifelong_cvae.presets import PRESETS
 
@@ -63,8 +63,10 @@ def main() -> None:
     """Flags to one call of `run.learn`."""
     workdir = Path(FLAGS.workdir)
     recorded = read_plan(workdir) if FLAGS.resume else None
-    source = hold_out(open_source(_value("dataset", recorded)), _value("validation_fraction", recorded))
-    plan = _plan(source.categories, recorded)
+    options = launcher.options(recorded and recorded.options)
+    opened = open_source(_value("dataset", recorded), options)
+    source = hold_out(opened, _value("validation_fraction", recorded))
+    plan = _plan(source.categories, options, recorded)
     result = run.learn(
         workdir,
         plan,
@@ -86,10 +88,10 @@ def _value(name: str, recorded: Plan | None) -> Any:
     return getattr(recorded, name) if recorded and not FLAGS[name].present else FLAGS[name].value
 
 
-def _plan(available: tuple[str, ...], recorded: Plan | None) -> Plan:
+def _plan(available: tuple[str, ...], options: SourceOptions, recorded: Plan | None) -> Plan:
     if FLAGS.full_categories and _value("images_per_category", recorded) is None:
         raise InputError("--full_categories without --images_per_category: all categories are full then")
-    names = tuple(name for name in Plan.__dataclass_fields__ if name not in ("tasks", "config"))
+    names = set(Plan.__dataclass_fields__) - {"tasks", "options", "config"}
     values = {name: _value(name, recorded) for name in names}
     config = preset(FLAGS.preset) if FLAGS["preset"].present or not recorded else recorded.config
     stream = ("categories", "order_seed", "categories_per_task")
@@ -100,7 +102,7 @@ def _plan(available: tuple[str, ...], recorded: Plan | None) -> Plan:
     settings = launcher.settings_of(FLAGS.set)
     if FLAGS.recogniser is not None:
         settings["recogniser"] = FLAGS.recogniser
-    return Plan(tasks=chosen, config=config.with_settings(settings), **values)
+    return Plan(tasks=chosen, options=options, config=config.with_settings(settings), **values)
 
 
 if __name__ == "__main__":

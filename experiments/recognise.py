@@ -16,6 +16,7 @@ from experiments import launcher
 from lifelong_cvae import export, recognition, run
 from lifelong_cvae.config import RECOGNISERS
 from lifelong_cvae.data.files import read_images
+from lifelong_cvae.plan import read_plan
 
 FLAGS = flags.FLAGS
 launcher.define_workdir()
@@ -23,7 +24,8 @@ launcher.define_seed()
 flags.DEFINE_string(
     "images",
     None,
-    "Images: an .npz with `images`, an IDX file, a PNG or JPEG, a folder of these.",
+    "Images: an .npz with `images`, an IDX file, a PNG or JPEG, a folder of these. Pictures are scaled as "
+    "those that the run learned from, where it had an --image_size.",
     required=True,
 )
 flags.DEFINE_enum("recogniser", None, RECOGNISERS, "Recogniser; default the run's.")
@@ -40,7 +42,11 @@ flags.DEFINE_string("output", None, "CSV file to write.", required=True)
 def main() -> None:
     """Flags to one call of `export.recognised`."""
     state = run.load_state(launcher.workdir())
-    images = read_images(Path(FLAGS.images), channels=state.image_shape[-1])
+    images = read_images(
+        Path(FLAGS.images),
+        channels=state.image_shape[-1],
+        image_size=read_plan(launcher.workdir()).options.image_size,
+    )
     export.recognised(
         state,
         images,

@@ -29,7 +29,8 @@ def evaluate(
         samples: imagined images of all categories together.
         cycles: turns of the circle before an image is judged.
         seed: of the samples.
-        unknown: another data set, as `--dataset` names it, whose images should look novel.
+        unknown: another data set, as `--dataset` names it, whose images should look novel. It is opened
+            with the options of the run, as far as it takes them.
 
     Returns:
         `recognition`, `density`, `generation` and `novelty` (see `evaluation.measures`).
@@ -40,8 +41,11 @@ def evaluate(
     """
     require_scikit_learn()
     plan, state, rng = read_plan(workdir), load_state(workdir), jax.random.key(seed)
-    source = hold_out(open_source(plan.dataset), plan.validation_fraction)
-    other = {} if unknown is None else {"other": _all_images(open_source(unknown), state.image_shape)}
+    source = hold_out(open_source(plan.dataset, plan.options), plan.validation_fraction)
+    other = {}
+    if unknown is not None:
+        opened = open_source(unknown, plan.options.taken_by(unknown))
+        other["other"] = _all_images(opened, state.image_shape)
     judge, split = cached(source, judges), plan.evaluate_on
     answers = measures.answers_by_category(state, source, split, rng=rng)
     known = [tuple(name for name in names if name in state.names) for names in plan.tasks]

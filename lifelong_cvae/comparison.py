@@ -19,7 +19,7 @@ import jax
 
 from lifelong_cvae import curves, growth, records, tables
 from lifelong_cvae.config import MEMORY_TERMS, Config, LearningConfig
-from lifelong_cvae.data import hold_out, open_source, tasks
+from lifelong_cvae.data import SourceOptions, hold_out, open_source, tasks
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import study
 from lifelong_cvae.evaluation.judge import cached
@@ -142,6 +142,7 @@ def compare(
     study_name: str,
     dataset: str,
     *,
+    options: SourceOptions | None = None,
     strategies: Sequence[str] | None = None,
     categories_per_task: int = 1,
     settings: Mapping[str, Any],
@@ -159,6 +160,7 @@ def compare(
         folder: new, or one to go on with.
         study_name: one of `STUDIES`.
         dataset: as `--dataset` names it.
+        options: how it is opened.
         strategies: presets; default those of the study.
         categories_per_task: how many arrive at once.
         settings: single settings that replace those of every strategy.
@@ -182,12 +184,14 @@ def compare(
     if draw:
         require_matplotlib()
     chosen = STUDIES[study_name]
-    source = hold_out(open_source(dataset), validation_fraction)
+    options = SourceOptions() if options is None else options
+    source = hold_out(open_source(dataset, options), validation_fraction)
     judge = functools.cache(lambda: cached(source, judges))
     cells = []
     for seed, strategy in itertools.product(seeds, strategies or chosen.strategies):
         plan = Plan(
             dataset=dataset,
+            options=options,
             tasks=tasks(source.categories, order_seed=seed, categories_per_task=categories_per_task),
             validation_fraction=validation_fraction,
             seed=seed,

@@ -10,7 +10,7 @@ from typing import Any
 
 from lifelong_cvae import records
 from lifelong_cvae.config import Config
-from lifelong_cvae.data import Source, scarce
+from lifelong_cvae.data import Source, SourceOptions, scarce
 from lifelong_cvae.errors import InputError
 
 SPLITS = ("test", "validation")
@@ -22,6 +22,7 @@ class Plan:
 
     Attributes:
         dataset: the source, as `--dataset` names it.
+        options: how it is opened.
         validation_fraction: part of each training category that is held out.
         images_per_category: training images of each category after the first `full_categories`; None: all.
         full_categories: how many categories have all their images in any case.
@@ -38,6 +39,7 @@ class Plan:
     full_categories: int = 0
     seed: int = 0
     evaluate_on: str = "test"
+    options: SourceOptions = field(default_factory=SourceOptions)
     config: Config = field(default_factory=Config)
 
     def __post_init__(self):
@@ -57,25 +59,29 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        plain = {**vars(self), "config": self.config.to_dict()}
+        plain = {**vars(self), "options": dict(vars(self.options)), "config": self.config.to_dict()}
         return {**plain, "tasks": [list(names) for names in self.tasks]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
         """Inverse of `to_dict`; keys that do not belong to a plan are passed over.
 
+        Runs that began before there were `options` have none recorded: they are at their defaults.
+
         Raises:
             InputError: a key is missing, or a setting is not allowed.
         """
+        values = {"options": {}, **values}
         try:
             plain = {name: values[name] for name in cls.__dataclass_fields__}
         except KeyError as error:
             raise InputError(f"config.json lacks {error}") from error
         lists = isinstance(plain["tasks"], list) and all(isinstance(names, list) for names in plain["tasks"])
-        if not lists or not isinstance(plain["config"], dict):
+        if not lists or not isinstance(plain["config"], dict) or not isinstance(plain["options"], dict):
             raise InputError(
-                "config.json: tasks, a list of lists of names, and config, an object, are expected"
+                "config.json: tasks, a list of lists of names, config and options, objects, are expected"
             )
+        plain["options"] = SourceOptions.from_dict(plain["options"])
         plain["config"] = Config.from_dict(plain["config"])
         plain["tasks"] = tuple(tuple(names) for names in plain["tasks"])
         return cls(**plain)

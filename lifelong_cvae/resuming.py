@@ -178,6 +178,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
     """All that a resumed run must share with the one it goes on with, flat: name to value."""
     plain = plan.to_dict()
     del plain["tasks"]
+    plain.update(plain.pop("options"))
     for section in plain.pop("config").values():
         plain.update(section)
     return plain

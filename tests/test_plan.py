@@ -7,6 +7,7 @@ import pytest
 
 from lifelong_cvae import records
 from lifelong_cvae.config import Config
+from lifelong_cvae.data import SourceOptions
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.plan import Plan, read_plan
 from tests.conftest import one_line
@@ -17,6 +18,7 @@ PLAN = Plan(
     validation_fraction=0.1,
     seed=7,
     evaluate_on="validation",
+    options=SourceOptions(image_size=32, grayscale=True, tfds_data_dir="/data"),
     config=Config().with_settings({"mixed_widths": "32,16", "category_widths": "8,8", "learning_rate": 0.1}),
 )
 
@@ -48,13 +50,21 @@ def test_a_folder_without_a_run_is_told(tmp_path):
     one_line(error, tmp_path / "config.json", "learn")
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Plan)])
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(Plan) if field.name != "options"]
+)
 def test_a_missing_key_is_named(name):
     values = PLAN.to_dict()
     del values[name]
     with pytest.raises(InputError) as error:
         Plan.from_dict(values)
     one_line(error, "config.json", name)
+
+
+def test_a_run_that_began_before_there_were_options_has_none():
+    values = PLAN.to_dict()
+    del values["options"]
+    assert Plan.from_dict(values) == dataclasses.replace(PLAN, options=SourceOptions())
 
 
 @pytest.mark.parametrize("fraction", [0, 0.0])
@@ -74,8 +84,17 @@ def test_an_unknown_setting_in_a_recorded_plan_is_refused():
     one_line(error, "learning")
 
 
-@pytest.mark.parametrize(("name", "value"), [("tasks", None), ("tasks", [3]), ("config", None)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("tasks", None), ("tasks", [3]), ("config", None), ("options", None)]
+)
 def test_a_recorded_value_of_a_wrong_type_is_refused(name, value):
     with pytest.raises(InputError) as error:
         Plan.from_dict({**PLAN.to_dict(), name: value})
+    one_line(error, name)
+
+
+@pytest.mark.parametrize(("name", "value"), [("image_size", 0), ("colours", 3)])
+def test_a_recorded_option_that_cannot_be_is_refused(name, value):
+    with pytest.raises(InputError) as error:
+        Plan.from_dict({**PLAN.to_dict(), "options": {name: value}})
     one_line(error, name)

@@ -12,7 +12,7 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import checkpoint, records, resuming, run, storage, training
-from lifelong_cvae.data import from_arrays, hold_out, tasks
+from lifelong_cvae.data import SourceOptions, from_arrays, hold_out, tasks
 from lifelong_cvae.errors import InputError, MissingExtraError, Stopped
 from lifelong_cvae.plan import Plan, read_plan
 from tests.conftest import (
@@ -419,6 +419,7 @@ def changed_pixel(source):
         (THREE, {"dataset": "idx:elsewhere"}, ["dataset=mnist5k", "idx:elsewhere"]),
         (THREE, {"validation_fraction": 0.25}, ["validation_fraction=0.0", "0.25"]),
         (THREE, {"evaluate_on": "validation", "validation_fraction": 0.25}, ["validation"]),
+        (THREE, {"options": SourceOptions(image_size=32)}, ["image_size=None", "32"]),
         (("1", "3", "4"), {}, ["3; 1; 4"]),
         (("3", "1", "0", "4"), {}, ["3; 1; 4"]),
         (("3", "1"), {}, ["3; 1; 4"]),

@@ -1,4 +1,5 @@
 """Where images come from: files, sources of categories, streams of tasks."""
 
-from lifelong_cvae.data.sources import Source, from_arrays, hold_out, open_source, scarce
+from lifelong_cvae.data.opening import SourceOptions, open_source
+from lifelong_cvae.data.sources import Source, from_arrays, hold_out, scarce
 from lifelong_cvae.data.streams import tasks

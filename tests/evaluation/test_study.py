@@ -9,6 +9,7 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import learning
+from lifelong_cvae.data import SourceOptions
 from lifelong_cvae.evaluation import continual, measures, study
 from lifelong_cvae.plan import Plan
 from tests.conftest import one_line
@@ -73,10 +74,13 @@ def test_the_file_of_another_run_is_told_in_one_line(plan, tmp_path, fake, mnist
 
 def test_a_cell_does_not_depend_on_where_its_data_lie(plan, tmp_path, fake, mnist5k):
     run([study.Cell(plan, {"a": 1})], tmp_path, mnist5k)
-    moved = Plan(dataset="idx:elsewhere", tasks=plan.tasks, config=plan.config)
+    opened = SourceOptions(tfds_data_dir="/elsewhere")
+    moved = Plan(dataset="tfds:elsewhere", tasks=plan.tasks, options=opened, config=plan.config)
     run([study.Cell(moved, {"a": 1})], tmp_path, mnist5k)
     assert fake == ["a=1"]
-    assert "mnist5k" not in (tmp_path / "a=1.json").read_text()
+    written = (tmp_path / "a=1.json").read_text()
+    assert "mnist5k" not in written
+    assert "tfds" not in written
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ from PIL import Image
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import playback, run
-from lifelong_cvae.data import open_source
+from lifelong_cvae.data import SourceOptions, open_source
 from lifelong_cvae.evaluation import judge
 from lifelong_cvae.plan import read_plan
 from tests.conftest import SMALL, snapshot
-from tests.experiments.conftest import Ended, in_a_process, write_idx
+from tests.experiments.conftest import SETTINGS, Ended, in_a_process, write_idx
 
 
 @pytest.fixture(scope="session")
@@ -120,10 +120,12 @@ def test_a_forked_launcher_ends_as_one_in_a_process_of_its_own(launch, data, tmp
     assert forked.err == "error: unknown category '7': one of 0, 1, 3 is expected\n"
 
 
+OPTIONS = {"image_size": None, "grayscale": "false", "tfds_data_dir": None, "tfds_manual_dir": None}
 FLAGS = {
     "learn": {
         "workdir": None,
         "dataset": "mnist5k",
+        **OPTIONS,
         "seed": "0",
         "preset": "default",
         "set": "[]",
@@ -159,6 +161,7 @@ FLAGS = {
     "compare": {
         "workdir": None,
         "dataset": "mnist5k",
+        **OPTIONS,
         "study": "strategies",
         "strategies": None,
         "seeds": "1,2,3",
@@ -313,6 +316,45 @@ def test_imagined_images_are_drawn_as_a_grid(learned, launch, tmp_path):
     assert width > 3 * height
 
 
+def test_a_folder_of_jpegs_of_different_sizes_is_learned_imagined_and_recognised(launch, mnist5k, tmp_path):
+    numbers = np.random.default_rng(0)
+    for name in ("one", "three", "zero"):
+        digits = mnist5k.read("train", {"one": "1", "three": "3", "zero": "0"}[name])[:75, ..., 0]
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        for index, digit in enumerate(digits):
+            side, border = int(numbers.integers(28, 80)), int(numbers.integers(0, 30))
+            picture = Image.fromarray(digit).resize((side, side))
+            wide = Image.new("L", (side + 2 * border, side))
+            wide.paste(picture, (border, 0))
+            wide.convert("RGB").save(folder / f"{index}.jpg", quality=95)
+    workdir, dataset = tmp_path / "run", f"--dataset=images:{tmp_path / 'pictures'}"
+    flags = ("--image_size=28", "--grayscale", "--nofigures", *SETTINGS)
+    ended = launch("learn", f"--workdir={workdir}", dataset, *flags)
+    assert (ended.code, ended.err) == (0, "")
+    assert read_plan(workdir).options == SourceOptions(image_size=28, grayscale=True)
+    result = json.loads((workdir / "result.json").read_text("utf-8"))
+    assert result["categories"] == ["one", "three", "zero"]
+    assert launch("imagine", f"--workdir={workdir}", f"--output={tmp_path / 'drawn.npz'}") == Ended(0, "", "")
+    with np.load(tmp_path / "drawn.npz") as drawn:
+        assert drawn["images"].shape == (30, 28, 28, 1)
+    file = tmp_path / "answers.csv"
+    flags = (f"--images={tmp_path / 'pictures' / 'zero'}", f"--output={file}")
+    assert launch("recognise", f"--workdir={workdir}", *flags) == Ended(0, "", "")
+    answers = [row["category"] for row in answers_of(file)]
+    assert len(answers) == 75
+    # As the library says of the same pictures, read from the source that the run has recorded.
+    source = open_source(read_plan(workdir).dataset, read_plan(workdir).options)
+    state = run.load_state(workdir)
+    by_split = {
+        split: lifelong.recognise(state, source.read(split, "zero"))[0] for split in ("train", "test")
+    }
+    assert answers[4::5] == by_split["test"].tolist()
+    assert [answer for index, answer in enumerate(answers) if index % 5 != 4] == by_split["train"].tolist()
+    # What was begun goes on with the same options, without naming them.
+    assert launch("learn", f"--workdir={workdir}", "--resume", "--nofigures").code == 0
+
+
 @pytest.fixture(scope="session")
 def test_digits(mnist5k):
     """Test images of both categories in mixed order."""
@@ -423,6 +465,17 @@ LEARN = "--workdir={new} --dataset=idx:{idx} "
         ("--workdir={new} --dataset=npz:{halves}", ["{halves}", "whole numbers or texts"]),
         ("--workdir={new} --dataset=npz:{single}", ["{single}", "category '1'", "at least 2", "got 1"]),
         ("--workdir={new} --dataset=npz:{unnamed}", ["category name ''", "non-empty"]),
+        ("--workdir={new} --dataset=images:{here}/none", ["{here}/none", "no such folder"]),
+        ("--workdir={new} --dataset=images:{here}/empty", ["{here}/empty", "no folder of a category"]),
+        ("--workdir={new} --dataset=images:{here}/empty --image_size=0", ["image_size"]),
+        (LEARN + "--image_size=28", ["image_size", "images or tfds", "leave it out"]),
+        (LEARN + "--tfds_data_dir={here}", ["tfds_data_dir", "tfds", "leave it out"]),
+        ("--workdir={new} --dataset=tfds:a=b", ["tfds:a=b", "a name such as mnist"]),
+        ("--workdir={new} --dataset=tfds:no_such_set --tfds_data_dir={new}", ["tfds:no_such_set", "no set"]),
+        (
+            "--workdir={new} --dataset=tfds:mnist --tfds_data_dir={new} --tfds_manual_dir={here}",
+            ["{here} lacks train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images"],
+        ),
         (LEARN + "--images_per_category=1", ["category '0'", "at least 2", "got 1"]),
         (LEARN + "--images_per_category=0", ["images_per_category"]),
         ("--workdir={new} --dataset=mnist", ["'mnist'", "mnist5k", "idx:DIR", "npz:FILE"]),
@@ -487,6 +540,7 @@ LEARN = "--workdir={new} --dataset=idx:{idx} "
         ("--resume --workdir={run} --set=epochs=7", ["epochs"]),
         ("--resume --workdir={run} --preset=default", ["{run}"]),
         ("--resume --workdir={run} --dataset=npz:{good} --categories=0,1", ["{run}", "dataset"]),
+        ("--resume --workdir={run} --grayscale", ["grayscale", "leave it out"]),
         ("--resume --workdir={run} --validation_fraction=0.5", ["validation_fraction=0.0", "0.5"]),
     ],
 )
