@@ -38,13 +38,15 @@ def whole_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callable
         stream = io.BytesIO()
         save(stream, images=digits, labels=np.asarray(["a", "b", "ä"]))
         files[name] = (stream.getvalue(), lambda path: read_npz(path, ("images", "labels")))
+    turned = Image.Exif()
+    turned[0x0112] = 6
     for name, image in (
         ("grey.png", digits[0]),
         ("colour.png", digits.transpose(1, 2, 0)),
         ("x.jpg", digits[0]),
     ):
         stream = io.BytesIO()
-        Image.fromarray(image).save(stream, "JPEG" if name.endswith("jpg") else "PNG")
+        Image.fromarray(image).save(stream, "JPEG" if name.endswith("jpg") else "PNG", exif=turned)
         files[name] = (stream.getvalue(), lambda path: read_pictures([path], 1))
     return files
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lifelong_cvae.errors import InputError
 
@@ -147,6 +147,8 @@ def read_picture(
             upright = ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BICUBIC)
     except (InputError, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{what}: not a readable picture (its content is of no known kind)") from error
     except Exception as error:  # Pillow raises many kinds for damage
         raise InputError(f"{what}: not a readable picture ({' '.join(str(error).split())})") from error
     pixels = np.asarray(upright)
