@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,20 @@ class TestPreparing:
         # Once it is prepared, the files are not needed.
         again = open_source("tfds:mnist", SourceOptions(tfds_data_dir=str(tmp_path / "data")))
         assert again.counts["train"] == {"0": 3, "1": 3, "2": 3}
+
+    def test_the_sets_of_emnist_come_out_of_one_archive(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(DownloadManager, "_register_or_validate_checksums", lambda *_, **__: None)
+        arrays = original(tmp_path / "files", 50)
+        with zipfile.ZipFile(tmp_path / "gzip.zip", "w") as archive:
+            for file in (tmp_path / "files").iterdir():
+                kind = file.name.replace("t10k", "test")
+                archive.write(file, f"gzip/emnist-letters-{kind}")
+        options = SourceOptions(tfds_data_dir=str(tmp_path / "data"), tfds_manual_dir=str(tmp_path))
+        source, expected = open_source("tfds:emnist/letters", options), from_arrays("emnist", **arrays)
+        assert source.categories == expected.categories == ("0", "1", "2")
+        for split in ("train", "test"):
+            for name in source.categories:
+                assert as_set(source.read(split, name)) == as_set(expected.read(split, name))
 
     def test_files_of_another_set_are_told_by_their_checksum(self, tmp_path):
         original(tmp_path / "files", 0)
