@@ -40,8 +40,18 @@ def test_a_plan_in_json_holds_exactly_its_fields():
 
 
 def test_a_plan_is_read_from_the_folder_of_a_run(tmp_path):
-    records.write_json(tmp_path / "config.json", {**PLAN.to_dict(), "versions": {"jax": "0"}, "device": "?"})
+    values = {**PLAN.to_dict(), "versions": {"jax": "0"}, "device": "?"}
+    records.write_json(tmp_path / "config.json", records.sealed(values))
     assert read_plan(tmp_path) == PLAN
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"device": "!"}, {"digest": None}, {"more": 1}])
+def test_a_plan_that_was_changed_in_its_file_is_refused(tmp_path, change):
+    sealed = records.sealed({**PLAN.to_dict(), "device": "?"})
+    records.write_json(tmp_path / "config.json", {**sealed, **change})
+    with pytest.raises(InputError) as error:
+        read_plan(tmp_path)
+    one_line(error, tmp_path / "config.json", "not as it was written")
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):

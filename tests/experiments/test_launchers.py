@@ -256,6 +256,13 @@ def test_learning_writes_a_run_and_says_how_well_it_went(learned, data):
         "figures",
         ".lock",
     }
+    grids = [f"imagined_{task:03d}.{kind}" for task in (1, 2) for kind in ("npz", "png")]
+    figures = ["accuracy.png", "circle.png", *grids, "interpolation.png", "over_tasks.png"]
+    assert sorted(path.name for path in (workdir / "figures").iterdir()) == [
+        *figures,
+        "reconstructions.png",
+        "walk.png",
+    ]
     result = json.loads((workdir / "result.json").read_text("utf-8"))
     assert result["categories"] == ["3", "1"]
     assert f"recognised {100 * result['accuracy']:.2f} % of the test images of 2 categories" in ended.out
@@ -316,6 +323,7 @@ def test_imagined_images_are_drawn_as_a_grid(learned, launch, tmp_path):
     assert width > 3 * height
 
 
+@pytest.mark.slow
 def test_a_folder_of_jpegs_of_different_sizes_is_learned_imagined_and_recognised(launch, mnist5k, tmp_path):
     numbers = np.random.default_rng(0)
     for name in ("one", "three", "zero"):
