@@ -105,6 +105,7 @@ def launch(tmp_path_factory):
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
     }
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER],
