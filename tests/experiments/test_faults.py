@@ -72,9 +72,13 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(two, tmp_pat
 
 
 def test_a_run_that_is_asked_to_stop_saves_says_so_and_goes_on(two, tmp_path):
-    workdir = tmp_path / "run"
-    ended = two.learn(workdir, kill=(signal.SIGTERM, two.seconds / 2), expected=128 + signal.SIGTERM)
-    assert ended.code == 128 + signal.SIGTERM
+    for part in (0.5, 0.35, 0.65, 0.25, 0.75):  # on a busy machine it may have ended, or not begun
+        workdir = tmp_path / str(part)
+        sent = (signal.SIGTERM, part * two.seconds)
+        ended = two.launch("learn", f"--workdir={workdir}", *two.flags, kill=sent)
+        if ended.code == 128 + signal.SIGTERM:
+            break
+    assert ended.code == 128 + signal.SIGTERM, ended
     assert re.fullmatch(r"stopped [^\n]+ --resume goes on\n", ended.err)
     assert (workdir / "within_task").exists() or (workdir / "checkpoints").exists()
     two.learn(workdir)
