@@ -148,17 +148,22 @@ def write_idx(file, values):
         stream.write(header + values.tobytes())
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory, mnist5k):
-    """Real digits in IDX files, 60 train and 20 test images of each of 0, 1, 3; one file is gzipped."""
-    folder = tmp_path_factory.mktemp("data") / "idx"
+def write_digits(folder, mnist5k, names):
+    """Real digits in IDX files, 60 train and 20 test images of each; one file is gzipped."""
     folder.mkdir()
     for split, stem, count in [("train", "train", 60), ("test", "t10k", 20)]:
-        images = [mnist5k.read(split, name)[:count, ..., 0] for name in "013"]
+        images = [mnist5k.read(split, name)[:count, ..., 0] for name in names]
         write_idx(
             folder / f"{stem}-images-idx3-ubyte{'.gz' if stem == 'train' else ''}", np.concatenate(images)
         )
-        write_idx(folder / f"{stem}-labels-idx1-ubyte", np.repeat([0, 1, 3], count))
+        write_idx(folder / f"{stem}-labels-idx1-ubyte", np.repeat([int(name) for name in names], count))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, mnist5k):
+    """A folder with the digits 0, 1 and 3."""
+    folder = tmp_path_factory.mktemp("data") / "idx"
+    write_digits(folder, mnist5k, "013")
     return folder
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from lifelong_cvae import resuming, run
 from tests.conftest import SMALL, assert_runs_equal
+from tests.experiments.conftest import write_digits
 
 # The mixed part learns and memory is played back, so that a teacher is at stake; every chunk is saved.
 SETTINGS = {**SMALL, "mixed_mode": "playback", "prior_components": "2", "min_steps": "40"}
@@ -97,8 +98,11 @@ def test_a_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_owner(tw
 
 
 @pytest.fixture(scope="module")
-def ten(launch, tmp_path_factory):
-    return Learning(launch, tmp_path_factory.mktemp("ten"))
+def ten(launch, mnist5k, tmp_path_factory):
+    """Few images and short tasks: there are a hundred runs."""
+    folder = tmp_path_factory.mktemp("ten")
+    write_digits(folder / "data", mnist5k, "0123456789")
+    return Learning(launch, folder, f"--dataset=idx:{folder / 'data'}", "--set=min_steps=20")
 
 
 @pytest.mark.slow
