@@ -5,7 +5,7 @@ from lifelong_cvae.closed_form import drop
 from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, NetworkConfig, RecognitionConfig
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.growth import LifelongState, init
-from lifelong_cvae.learning import Report, learn
+from lifelong_cvae.learning import Report, learn, learn_stream
 from lifelong_cvae.playback import imagine
 from lifelong_cvae.presets import preset
 from lifelong_cvae.recognition import evidence, recognise, recogniser, unknown
@@ -27,6 +27,7 @@ __all__ = [
     "imagine",
     "init",
     "learn",
+    "learn_stream",
     "load",
     "preset",
     "recognise",

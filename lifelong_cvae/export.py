@@ -10,11 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae import figures, playback, recognition, records
+from lifelong_cvae import figures, playback, recognition, records, tidy
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
-
-COLUMNS = ("index", "category", "probability", "log_evidence", "unknown")
 
 
 def imagined(
@@ -68,18 +66,12 @@ def recognised(
         InputError: another kind of file, a folder that does not exist, or bad images.
     """
     _check_file(file, (".csv",))
-    asked = recognition.recogniser(state, recogniser)
-    evidence = np.asarray(recognition.evidence(state, images, rng=jax.random.key(seed)))
-    likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence)
-    probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
-    answers = probabilities.argmax(axis=1)
-    unknown = recognition.unknown(state, evidence, np.asarray(state.names)[answers], part=reject)
+    columns = tidy.answers(state, images, recogniser=recogniser, rng=jax.random.key(seed), reject=reject)
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
     with records.whole(file) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(COLUMNS)
-        for index, answer in enumerate(answers):
-            row = (probabilities[index, answer], evidence[index, answer])
-            writer.writerow([index, state.names[answer], *map(float, row), str(bool(unknown[index])).lower()])
+        writer.writerow(columns)
+        writer.writerows([*row[:-1], str(row[-1]).lower()] for row in rows)
 
 
 def _check_file(file: Path, suffixes: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -90,6 +90,33 @@ def learn(
         compilations=compiled.count,
         parameters_per_category=growth.parameters_per_category(state),
     )
+
+
+def learn_stream(
+    state: LifelongState, stream: Iterable[Any], *, rng: jax.Array
+) -> Iterator[tuple[LifelongState, Report]]:
+    """Learns whatever arrives, one task after another, and gives the state after each.
+
+    Args:
+        state: what is known so far.
+        stream: tasks, each a pair (name, images) or a mapping of several; an iterator is read as it is
+            needed, and no task is kept once it is learned.
+        rng: the seed's key.
+
+    Yields:
+        What `learn` returns.
+
+    Raises:
+        InputError: as `learn`, or something else in the stream; the states given so far stay good.
+        FloatingPointError: as `learn`.
+    """
+    for task in stream:
+        if not isinstance(task, Mapping):
+            if not (isinstance(task, Sequence) and len(task) == 2):
+                raise InputError(f"a pair (name, images) or a mapping is expected, got {type(task).__name__}")
+            task = dict([task])
+        state, report = learn(state, task, rng=rng)
+        yield state, report
 
 
 def _grown(state: LifelongState, mean_images: Mapping[str, jax.Array], *, rng: jax.Array) -> LifelongState:

@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,23 +55,42 @@ def append_line(file: Path, values: Mapping[str, Any]) -> None:
         os.fsync(stream.fileno())
 
 
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """What `append_line` appended, one after another; half a line at the end, where a process died, is not.
+
+    Raises:
+        InputError: a line is no JSON object.
+    """
+    return _objects(file, _whole_lines(file))
+
+
 def keep_lines(file: Path, count: int) -> list[dict[str, Any]]:
     """Cuts a file of JSON lines back to its first `count`, and returns them.
 
     Raises:
-        InputError: there are fewer, or one of them is no JSON.
+        InputError: there are fewer, or one of them is no JSON object; the file stays as it is.
     """
-    # Newlines alone: `splitlines` would also split at separators that JSON texts may hold.
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    lines = text.removesuffix("\n").split("\n")[:count] if text else []
-    try:
-        values = [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise InputError(f"{file}: a line is no JSON ({error})") from error
+    lines = _whole_lines(file)[:count]
+    values = _objects(file, lines)
     if len(values) < count:
         raise InputError(f"{file}: {count} lines are expected, one for each task learned, got {len(values)}")
     with whole(file) as draft:
         draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return values
+
+
+def _whole_lines(file: Path) -> list[str]:
+    # Newlines alone: `splitlines` would also split at separators that JSON texts may hold.
+    return file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else []
+
+
+def _objects(file: Path, lines: Sequence[str]) -> list[dict[str, Any]]:
+    try:
+        values = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise InputError(f"{file}: a line is no JSON ({error})") from error
+    if not all(isinstance(value, dict) for value in values):
+        raise InputError(f"{file}: a JSON object in each line is expected")
     return values
 
 

@@ -7,7 +7,7 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae import checkpoint, compilations, cvae, growth, learning, midway, training
 from lifelong_cvae.images import mean_image
-from tests.conftest import assert_trees_equal
+from tests.conftest import assert_trees_equal, one_line
 
 FROZEN_PARTS = ("encoder", "decoder", "scale")
 
@@ -390,3 +390,39 @@ def test_bad_input_is_refused_in_one_line_and_leaves_the_state(three, rng, image
         lifelong.learn(three, images, rng=rng)
     assert "\n" not in str(caught.value)
     assert_trees_equal(jax.tree.map(np.array, three), before)
+
+
+@pytest.fixture(scope="module")
+def one(small_config, digits, rng):
+    return learned(small_config, [{"0": digits["0"][:40]}], rng)
+
+
+class TestStreams:
+    def test_are_learned_task_by_task_as_by_hand(self, one, digits, rng):
+        state, by_hand = one, []
+        for task in [{"7": digits["7"][:40]}, {"8": digits["8"][:40], "9": digits["9"][:40]}]:
+            state, _ = lifelong.learn(state, task, rng=rng)
+            by_hand.append(state)
+        arriving = [("7", digits["7"][:40]), {"8": digits["8"][:40], "9": digits["9"][:40]}]
+        arrived = list(lifelong.learn_stream(one, iter(arriving), rng=rng))
+        assert [report.names for _, report in arrived] == [("7",), ("8", "9")]
+        for (state, _), expected in zip(arrived, by_hand, strict=True):
+            assert state.names == expected.names
+            assert_trees_equal(state.params, expected.params)
+
+    def test_are_read_only_as_far_as_they_are_learned(self, one, digits, rng):
+        read = []
+
+        def arriving():
+            for name in "789":
+                read.append(name)
+                yield name, digits[name][:20]
+
+        next(lifelong.learn_stream(one, arriving(), rng=rng))
+        assert read == ["7"]
+
+    @pytest.mark.parametrize("task", [3, ("7",), ("7", "8", "9"), None])
+    def test_of_something_else_end_in_one_line(self, one, rng, task):
+        with pytest.raises(lifelong.InputError) as error:
+            next(lifelong.learn_stream(one, [task], rng=rng))
+        one_line(error, "a pair (name, images)")

@@ -2,4 +2,4 @@
 
 from lifelong_cvae.data.opening import SourceOptions, open_source
 from lifelong_cvae.data.sources import Source, from_arrays, hold_out, scarce
-from lifelong_cvae.data.streams import tasks
+from lifelong_cvae.data.streams import from_experiences, tasks
