@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as python_logging
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
+from tqdm import tqdm
 
 from lifelong_cvae import InputError
 from lifelong_cvae.data import SourceOptions
@@ -49,6 +51,7 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(_: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
+        log_beside_bars()
         _keep_compiled(flags.FLAGS.compilation_cache)
         try:
             main()
@@ -65,6 +68,24 @@ def run(main: Callable[[], None]) -> None:
             fail("interrupted", code=130)
 
     app.run(guarded, flags_parser=parse)
+
+
+class _BesideBars(python_logging.Handler):
+    """Clears the bars on the screen while another handler writes, and draws them again."""
+
+    def __init__(self, handler: python_logging.Handler):
+        super().__init__(handler.level)
+        self.handler = handler
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        with tqdm.external_write_mode(file=sys.stderr):
+            self.handler.handle(record)
+
+
+def log_beside_bars() -> None:
+    """From now on log lines tear no bar."""
+    root = python_logging.getLogger()
+    root.handlers = [_BesideBars(handler) for handler in root.handlers]
 
 
 def _keep_compiled(folder: str | None) -> None:

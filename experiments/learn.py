@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from tqdm import tqdm
 
 from experiments import launcher
 from lifelong_cvae import InputError, preset, run
@@ -57,6 +58,11 @@ flags.DEFINE_float(
     lower_bound=0,
 )
 flags.DEFINE_bool("figures", True, "Draw figures (the extra `figures`).")
+flags.DEFINE_bool(
+    "tensorboard",
+    None,
+    "Write events for TensorBoard into the workdir; default where the extra `tensorboard` is installed.",
+)
 
 
 def main() -> None:
@@ -75,6 +81,8 @@ def main() -> None:
         keep_all=FLAGS.keep == "all",
         checkpoint_every=FLAGS.checkpoint_every,
         draw=FLAGS.figures,
+        tensorboard=FLAGS.tensorboard,
+        say=tqdm.write,
         stopping=launcher.asked_to_stop(),
     )
     print(

@@ -32,9 +32,8 @@ def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
         file: the PNG to write.
         title: stands above.
     """
-    tiles = np.stack([_to_float(images) for images in rows.values()])
-    canvas = _mosaic(tiles)
-    count, columns = tiles.shape[:2]
+    canvas = mosaic(rows)
+    count, columns = len(rows), len(next(iter(rows.values())))
     figure, axes = _figure(TILE_INCHES * columns, TILE_INCHES * count)
     grey = canvas.shape[-1] != 3
     axes.imshow(canvas[..., 0] if grey else canvas, cmap="gray_r" if grey else None, vmin=0, vmax=1)
@@ -82,11 +81,12 @@ def _to_float(images: Any) -> np.ndarray:
     return images if images.shape[-1] == 3 else images.mean(axis=-1, keepdims=True)
 
 
-def _mosaic(tiles: np.ndarray) -> np.ndarray:
-    """Tiles `[rows, columns, h, w, c]` side by side with a gap: `[height, width, c]`."""
+def mosaic(rows: Mapping[str, Any]) -> np.ndarray:
+    """The images of `image_grid` side by side with a gap: float `[height, width, c]`, c is 1 or 3."""
+    tiles = np.stack([_to_float(images) for images in rows.values()])
     padded = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
-    rows, columns, height, width, channels = padded.shape
-    return padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    count, columns, height, width, channels = padded.shape
+    return padded.transpose(0, 2, 1, 3, 4).reshape(count * height, columns * width, channels)
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -23,14 +23,18 @@ TURNS = (0, 1, 2, 3, 5, 10)
 WALK_REACH = 2.0
 
 
-def imagined(workdir: Path, state: LifelongState, task: int, *, rng: jax.Array) -> None:
-    """A grid of what is imagined after a task; its images stay beside it, for `over_tasks`."""
-    images = playback.imagine(state, state.names, IMAGES_A_ROW, rng=rng)
+def drawn(state: LifelongState, *, rng: jax.Array) -> dict[str, jax.Array]:
+    """A row of imagined images `[n, h, w, c]` of each category."""
+    return playback.imagine(state, state.names, IMAGES_A_ROW, rng=rng)
+
+
+def imagined(workdir: Path, images: Mapping[str, jax.Array], task: int) -> None:
+    """A grid of what is imagined after a task; the first of each row stays beside it, for `over_tasks`."""
     file = _imagined_file(workdir, task)
     figures.image_grid(images, file, title=f"imagined after task {task}")
-    first = np.stack([np.asarray(images[name][0]) for name in state.names])
+    first = np.stack([np.asarray(row[0]) for row in images.values()])
     with records.whole(file.with_suffix(".npz")) as draft:
-        np.savez(draft, images=first, names=np.asarray(state.names))
+        np.savez(draft, images=first, names=np.asarray(list(images)))
 
 
 def finished(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
-from lifelong_cvae import checkpoint, figures, gallery, growth, learning, records, resuming
+from lifelong_cvae import checkpoint, events, figures, gallery, growth, learning, records, reporting, resuming
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError, Stopped
-from lifelong_cvae.evaluation import continual, measures
+from lifelong_cvae.evaluation import measures
+from lifelong_cvae.events import Events
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.plan import Plan, read_plan
 from lifelong_cvae.resuming import Within, go_on, load_state
@@ -25,9 +26,7 @@ __all__ = ["CHECKPOINT_EVERY", "learn", "load_state"]
 
 TASKS_KEPT = 3
 CHECKPOINT_EVERY = 60.0
-
-# Recogniser to true category to log p(x|c) of its images, `[n, categories]`.
-Answers = Mapping[str, Mapping[str, np.ndarray]]
+EVENTS = "tensorboard"
 
 
 def learn(
@@ -39,6 +38,7 @@ def learn(
     keep_all: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
     draw: bool = True,
+    tensorboard: bool | None = None,
     say: Callable[[str], None] = print,
     stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -52,12 +52,13 @@ def learn(
         keep_all: whether to keep the checkpoints of all tasks rather than of the last three.
         checkpoint_every: seconds after which a task that is being learned is saved, at the end of a chunk.
         draw: whether to draw figures (needs matplotlib).
+        tensorboard: whether to write events for TensorBoard; default where tensorboardX is installed.
         say: told a line after every task, and for every checkpoint that is damaged.
         stopping: asked after every chunk and task whether the run is to save and end.
 
     Raises:
         InputError: the folder holds another run, or none to resume, or is being written by another
-            process, or matplotlib is missing; nothing has been written then.
+            process, or a package is missing; nothing has been written then.
         FloatingPointError: a loss or parameter that is not finite; the last task's checkpoint is intact.
         OSError: the disk is full, or not to be written to; the last checkpoint is intact.
         Stopped: `stopping` said so; everything is saved.
@@ -65,24 +66,25 @@ def learn(
     start = time.perf_counter()
     if draw:
         figures.require_matplotlib()
+    curves = Events(workdir / EVENTS if events.required(tensorboard) else None)
     rng, source = jax.random.key(plan.seed), _checked(plan, source)
-    run = _Run(workdir, plan, source, rng, keep_all, checkpoint_every, draw, say, stopping)
+    run = _Run(workdir, plan, source, rng, keep_all, checkpoint_every, draw, curves, say, stopping)
     fresh = growth.init(plan.config, source.image_shape, rng=rng)
     if resume:
         read_plan(workdir)
     else:
         resuming.check_free(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-    with resuming.locked(workdir):
+    with resuming.locked(workdir), contextlib.closing(curves):
         begun = resuming.resume(workdir, plan, source, fresh, say=say) if resume else None
         state, history = begun or resuming.begin(workdir, plan, source, fresh)
-        if draw and history:
-            gallery.imagined(workdir, state, len(history), rng=rng)  # a death may have lost it
-        say(_TABLE_HEAD)
+        if draw and history:  # a death may have lost it
+            gallery.imagined(workdir, gallery.drawn(state, rng=rng), len(history))
+        say(reporting.TABLE_HEAD)
         for line in history:
-            say(_table_line(line))
+            say(reporting.table_line(line))
         state, answers = _learn_tasks(run, state, history)
-        result = _result(plan, history, answers, state, seconds_total=time.perf_counter() - start)
+        result = reporting.result(plan, history, answers, state, seconds_total=time.perf_counter() - start)
         records.write_json(workdir / "result.json", result)
         if draw:
             gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
@@ -99,6 +101,7 @@ class _Run(NamedTuple):
     keep_all: bool
     checkpoint_every: float
     draw: bool
+    curves: Events
     say: Callable[[str], None]
     stopping: Callable[[], bool]
 
@@ -122,23 +125,23 @@ def _checked(plan: Plan, source: Source) -> Source:
 
 def _learn_tasks(
     run: _Run, state: LifelongState, history: list[dict[str, Any]]
-) -> tuple[LifelongState, Answers]:
+) -> tuple[LifelongState, reporting.Answers]:
     """Learns the tasks that `history` lacks, puts their lines there; the last state, and what it answers."""
     workdir, plan, source = run.workdir, run.plan, run.source
     answers, embedded = None, {}
     for index in range(len(history), len(plan.tasks)):
-        state, report = _learn_task(run, state, index)
+        before = sum(line["steps"] for line in history)
+        state, report = _learn_task(run, state, index, before)
         answers = measures.answers_by_category(
             state, source, plan.evaluate_on, rng=run.rng, embedded=embedded
         )
-        line = _metrics(index + 1, report, answers, state)
+        line = reporting.metrics(index + 1, report, answers, state)
         records.append_line(workdir / "metrics.jsonl", line)
         kept = None if run.keep_all else TASKS_KEPT
         checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=kept)
         history.append(line)
-        if run.draw:
-            gallery.imagined(workdir, state, index + 1, rng=run.rng)
-        run.say(_table_line(line))
+        _show(run, state, history)
+        run.say(reporting.table_line(line))
         if run.stopping():
             raise Stopped(f"stopped after task {index + 1}/{len(plan.tasks)}: {go_on(workdir)} goes on")
     resuming.clear_within(workdir)
@@ -147,10 +150,15 @@ def _learn_tasks(
     return state, answers
 
 
-def _learn_task(run: _Run, state: LifelongState, index: int) -> tuple[LifelongState, learning.Report]:
+def _learn_task(
+    run: _Run, state: LifelongState, index: int, before: int
+) -> tuple[LifelongState, learning.Report]:
+    """Learns a task, after so many steps of earlier ones."""
     names = run.plan.tasks[index]
     images = {name: run.source.read("train", name) for name in names}
     within = Within(run.workdir, index + 1, state, names, say=run.say)
+    midway = within.load()
+    run.curves.go_on(before + (midway.steps if midway else 0) + 1)
     label = f"task {index + 1}/{len(run.plan.tasks)}: {', '.join(names)}"
     saved = time.monotonic()
     # disable=None: silent where the output is no terminal
@@ -161,6 +169,8 @@ def _learn_task(run: _Run, state: LifelongState, index: int) -> tuple[LifelongSt
             bar.total = total
             bar.set_postfix({name: f"{value:.1f}" for name, value in at.terms.items()}, refresh=False)
             bar.update(at.steps - bar.n)
+            losses = {f"loss/{name}": value for name, value in at.terms.items()}
+            run.curves.scalars(losses, step=before + at.steps)
             stops = run.stopping()
             if stops or time.monotonic() - saved >= run.checkpoint_every:
                 within.save(at)
@@ -169,79 +179,16 @@ def _learn_task(run: _Run, state: LifelongState, index: int) -> tuple[LifelongSt
                 where = f"{label}, at step {at.steps} of {total}"
                 raise Stopped(f"stopped in {where}: {go_on(run.workdir)} goes on")
 
-        return learning.learn(state, images, rng=run.rng, progress=progress, midway=within.load())
+        return learning.learn(state, images, rng=run.rng, progress=progress, midway=midway)
 
 
-def _metrics(task: int, report: learning.Report, answers: Answers, state: LifelongState) -> dict[str, Any]:
-    return {
-        "task": task,
-        "categories": list(report.names),
-        **measures.recognition_figures(answers, state),
-        "terms": report.terms,
-        "steps": report.steps,
-        "seconds": report.seconds,
-        "images_per_second": report.images_per_second,
-        "parameters_per_category": report.parameters_per_category,
-        "compilations": report.compilations,
-    }
-
-
-def _result(
-    plan: Plan,
-    history: list[dict[str, Any]],
-    answers: Answers,
-    state: LifelongState,
-    *,
-    seconds_total: float,
-) -> dict[str, Any]:
-    recogniser = state.config.recognition.recogniser
-    by_elbo = _over_time(plan, history, answers["elbo"], state, suffix="_elbo")
-    return {
-        "recogniser": recogniser,
-        **_over_time(plan, history, answers[recogniser], state),
-        **{f"{key}_elbo": value for key, value in by_elbo.items()},
-        "parameters_per_category": history[-1]["parameters_per_category"],
-        "seconds_total": seconds_total,
-        "seconds_learning": sum(line["seconds"] for line in history),
-        "categories": list(state.names),
-        "versions": records.versions(),
-        "device": records.device(),
-    }
-
-
-def _over_time(
-    plan: Plan,
-    history: list[dict[str, Any]],
-    answers: Mapping[str, np.ndarray],
-    state: LifelongState,
-    *,
-    suffix: str = "",
-) -> dict[str, Any]:
-    """Figures of one recogniser, whose accuracies the history holds under keys with a suffix."""
-    matrix = [line[f"accuracy_per_category{suffix}"] for line in history]
-    candidates = continual.known_then(plan.tasks)
-    restricted = continual.accuracy_per_category(answers, state.names, candidates=candidates)
-    return {
-        "accuracy": history[-1][f"accuracy{suffix}"],
-        "accuracy_per_category": matrix[-1],
-        "calibration_error": history[-1][f"calibration_error{suffix}"],
-        **continual.summary(matrix),
-        "forgetting_same_candidates": continual.forgetting(matrix, restricted),
-    }
-
-
-_TABLE_HEAD = (
-    f"{'task':>4}  {'learned':<16}{'accuracy':>9}{'of new':>9}{'loss':>9}{'seconds':>9}{'images/s':>10}"
-)
-
-
-def _table_line(line: Mapping[str, Any]) -> str:
-    """A line of metrics.jsonl for the eye: accuracies in per cent, loss in nats per image."""
-    names = line["categories"]
-    of_new = np.mean([line["accuracy_per_category"][name] for name in names])
-    label = ", ".join(names)
-    label = label if len(label) < 16 else label[:14] + "…"
-    return (
-        f"{line['task']:>4}  {label:<16}{100 * line['accuracy']:>8.2f}%{100 * of_new:>8.2f}%"
-        f"{line['terms']['real']:>9.1f}{line['seconds']:>9.1f}{line['images_per_second']:>10.0f}"
-    )
+def _show(run: _Run, state: LifelongState, history: list[dict[str, Any]]) -> None:
+    """Draws what the last task of a history has led to."""
+    if not (run.draw or run.curves):
+        return
+    images = gallery.drawn(state, rng=run.rng)
+    if run.draw:
+        gallery.imagined(run.workdir, images, len(history))
+    steps = sum(line["steps"] for line in history)
+    run.curves.scalars(reporting.curves(history[-1]), step=steps)
+    run.curves.image("imagined", figures.mosaic(images), step=steps)

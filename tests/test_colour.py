@@ -41,7 +41,14 @@ def test_colour_images_are_learned_recognised_and_drawn(file, tmp_path):
     settings = {**SMALL, **SMALL_FEATURES, "recogniser": "combined", "min_steps": 100, "batch_size": 32}
     config = lifelong.Config().with_settings(settings)
     plan = Plan(f"npz:{file}", tuple((name,) for name in COLOURS), config=config)
-    result = run.learn(tmp_path / "run", plan, open_source(plan.dataset), draw=False, say=lambda line: None)
+    result = run.learn(
+        tmp_path / "run",
+        plan,
+        open_source(plan.dataset),
+        draw=False,
+        tensorboard=False,
+        say=lambda line: None,
+    )
     assert result["accuracy"] > 0.95
     assert result["accuracy_elbo"] > 0.95
     state = run.load_state(tmp_path / "run")

@@ -17,8 +17,8 @@ def drawn(monkeypatch):
 def test_a_row_for_each_task_shows_the_same_latents(learner, drawn, tmp_path, rng):
     (tmp_path / "figures").mkdir()
     younger = learner.replace(names=("2", "0"), visits=(0, 0))
-    gallery.imagined(tmp_path, younger, 1, rng=rng)
-    gallery.imagined(tmp_path, learner, 3, rng=rng)  # nothing was drawn after task 2
+    gallery.imagined(tmp_path, gallery.drawn(younger, rng=rng), 1)
+    gallery.imagined(tmp_path, gallery.drawn(learner, rng=rng), 3)  # nothing was drawn after task 2
     gallery.over_tasks(tmp_path, learner, 3)
     rows = drawn["over_tasks.png"]
     assert list(rows) == ["after task 1", "after task 3"]

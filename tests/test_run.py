@@ -27,6 +27,7 @@ from tests.conftest import (
     without_times,
 )
 
+QUIET = {"draw": False, "tensorboard": False, "say": lambda line: None}
 FIVE = ("3", "1", "4", "0", "5")
 THREE = FIVE[:3]
 METRICS = {
@@ -92,7 +93,7 @@ def at_once(tmp_path_factory, make_plan, mnist5k):
     """A run of five tasks that nothing interrupted, every checkpoint kept; and what it said."""
     workdir = tmp_path_factory.mktemp("run") / "at_once"
     said = []
-    run.learn(workdir, make_plan(FIVE), mnist5k, keep_all=True, draw=False, say=said.append)
+    run.learn(workdir, make_plan(FIVE), mnist5k, **{**QUIET, "keep_all": True, "say": said.append})
     return workdir, said
 
 
@@ -122,7 +123,7 @@ def copy(three, tmp_path):
 
 
 def quietly(workdir, plan, source, **options):
-    return run.learn(workdir, plan, source, **{"draw": False, "say": lambda line: None, **options})
+    return run.learn(workdir, plan, source, **{**QUIET, **options})
 
 
 def recording(source):

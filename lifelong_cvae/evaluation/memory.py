@@ -42,7 +42,7 @@ def over_categories(rng: jax.Array) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(source.name, tasks(source.categories), config=config)
-        run.learn(Path(folder) / "run", plan, source, draw=False, say=say)
+        run.learn(Path(folder) / "run", plan, source, draw=False, tensorboard=False, say=say)
     state = growth.init(config, source.image_shape, rng=rng)
     own = (CATEGORIES - COMPARED_FROM) * 4 * growth.parameters_per_category(state) / 1e6
     return {

@@ -97,7 +97,8 @@ def environment():
 def launch(tmp_path_factory):
     """Runs a launcher in a process forked from the server.
 
-    `without` are packages that it cannot import, `kill` a signal and after how many seconds it is sent.
+    `without` are packages that it cannot import, `kill` a signal and after how many seconds it is sent,
+    `screen` a terminal that stands in place of its stderr.
     """
     folder = tmp_path_factory.mktemp("launch")
     out, err = folder / "out", folder / "err"
@@ -116,7 +117,7 @@ def launch(tmp_path_factory):
         text=True,
     )
 
-    def call(name, *flags, without=(), kill=None, env=()):
+    def call(name, *flags, without=(), kill=None, env=(), screen=None):
         out.write_text("")
         err.write_text("")
         request = {
@@ -126,7 +127,7 @@ def launch(tmp_path_factory):
             "kill": kill,
             "env": dict(env),
             "out": str(out),
-            "err": str(err),
+            "err": str(screen or err),
             "time_limit": TIME_LIMIT,
         }
         server.stdin.write(json.dumps(request) + "\n")
