@@ -122,7 +122,7 @@ def test_in_bfloat16_modules_compute_nearly_the_same_and_give_float32(growth, lo
         results = []
         for nets in (exact, rough):
             shared = nets.shared(mixed, half, inputs)
-            compute = nets.encode if half == "encoder" else nets.decode
+            compute = jax.jit(nets.encode if half == "encoder" else nets.decode)
             results.append(jax.tree.leaves(compute(mixed, category, inputs, shared)))
         for one, other in zip(*results, strict=True):
             assert one.dtype == other.dtype == jnp.float32
