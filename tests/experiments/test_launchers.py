@@ -141,6 +141,7 @@ FLAGS = {
         "keep": "last",
         "checkpoint_every": "60.0",
         "figures": "true",
+        "tensorboard": None,
     },
     "imagine": {
         "workdir": None,
@@ -254,6 +255,7 @@ def test_learning_writes_a_run_and_says_how_well_it_went(learned, data):
         "result.json",
         "checkpoints",
         "figures",
+        "tensorboard",
         ".lock",
     }
     grids = [f"imagined_{task:03d}.{kind}" for task in (1, 2) for kind in ("npz", "png")]
@@ -632,6 +634,7 @@ def test_what_is_wrong_with_recognising_is_told_in_one_line(launch, places, tmp_
         ("learn", "--workdir={new}", "mlxtend", "demo"),
         ("learn", LEARN, "matplotlib", "figures"),
         ("learn", "--resume --workdir={run}", "matplotlib", "figures"),
+        ("learn", f"--tensorboard {LEARN}", "tensorboardX", "tensorboard"),
         ("imagine", "--workdir={run} --output={new}.png", "matplotlib", "figures"),
     ],
 )
