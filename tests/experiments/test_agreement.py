@@ -17,6 +17,7 @@ def test_four_virtual_devices_say_what_one_says(launch, tmp_path):  # noqa: F811
         assert ended.code == 0, ended.err
         figures[count] = json.loads(file.read_text())
     assert [len(values["differences"]) for values in figures.values()] == [1, 4]
-    assert figures[1]["evidence_deviation"] == figures[4]["evidence_deviation"]
+    # A CPU that is one device shares its work among threads in another way than one that is four.
+    assert figures[1]["evidence_deviation"] == pytest.approx(figures[4]["evidence_deviation"], rel=1e-5)
     for differences in (*figures[1]["differences"].values(), *figures[4]["differences"].values()):
         assert differences == {"evidence": 0, "imagined": 0, "evidence_after_learning": 0}
