@@ -3,8 +3,8 @@
     python -m experiments.learn --workdir=runs/digits
 
 learns the ten digits of the embedded data set (two minutes on two CPU cores; at least 95 % of the
-test images are recognised) and writes config.json, metrics.jsonl, result.json, checkpoints/ and figures/
-into the workdir. Run it from a checkout of the repository.
+test images are recognised) and writes config.json, metrics.jsonl, result.json, checkpoints/, figures/ and
+report.html into the workdir. Run it from a checkout of the repository.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ flags.DEFINE_bool(
     None,
     "Write events for TensorBoard into the workdir; default where the extra `tensorboard` is installed.",
 )
+flags.DEFINE_bool(
+    "report", None, "Write report.html into the workdir; default where the extra `report` is installed."
+)
 
 
 def main() -> None:
@@ -82,6 +85,7 @@ def main() -> None:
         checkpoint_every=FLAGS.checkpoint_every,
         draw=FLAGS.figures,
         tensorboard=FLAGS.tensorboard,
+        write_report=FLAGS.report,
         say=tqdm.write,
         stopping=launcher.asked_to_stop(),
     )

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lifelong_cvae.errors import MissingExtraError
-
 
 class Events:
     """A file of events, begun with the first of them; silent where there is no folder.
@@ -82,22 +80,3 @@ class Events:
         for event in events:
             self._file.write(event.SerializeToString())
         self._file.flush()
-
-
-def required(wanted: bool | None) -> bool:
-    """Whether events are written: where they are wanted, or, for None, where tensorboardX is installed.
-
-    Raises:
-        MissingExtraError: they are wanted, and it is not.
-    """
-    if wanted is False:
-        return False
-    try:
-        import tensorboardX  # noqa: F401
-    except ImportError as error:
-        if wanted:
-            raise MissingExtraError(
-                "writing events for TensorBoard", "tensorboardX", "tensorboard"
-            ) from error
-        return False
-    return True

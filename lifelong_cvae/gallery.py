@@ -29,12 +29,21 @@ def drawn(state: LifelongState, *, rng: jax.Array) -> dict[str, jax.Array]:
 
 
 def imagined(workdir: Path, images: Mapping[str, jax.Array], task: int) -> None:
-    """A grid of what is imagined after a task; the first of each row stays beside it, for `over_tasks`."""
+    """A grid of what is imagined after a task; the images stay beside it, for `drawn_after`."""
     file = _imagined_file(workdir, task)
     figures.image_grid(images, file, title=f"imagined after task {task}")
-    first = np.stack([np.asarray(row[0]) for row in images.values()])
+    rows = np.stack([np.rint(255 * np.asarray(row)).astype(np.uint8) for row in images.values()])
     with records.whole(file.with_suffix(".npz")) as draft:
-        np.savez(draft, images=first, names=np.asarray(list(images)))
+        np.savez_compressed(draft, rows=rows, names=np.asarray(list(images)))
+
+
+def drawn_after(workdir: Path, task: int) -> dict[str, np.ndarray]:
+    """What `imagined` drew after a task: uint8 `[n, h, w, c]` of each category; empty where nothing was."""
+    try:
+        names, rows = read_npz(_imagined_file(workdir, task).with_suffix(".npz"), ("names", "rows"))
+    except InputError:  # a run that was drawn without figures, or died before this one
+        return {}
+    return dict(zip(names.tolist(), rows, strict=True))
 
 
 def finished(
@@ -70,14 +79,9 @@ def over_tasks(workdir: Path, state: LifelongState, tasks: int) -> None:
     """What the model draws after each task, a row for each: the same latents, image by image."""
     rows = {}
     for task in range(1, tasks + 1):
-        file = _imagined_file(workdir, task).with_suffix(".npz")
-        try:
-            names, images = read_npz(file, ("names", "images"))
-        except InputError:  # a run that was drawn without figures, or died before this one
-            continue
-        by_name = dict(zip(names.tolist(), images, strict=True))
-        blank = np.zeros(state.image_shape, np.float32)
-        rows[f"after task {task}"] = np.stack([by_name.get(name, blank) for name in state.names])
+        blank = np.zeros((1, *state.image_shape), np.uint8)
+        if drawn := drawn_after(workdir, task):
+            rows[f"after task {task}"] = np.stack([drawn.get(name, blank)[0] for name in state.names])
     if rows:
         title = "the first image that each category imagines"
         figures.image_grid(rows, workdir / "figures/over_tasks.png", title=title)
@@ -95,16 +99,24 @@ def reconstructions(state: LifelongState, source: Source, split: str, file: Path
 
 def circle(state: LifelongState, source: Source, split: str, file: Path, *, rng: jax.Array) -> None:
     """An image of each category before and after turns of the circle: a real one, and an imagined one."""
+    rows = turned(state, state.names, source, split, rng=rng)
+    turns = ", ".join(map(str, TURNS))
+    figures.image_grid(rows, file, title=f"after {turns} turns of the circle")
+
+
+def turned(
+    state: LifelongState, names: Sequence[str], source: Source, split: str, *, rng: jax.Array
+) -> dict[str, np.ndarray]:
+    """A real and an imagined image of each name after TURNS turns of the circle, `[turns, h, w, c]`."""
     rows = {}
-    for name in state.names:
+    for name in names:
         path = state.path(name)
         x = to_unit(jnp.asarray(as_rows(source.read(split, name)[:1], state.image_shape)))
         drawn = playback.imagine(state, [name], 1, rng=rng)[name].reshape(1, -1)
         key = growth.category_rng(rng, name, 0)
         for kind, image in (("real", x), ("imagined", drawn)):
             rows[f"{name}, {kind}"] = _turned(path, image, rng=key).reshape(-1, *state.image_shape)
-    turns = ", ".join(map(str, TURNS))
-    figures.image_grid(rows, file, title=f"after {turns} turns of the circle")
+    return rows
 
 
 def walk(state: LifelongState, file: Path) -> None:

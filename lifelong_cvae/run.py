@@ -12,7 +12,18 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from lifelong_cvae import checkpoint, events, figures, gallery, growth, learning, records, reporting, resuming
+from lifelong_cvae import (
+    checkpoint,
+    extras,
+    figures,
+    gallery,
+    growth,
+    learning,
+    records,
+    report,
+    reporting,
+    resuming,
+)
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError, Stopped
 from lifelong_cvae.evaluation import measures
@@ -39,6 +50,7 @@ def learn(
     checkpoint_every: float = CHECKPOINT_EVERY,
     draw: bool = True,
     tensorboard: bool | None = None,
+    write_report: bool | None = None,
     say: Callable[[str], None] = print,
     stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -53,6 +65,7 @@ def learn(
         checkpoint_every: seconds after which a task that is being learned is saved, at the end of a chunk.
         draw: whether to draw figures (needs matplotlib).
         tensorboard: whether to write events for TensorBoard; default where tensorboardX is installed.
+        write_report: whether to write `report.html` at the end; default where Jinja2 is installed.
         say: told a line after every task, and for every checkpoint that is damaged.
         stopping: asked after every chunk and task whether the run is to save and end.
 
@@ -66,7 +79,11 @@ def learn(
     start = time.perf_counter()
     if draw:
         figures.require_matplotlib()
-    curves = Events(workdir / EVENTS if events.required(tensorboard) else None)
+    with_events = extras.required(
+        tensorboard, "tensorboardX", purpose="writing events for TensorBoard", extra="tensorboard"
+    )
+    with_report = report.required(write_report)
+    curves = Events(workdir / EVENTS if with_events else None)
     rng, source = jax.random.key(plan.seed), _checked(plan, source)
     run = _Run(workdir, plan, source, rng, keep_all, checkpoint_every, draw, curves, say, stopping)
     fresh = growth.init(plan.config, source.image_shape, rng=rng)
@@ -88,6 +105,8 @@ def learn(
         records.write_json(workdir / "result.json", result)
         if draw:
             gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
+        if with_report:
+            report.write(workdir, plan, source, state, history, answers, rng=rng)
     return result
 
 

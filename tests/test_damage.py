@@ -25,7 +25,16 @@ def plan(small_config):
 
 
 def quietly(workdir, plan, source, **options):
-    return run.learn(workdir, plan, source, draw=False, tensorboard=False, say=lambda _: None, **options)
+    return run.learn(
+        workdir,
+        plan,
+        source,
+        draw=False,
+        tensorboard=False,
+        write_report=False,
+        say=lambda _: None,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,9 @@ def plan(small_config):
 
 
 def learn(workdir, plan, source, **options):
-    return run.learn(workdir, plan, source, **{"draw": False, "say": lambda _: None, **options})
+    return run.learn(
+        workdir, plan, source, **{"draw": False, "write_report": False, "say": lambda _: None, **options}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,10 @@ def test_a_row_for_each_task_shows_the_same_latents(learner, drawn, tmp_path, rn
     assert list(rows) == ["after task 1", "after task 3"]
     first, last = rows.values()
     assert first.shape == last.shape == (3, 28, 28, 1)
-    np.testing.assert_allclose(first[:2], last[:2], atol=1e-5)
+    np.testing.assert_array_equal(first[:2], last[:2])
     assert (first[2] == 0).all()
-    assert last[2].max() > 0.5
-    np.testing.assert_allclose(last[0], drawn["imagined_003.png"]["2"][0], atol=1e-6)
+    assert last[2].max() > 127
+    np.testing.assert_allclose(last[0] / 255, drawn["imagined_003.png"]["2"][0], atol=0.6 / 255)
 
 
 def test_the_circle_is_drawn_turn_by_turn_from_a_real_and_an_imagined_image(

@@ -76,7 +76,7 @@ def run_command(launch, command, here):  # noqa: F811
         flags += [f"--set={key}={value}" for key, value in QUICK.items() if key not in given]
         flags += ["--notensorboard", "--images_per_category=20"]
     if name == "learn":
-        flags += ["--nofigures"]
+        flags += ["--nofigures", "--noreport"]
     ended = launch(name, *flags, cwd=here)
     assert ended.code == 0, f"{command}\n{ended.err}"
 
@@ -90,7 +90,15 @@ def test_every_block_of_python_runs(page, here, mnist5k, monkeypatch):
         assert kind in ("python", "sh", *SHOWN), f"{page.name}: a block of {kind!r}, which nobody runs"
         if "runs/digits" in content and kind == "python" and not Path("runs").exists():
             plan = Plan("mnist5k", (("3",), ("1",)), config=config)  # what a command before it has learned
-            run.learn(Path("runs/digits"), plan, mnist5k, draw=False, tensorboard=False, say=lambda _: None)
+            run.learn(
+                Path("runs/digits"),
+                plan,
+                mnist5k,
+                draw=False,
+                tensorboard=False,
+                write_report=False,
+                say=lambda _: None,
+            )
         if kind == "python":
             exec(compile(content, page.name, "exec"), names)
 

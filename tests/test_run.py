@@ -27,7 +27,7 @@ from tests.conftest import (
     without_times,
 )
 
-QUIET = {"draw": False, "tensorboard": False, "say": lambda line: None}
+QUIET = {"draw": False, "tensorboard": False, "write_report": False, "say": lambda line: None}
 FIVE = ("3", "1", "4", "0", "5")
 THREE = FIVE[:3]
 METRICS = {

@@ -21,7 +21,7 @@ def workdir(tmp_path_factory, small_config, mnist5k):
     config = small_config.with_settings({**SMALL_FEATURES, "mixed_mode": "playback"})
     folder = tmp_path_factory.mktemp("tidy") / "run"
     plan = Plan("mnist5k", (("3",), ("1", "0")), images_per_category=40, config=config)
-    run.learn(folder, plan, mnist5k, draw=False, tensorboard=False, say=lambda _: None)
+    run.learn(folder, plan, mnist5k, draw=False, tensorboard=False, write_report=False, say=lambda _: None)
     return folder
 
 

@@ -297,5 +297,5 @@ def test_fashion_mnist_is_learned(sources, small_config, tmp_path):
     config = small_config.with_settings({"min_steps": 200, "chunk_steps": 100, "batch_size": 64})
     tasks = (("Trouser",), ("Ankle boot",))
     plan = Plan(source.name, tasks, images_per_category=500, config=config)
-    result = run.learn(tmp_path / "run", plan, source, draw=False, say=lambda line: None)
+    result = run.learn(tmp_path / "run", plan, source, draw=False, write_report=False, say=lambda line: None)
     assert result["accuracy"] > 0.95

@@ -46,7 +46,13 @@ def terminal():
 
 def test_a_terminal_shows_a_bar_for_each_task_with_its_losses(launch, data, tmp_path, terminal):
     name, text = terminal
-    flags = [f"--workdir={tmp_path / 'run'}", f"--dataset=idx:{data}", "--categories=3,1", "--nofigures"]
+    flags = [
+        f"--workdir={tmp_path / 'run'}",
+        f"--dataset=idx:{data}",
+        "--categories=3,1",
+        "--nofigures",
+        "--noreport",
+    ]
     ended = launch("learn", *flags, *SETTINGS, screen=name)
     shown = text()
     assert ended.code == 0, shown

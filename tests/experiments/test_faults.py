@@ -16,7 +16,12 @@ from tests.experiments.conftest import write_digits
 
 # The mixed part learns and memory is played back, so that a teacher is at stake; every chunk is saved.
 SETTINGS = {**SMALL, "mixed_mode": "playback", "prior_components": "2", "min_steps": "40"}
-FLAGS = ["--nofigures", "--checkpoint_every=0", *(f"--set={key}={value}" for key, value in SETTINGS.items())]
+FLAGS = [
+    "--nofigures",
+    "--noreport",
+    "--checkpoint_every=0",
+    *(f"--set={key}={value}" for key, value in SETTINGS.items()),
+]
 
 
 class Learning:
@@ -32,7 +37,7 @@ class Learning:
     def learn(self, workdir, kill=None, expected=0):
         """Begins a run, or goes on with it where it has begun."""
         begun = (workdir / "config.json").exists()
-        flags = ["--resume", "--nofigures"] if begun else self.flags
+        flags = ["--resume", "--nofigures", "--noreport"] if begun else self.flags
         ended = self.launch("learn", f"--workdir={workdir}", *flags, kill=kill)
         assert ended.code in (expected, 0), ended
         assert "Traceback" not in ended.err

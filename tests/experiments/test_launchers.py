@@ -142,7 +142,9 @@ FLAGS = {
         "checkpoint_every": "60.0",
         "figures": "true",
         "tensorboard": None,
+        "report": None,
     },
+    "report": {"workdir": None},
     "imagine": {
         "workdir": None,
         "seed": "0",
@@ -256,6 +258,7 @@ def test_learning_writes_a_run_and_says_how_well_it_went(learned, data):
         "checkpoints",
         "figures",
         "tensorboard",
+        "report.html",
         ".lock",
     }
     grids = [f"imagined_{task:03d}.{kind}" for task in (1, 2) for kind in ("npz", "png")]
@@ -348,7 +351,7 @@ def test_a_folder_of_jpegs_of_different_sizes_is_learned_imagined_and_recognised
             wide.paste(picture, (border, 0))
             wide.convert("RGB").save(folder / f"{index}.jpg", quality=95)
     workdir, dataset = tmp_path / "run", f"--dataset=images:{tmp_path / 'pictures'}"
-    flags = ("--image_size=28", "--grayscale", "--nofigures", *SETTINGS)
+    flags = ("--image_size=28", "--grayscale", "--nofigures", "--noreport", *SETTINGS)
     ended = launch("learn", f"--workdir={workdir}", dataset, *flags)
     assert (ended.code, ended.err) == (0, "")
     assert read_plan(workdir).options == SourceOptions(image_size=28, grayscale=True)
@@ -371,7 +374,7 @@ def test_a_folder_of_jpegs_of_different_sizes_is_learned_imagined_and_recognised
     assert answers[4::5] == by_split["test"].tolist()
     assert [answer for index, answer in enumerate(answers) if index % 5 != 4] == by_split["train"].tolist()
     # What was begun goes on with the same options, without naming them.
-    assert launch("learn", f"--workdir={workdir}", "--resume", "--nofigures").code == 0
+    assert launch("learn", f"--workdir={workdir}", "--resume", "--nofigures", "--noreport").code == 0
 
 
 @pytest.fixture(scope="session")
@@ -644,6 +647,8 @@ def test_what_is_wrong_with_recognising_is_told_in_one_line(launch, places, tmp_
         ("learn", LEARN, "matplotlib", "figures"),
         ("learn", "--resume --workdir={run}", "matplotlib", "figures"),
         ("learn", f"--tensorboard {LEARN}", "tensorboardX", "tensorboard"),
+        ("learn", f"--report {LEARN}", "jinja2", "report"),
+        ("report", "--workdir={run}", "jinja2", "report"),
         ("imagine", "--workdir={run} --output={new}.png", "matplotlib", "figures"),
     ],
 )

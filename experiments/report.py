@@ -1,0 +1,23 @@
+"""Writes a run as one HTML file that can be sent: what it learned when, what it draws, what it confuses.
+
+    python -m experiments.report --workdir=runs/digits
+
+writes report.html into the workdir, of a run that has finished or is under way. `learn` does so at its end.
+Takes a few seconds. Run it from a checkout of the repository.
+"""
+
+from __future__ import annotations
+
+from experiments import launcher
+from lifelong_cvae import report
+
+launcher.define_workdir()
+
+
+def main() -> None:
+    """Flags to one call of `report.of_run`."""
+    print(f"wrote {report.of_run(launcher.workdir())}")
+
+
+if __name__ == "__main__":
+    launcher.run(main)
