@@ -37,7 +37,7 @@ THRESHOLD = 0.25
 # Blocks of the random matrix, at most.
 BLOCKS = 16
 # Smallest and largest number of images that are computed at a time.
-BLOCK_IMAGES = (64, 1024)
+BLOCK_IMAGES = (8, 1024)
 # Images at once: few on a CPU, which keeps its caches warm. Powers of two, not above a block's smallest size.
 CPU_BATCH, ACCELERATOR_BATCH = 2, 64
 # Images that responses are standardised by.

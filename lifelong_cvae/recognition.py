@@ -22,7 +22,7 @@ from lifelong_cvae.images import as_rows, blocks, to_unit, unpadded
 from lifelong_cvae.networks import Networks
 from lifelong_cvae.stacking import Stack
 
-MINIMUM_BLOCK = 64
+MINIMUM_BLOCK = 8
 CALIBRATION_IMAGES = 1024
 REJECTED_PART = 0.01
 

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 from lifelong_cvae import InputError
-from lifelong_cvae.data import centred, ink_of, open_source
+from lifelong_cvae.data import centred, ink_of, open_source, pen
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,56 @@ class TestInkOf:
 
     def test_even_ground_has_no_ink(self):
         assert not ink_of(np.full((8, 8), 130, np.uint8)).any()
+
+
+CROSS = np.asarray([[[0, 0], [30, 90]], [[30, 0], [0, 90]]])
+
+
+class TestPen:
+    @pytest.mark.parametrize("scale", [0.01, 1, 50])
+    def test_a_drawing_is_the_same_in_every_size_and_place(self, scale):
+        moved = scale * (CROSS + np.asarray([7, -3]))
+        np.testing.assert_allclose(pen(moved), pen(CROSS).astype(float), atol=25)
+
+    @pytest.mark.parametrize("shape", [(28, 28), (64, 64, 3), (20, 40)])
+    def test_it_fills_the_box_around_its_centre_of_mass(self, shape):
+        image = pen(CROSS, shape)
+        assert image.shape == (*shape, 1)[:3]
+        rows, columns = np.nonzero(image[..., 0] > 127)
+        assert np.ptp(rows) + 1 == pytest.approx(shape[0] * 20 / 28, abs=1.5)
+        assert np.ptp(columns) < np.ptp(rows)
+        middle = ndimage.center_of_mass(image[..., 0])
+        np.testing.assert_allclose(middle, (shape[0] / 2, shape[1] / 2), atol=0.6)
+
+    def test_the_pen_is_as_wide_as_it_says(self):
+        line = pen([[[0, 0], [0, 100]]])[..., 0]
+        assert line[14].sum() / 255 == pytest.approx(2.25, abs=0.3)
+        dot = pen([[[5, 5]]])[..., 0]
+        assert dot.sum() / 255 == pytest.approx(np.pi * (2.25 / 2) ** 2, rel=0.3)
+
+    def test_dots_far_apart_stay_dots(self):
+        _, count = ndimage.label(pen([[[0, 0]], [[100, 0]], [[50, 80]]])[..., 0] > 100)
+        assert count == 3
+
+    @pytest.mark.parametrize(
+        "strokes",
+        [
+            [[]],
+            [[1, 2, 3]],
+            [[[1, 2, 3]]],
+            [[[0, np.nan]]],
+            [[[0, 1e300]]],
+            [[["a", "b"]]],
+            [[[1, 2], [3]]],
+            [None],
+        ],
+    )
+    def test_what_is_no_stroke_is_refused(self, strokes):
+        with pytest.raises(
+            InputError, match=r"a stroke: finite points \[points, 2\] are expected, at least one"
+        ):
+            pen(strokes)
+
+    def test_without_strokes_it_says_so(self):
+        with pytest.raises(InputError, match="there is no stroke in the drawing: at least a dot is expected"):
+            pen([])
