@@ -47,15 +47,17 @@ def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None)
     if settings.bound != "mean" and rng is None:
         raise InputError(f"the bound {settings.bound!r} draws samples: an rng is expected")
     rows = as_rows(images, state.image_shape)
-    stack = stacking.stack(state, state.names)
-    parts = []
-    for start, block in blocks(rows, MINIMUM_BLOCK, settings.block_images):
-        block_rng = None if rng is None else jax.random.fold_in(rng, start)
-        values = _block(
-            state.params["mixed"], stack, block, block_rng, networks=state.networks, settings=settings
-        )
-        parts.append(values)
-    return unpadded(parts, len(rows), len(state.names))
+    mixed, columns = state.params["mixed"], []
+    for names in stacking.groups(state):
+        stack, parts = stacking.stack(state, names), []
+        for start, block in blocks(rows, MINIMUM_BLOCK, settings.block_images):
+            block_rng = None if rng is None else jax.random.fold_in(rng, start)
+            parts.append(_block(mixed, stack, block, block_rng, networks=state.networks, settings=settings))
+        columns.append(unpadded(parts, len(rows), len(names)))
+    if len(columns) == 1:
+        return columns[0]
+    traced = isinstance(columns[0], jax.core.Tracer)
+    return jnp.concatenate(columns, axis=1) if traced else jax.device_put(np.concatenate(columns, axis=1))
 
 
 @partial(jax.jit, static_argnames=("networks", "settings"))

@@ -142,12 +142,11 @@ def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
         gram: `[features, features]` over all categories, read on and above the diagonal.
         vectors: `[features, categories]`.
     """
-    gram, vectors = _float64(gram), _float64(vectors)
     best = RIDGES.index(FIRST_RIDGE)
     if vectors["held_out"].any():
         best = max(_least_error(gram, vectors, start=best) - 1, 0)
     chosen = max(RIDGES[best], _rounding(gram["fit"]))
-    return chosen, _solution(gram["fit"], vectors["fit"], chosen)
+    return chosen, _solution(*(np.array(parts["fit"], np.float64) for parts in (gram, vectors)), chosen)
 
 
 def _least_error(gram: Host, vectors: Host, start: int) -> int:
@@ -155,8 +154,8 @@ def _least_error(gram: Host, vectors: Host, start: int) -> int:
     features = len(gram["fit"])
     # Random features are exchangeable: half of them want half the ridge. The constant feature stays.
     kept = np.append(np.arange(0, features - 1, SEARCHED_EVERY), features - 1)
-    gram = {part: values[np.ix_(kept, kept)] for part, values in gram.items()}
-    vectors = {part: values[kept] for part, values in vectors.items()}
+    gram = {part: np.float64(values[np.ix_(kept, kept)]) for part, values in gram.items()}
+    vectors = {part: np.float64(values[kept]) for part, values in vectors.items()}
     held_out = np.triu(gram["held_out"]) + np.triu(gram["held_out"], 1).T
     floor = _rounding(gram["fit"])
 
@@ -165,7 +164,7 @@ def _least_error(gram: Host, vectors: Host, start: int) -> int:
         ridge = RIDGES[index] * len(kept) / features if 0 <= index < len(RIDGES) else 0.0
         if ridge < floor:
             return np.inf
-        weights = _solution(gram["fit"], vectors["fit"], ridge)
+        weights = _solution(gram["fit"].copy(), vectors["fit"], ridge)
         fitted = np.einsum("dc,dc->", weights, held_out @ weights)
         return fitted - 2 * np.einsum("dc,dc->", weights, vectors["held_out"])
 
@@ -177,16 +176,12 @@ def _least_error(gram: Host, vectors: Host, start: int) -> int:
 
 def _rounding(gram: np.ndarray) -> float:
     """A bound of what rounding in float32 adds to the eigenvalues of sums; no ridge is to be below it."""
-    return float(np.finfo(np.float32).eps * np.trace(gram))
-
-
-def _float64(parts: Host) -> Host:
-    return {part: np.asarray(values, np.float64) for part, values in parts.items()}
+    return float(np.finfo(np.float32).eps * np.trace(gram, dtype=np.float64))
 
 
 def _solution(gram: np.ndarray, vectors: np.ndarray, ridge: float) -> np.ndarray:
-    # Transposed it lies in memory as LAPACK wants it, without a copy; what was above the diagonal is below.
-    regularised = gram.T.copy(order="K")
-    regularised[np.diag_indices_from(regularised)] += ridge
-    factor = scipy.linalg.cho_factor(regularised, lower=True, overwrite_a=True, check_finite=False)
+    """Weights in float64; the Gram matrix, float64 too, is overwritten: a copy may be 200 MB."""
+    gram[np.diag_indices_from(gram)] += ridge
+    # Transposed it lies in memory as LAPACK wants it; what was above the diagonal is below.
+    factor = scipy.linalg.cho_factor(gram.T, lower=True, overwrite_a=True, check_finite=False)
     return scipy.linalg.cho_solve(factor, vectors, check_finite=False)

@@ -16,6 +16,8 @@ from lifelong_cvae.images import power_of_two
 
 # One program serves so many categories; where that is a loop, padding costs nothing.
 STACK_MINIMUM = 4
+# What needs the categories one after another has so much of them side by side, however many there are.
+GROUP_BYTES = 2**28
 # Parts that networks are trained without: what factors would explain, the decoder is to learn.
 NOT_TRAINED_WITH = ("closed_form", "factors")
 
@@ -83,6 +85,16 @@ def stack(
     capacity = power_of_two(len(names), STACK_MINIMUM)
     padded = [*names, *[names[0]] * (capacity - len(names))]
     return Stack(stack_subtrees(state, padded, left_out=left_out), jnp.int32(len(names)))
+
+
+def groups(state: LifelongState) -> list[tuple[str, ...]]:
+    """The categories in groups whose stacks fit into GROUP_BYTES each; an empty one where there are none."""
+    if not state.names:
+        return [()]
+    own = {**state.params["categories"][state.names[0]], "closed_form": {}}
+    fitting = GROUP_BYTES // max(sum(leaf.nbytes for leaf in jax.tree.leaves(own)), 1)
+    size = max(STACK_MINIMUM, power_of_two(fitting + 1, 2) // 2)
+    return [state.names[start : start + size] for start in range(0, len(state.names), size)]
 
 
 def stack_subtrees(

@@ -39,6 +39,18 @@ def test_blocks_change_nothing(state, images):
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-3)
 
 
+def test_evidence_is_the_same_with_few_categories_side_by_side_at_a_time(state, images, monkeypatch):
+    whole = lifelong.evidence(state, images)
+    monkeypatch.setattr(stacking, "STACK_MINIMUM", 1)
+    for size, groups in ((2, 2), (1, 3)):
+        category = jax.tree.leaves({**state.params["categories"]["0"], "closed_form": {}})
+        monkeypatch.setattr(stacking, "GROUP_BYTES", size * sum(leaf.nbytes for leaf in category))
+        assert [len(names) for names in stacking.groups(state)] == [size] * (3 // size) + [1] * (3 % size)
+        assert len(stacking.groups(state)) == groups
+        for evidence in (lifelong.evidence, jax.jit(lifelong.evidence)):
+            np.testing.assert_allclose(evidence(state, images), whole, rtol=1e-5, atol=1e-3)
+
+
 def test_evidence_works_inside_the_users_jit(state, images):
     inside = jax.jit(lifelong.evidence)(state, images)
     np.testing.assert_allclose(inside, lifelong.evidence(state, images), rtol=1e-5, atol=1e-3)
