@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -87,7 +88,8 @@ def serve(session: Session, port: int, *, say: Callable[[str], None] = print) ->
     say(f"http://127.0.0.1:{port}/ is open, for browsers on this machine; Ctrl+C ends it")
     hosts = [f"127.0.0.1:{port}", f"localhost:{port}"]
     settings = uvicorn.Config(app(session, hosts), log_level="error", timeout_graceful_shutdown=3)
-    uvicorn.Server(settings).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[listening])
     if not session.saved:
         say("what was taught or dropped was not saved")
 

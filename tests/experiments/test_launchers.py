@@ -145,6 +145,7 @@ FLAGS = {
         "report": None,
     },
     "report": {"workdir": None},
+    "serve": {"workdir": None, "seed": "0", "port": "8000", "taught": "true"},
     "imagine": {
         "workdir": None,
         "seed": "0",
@@ -649,6 +650,8 @@ def test_what_is_wrong_with_recognising_is_told_in_one_line(launch, places, tmp_
         ("learn", f"--tensorboard {LEARN}", "tensorboardX", "tensorboard"),
         ("learn", f"--report {LEARN}", "jinja2", "report"),
         ("report", "--workdir={run}", "jinja2", "report"),
+        ("serve", "--workdir={run}", "starlette", "live"),
+        ("serve", "--workdir={run}", "uvicorn", "live"),
         ("imagine", "--workdir={run} --output={new}.png", "matplotlib", "figures"),
     ],
 )
