@@ -34,6 +34,7 @@ ELSEWHERE = (
     "experiments.evaluate",
     "experiments.compare",
     "--what=agreement",
+    "experiments.serve",
 )
 
 

@@ -190,8 +190,8 @@ def test_a_drawing_is_recognised_redrawn_and_goes_round_the_circle(browser, addr
     assert answers == ["3", "5", "0"]
     assert len(page.driver.find_elements("css selector", "#categories li")) == 10
     assert page.script("return document.querySelector('#turns').naturalWidth") == 8 * 30
-    page.find("#undo").click()
     page.picture(f"live_{size}_{scheme}")
+    page.find("#undo").click()
     page.check()
 
 
