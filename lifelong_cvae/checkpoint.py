@@ -1,9 +1,14 @@
-"""Checkpoints of a state: categories stacked in a few arrays, names and settings in JSON beside them."""
+"""Checkpoints of a state: categories stacked in a few arrays, names and settings in JSON beside them.
+
+The first part holds what is common to all categories, each further one a group of them as they were learned.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +19,12 @@ import numpy as np
 from lifelong_cvae import storage
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import DamageError, InputError
-from lifelong_cvae.growth import LifelongState, fresh_category, init
+from lifelong_cvae.growth import LifelongState, fresh_category, init, parameters_per_category
 from lifelong_cvae.images import check_image_shape
 from lifelong_cvae.stacking import unstack_subtrees
+
+# A part of a checkpoint holds so many bytes of categories, or one.
+PART_BYTES = 2**27
 
 
 def save(
@@ -40,7 +48,7 @@ def save(
         raise InputError(f"{folder}: a folder is expected")
     if step is None:
         step = max(storage.steps(folder), default=-1) + 1
-    storage.write(folder, step, _arrays(state), _meta(state), keep=keep)
+    storage.write(folder, step, _parts(state), _meta(state), keep=keep)
 
 
 def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
@@ -58,25 +66,39 @@ def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
     if not steps or (step is not None and step not in steps):
         raise InputError(f"{folder}: no checkpoint{'' if step is None else f' {step}'} there")
     step = steps[-1] if step is None else step
-    meta, arrays = storage.read(folder, step, _template)
+    meta, parts = storage.read(folder, step, _templates)
     try:
-        return _state(meta, arrays)
+        return _state(meta, parts)
     except (KeyError, TypeError, ValueError) as error:
         raise DamageError(folder, step, f"cannot be read ({storage.first_line(error)})") from error
 
 
 def digest(state: LifelongState) -> str:
     """A checksum of all that a checkpoint of the state would hold."""
-    values = {**_meta(state), "checksums": storage.checksums(_arrays(state))}
+    values = {**_meta(state), "checksums": [storage.checksums(part()) for part in _parts(state)]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _arrays(state: LifelongState) -> dict[str, Any]:
-    """On the host, where a number of categories more compiles nothing."""
-    params = jax.device_get(state.params)
-    subtrees = [params["categories"][name] for name in state.names]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *subtrees) if subtrees else {}
-    return {**params, "categories": stacked}
+def _parts(state: LifelongState) -> list[storage.Part]:
+    """What builds the parts, on the host, where a number of categories more compiles nothing."""
+
+    def common() -> dict[str, Any]:
+        return {key: values for key, values in state.params.items() if key != "categories"}
+
+    def group(names: tuple[str, ...]) -> dict[str, Any]:
+        subtrees = [jax.device_get(state.params["categories"][name]) for name in names]
+        return {"categories": jax.tree.map(lambda *leaves: np.stack(leaves), *subtrees)}
+
+    return [common, *[partial(group, names) for names in _groups(state.names, _group_size(state))]]
+
+
+def _group_size(state: LifelongState) -> int:
+    """How many categories a part holds."""
+    return max(1, PART_BYTES // (4 * max(parameters_per_category(state), 1)))
+
+
+def _groups(names: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(names[start : start + size]) for start in range(0, len(names), size)]
 
 
 def _meta(state: LifelongState) -> dict[str, Any]:
@@ -86,27 +108,33 @@ def _meta(state: LifelongState) -> dict[str, Any]:
         "childhood_left": state.childhood_left,
         "image_shape": list(state.image_shape),
         "config": state.config.to_dict(),
+        "group_size": _group_size(state),
     }
 
 
-def _template(meta: dict[str, Any]) -> dict[str, Any]:
-    """Shapes and types of what was saved."""
-    count = len(meta["names"])
+def _templates(meta: dict[str, Any]) -> list[dict[str, Any]]:
+    """Shapes and types of the parts that were saved."""
 
-    def build(rng: jax.Array) -> dict[str, Any]:
+    def build(rng: jax.Array) -> list[dict[str, Any]]:
         state = init(Config.from_dict(meta["config"]), check_image_shape(meta["image_shape"]), rng=rng)
-        stacked = jax.tree.map(
-            lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), fresh_category(state)
-        )
-        return {**state.params, "categories": stacked if count else {}}
+        fresh = fresh_category(state)
+        common = {key: values for key, values in state.params.items() if key != "categories"}
+
+        def group(count: int) -> dict[str, Any]:
+            return {"categories": jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), fresh)}
+
+        return [common, *[group(len(names)) for names in _groups(meta["names"], meta["group_size"])]]
 
     return jax.eval_shape(build, jax.random.key(0))
 
 
-def _state(meta: dict[str, Any], arrays: dict[str, Any]) -> LifelongState:
-    categories = unstack_subtrees(arrays["categories"], meta["names"])
+def _state(meta: dict[str, Any], parts: Sequence[dict[str, Any]]) -> LifelongState:
+    common, *groups = parts
+    categories: dict[str, Any] = {}
+    for names, part in zip(_groups(meta["names"], meta["group_size"]), groups, strict=True):
+        categories |= unstack_subtrees(part["categories"], names)
     return LifelongState(
-        params={**jax.tree.map(jnp.asarray, arrays), "categories": categories},
+        params={**jax.tree.map(jnp.asarray, common), "categories": categories},
         names=tuple(meta["names"]),
         visits=tuple(meta["visits"]),
         childhood_left=meta["childhood_left"],

@@ -38,7 +38,7 @@ def save(folder: Path, midway: Midway, teacher: str) -> None:
         "terms": midway.terms,
         "seconds": midway.seconds,
     }
-    storage.write(folder, midway.steps, {"carry": _named(midway.carry)}, meta, keep=1)
+    storage.write(folder, midway.steps, [lambda: {"carry": _named(midway.carry)}], meta, keep=1)
 
 
 def load(
@@ -56,10 +56,10 @@ def load(
         jax.eval_shape(lambda params: first_carry(state.replace(params=params), names), state.params)
     )
     expected = {"carry": {_place(path): leaf for path, leaf in template}}
-    found = storage.newest(folder, lambda step: storage.read(folder, step, lambda _: expected), damaged)
+    found = storage.newest(folder, lambda step: storage.read(folder, step, lambda _: [expected]), damaged)
     if found is None:
         return None
-    meta, arrays = found[1]
+    meta, (arrays,) = found[1]
     if meta["names"] != list(names) or meta["teacher"] != checkpoint.digest(state):
         return None
     carry = structure.unflatten(jnp.asarray(arrays["carry"][_place(path)]) for path, _ in template)

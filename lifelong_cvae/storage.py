@@ -1,15 +1,19 @@
 """Numbered checkpoints on disk, by Orbax: written as a whole or not at all, verified when they are read.
 
-A checkpoint is a tree of arrays and a JSON object beside it. Orbax restores a flipped bit without a word, so
-the object holds a checksum for each array and one for itself.
+A checkpoint is trees of arrays, its parts, and a JSON object beside them. Orbax holds what it writes three
+times over in memory, so that parts are built and written one after another. It restores a flipped bit without
+a word, so that the object holds a checksum for each array and one for itself.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,17 +25,21 @@ from lifelong_cvae.errors import DamageError, InputError
 
 T = TypeVar("T")
 
-# 1: before it was said which version of the arrays a checkpoint holds.
-SCHEMA = 2
+# 1: before it was said which version of the arrays a checkpoint holds. 2: all arrays in one part.
+SCHEMA = 3
+
+Part = Callable[[], Any]
 
 
-def write(folder: str | Path, step: int, arrays: Any, meta: dict[str, Any], *, keep: int | None) -> None:
+def write(
+    folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, Any], *, keep: int | None
+) -> None:
     """Writes a checkpoint; it is complete when this returns, and earlier ones are intact if it fails.
 
     Args:
         folder: of numbered checkpoints, made where it is missing.
         step: number of this one, above that of the newest.
-        arrays: a tree of dicts.
+        parts: functions that build trees of dicts of arrays, each time the same.
         meta: what else is to be kept, ready for JSON.
         keep: how many of the newest are kept; None: all.
 
@@ -39,10 +47,9 @@ def write(folder: str | Path, step: int, arrays: Any, meta: dict[str, Any], *, k
         InputError: there is a checkpoint of this number, or of a higher one.
         OSError: the disk is full, or not to be written to.
     """
-    arrays = jax.device_get(arrays)
-    meta = {"schema": SCHEMA, **meta, "checksums": checksums(arrays)}
+    meta = {"schema": SCHEMA, **meta, "checksums": [checksums(part()) for part in parts]}
     meta["digest"] = _digest(meta)
-    arguments = ocp.args.Composite(params=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
+    arguments = ocp.args.Composite(params=_SaveParts(parts), meta=ocp.args.JsonSave(meta))
     newest = None
     try:
         with _manager(folder, keep=keep, writes=True) as manager:
@@ -61,17 +68,17 @@ def write(folder: str | Path, step: int, arrays: Any, meta: dict[str, Any], *, k
 
 
 def read(
-    folder: str | Path, step: int, template: Callable[[dict[str, Any]], Any]
-) -> tuple[dict[str, Any], Any]:
+    folder: str | Path, step: int, templates: Callable[[dict[str, Any]], Sequence[Any]]
+) -> tuple[dict[str, Any], list[Any]]:
     """Reads a checkpoint, and verifies all that was written.
 
     Args:
         folder: what `write` wrote to.
         step: number of the checkpoint.
-        template: from the JSON object to shapes and types of the arrays.
+        templates: from the JSON object to shapes and types of the arrays of each part.
 
     Returns:
-        The JSON object and the arrays.
+        The JSON object and the parts.
 
     Raises:
         InputError: it is of another version.
@@ -81,16 +88,17 @@ def read(
         with _manager(folder) as manager:
             meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             _check_meta(folder, step, meta)
-            arguments = ocp.args.Composite(params=ocp.args.StandardRestore(template(meta)))
-            arrays = manager.restore(step, args=arguments)["params"]
+            arguments = ocp.args.Composite(params=_RestoreParts(templates(meta)))
+            parts = manager.restore(step, args=arguments)["params"]
     except InputError:
         raise
     except Exception as error:  # Orbax raises six kinds for damage, a bare Exception among them
         raise DamageError(folder, step, f"cannot be read ({first_line(error)})") from error
-    for name, checksum in checksums(arrays).items():
-        if meta["checksums"].get(name) != checksum:
-            raise DamageError(folder, step, f"is damaged: array {name} differs from its checksum")
-    return meta, arrays
+    for part, expected in zip(parts, meta["checksums"], strict=True):
+        for name, checksum in checksums(part).items():
+            if expected.get(name) != checksum:
+                raise DamageError(folder, step, f"is damaged: array {name} differs from its checksum")
+    return meta, parts
 
 
 def _check_meta(folder: str | Path, step: int, meta: Any) -> None:
@@ -152,7 +160,7 @@ def first_line(error: Exception) -> str:
 
 def checksums(arrays: Any) -> dict[str, str]:
     """SHA-256 of every array of a tree, under its place in it."""
-    leaves = jax.tree_util.tree_flatten_with_path(arrays)[0]
+    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(arrays))[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): hashlib.sha256(
             np.ascontiguousarray(leaf)
@@ -171,4 +179,45 @@ def _manager(folder: str | Path, *, keep: int | None = None, writes: bool = Fals
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=writes, enable_async_checkpointing=False, cleanup_tmp_directories=writes
     )
-    return ocp.CheckpointManager(Path(folder).absolute(), options=options, item_names=("params", "meta"))
+    handlers = {"params": _Parts(), "meta": ocp.JsonCheckpointHandler()}
+    return ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers)
+
+
+class _Parts(ocp.AsyncCheckpointHandler):
+    """Writes and reads parts one after another, each in a folder of its number."""
+
+    async def async_save(self, directory: Any, args: _SaveParts) -> None:
+        for number, part in enumerate(args.parts):
+            place = directory / str(number)
+            place.mkdir()
+            with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+                arguments = ocp.args.StandardSave(jax.device_get(part()))
+                for written in await handler.async_save(place, args=arguments) or []:
+                    written.result()
+
+    def save(self, directory: Any, args: _SaveParts) -> None:
+        asyncio.run(self.async_save(directory, args))
+
+    def finalize(self, directory: Any) -> None:
+        for place in directory.iterdir():
+            with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+                handler.finalize(place)
+
+    def restore(self, directory: Any, args: _RestoreParts) -> list[Any]:
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            return [
+                handler.restore(directory / str(number), args=ocp.args.StandardRestore(template))
+                for number, template in enumerate(args.templates)
+            ]
+
+
+@ocp.args.register_with_handler(_Parts, for_save=True)
+@dataclasses.dataclass
+class _SaveParts(ocp.args.CheckpointArgs):
+    parts: Sequence[Part]
+
+
+@ocp.args.register_with_handler(_Parts, for_restore=True)
+@dataclasses.dataclass
+class _RestoreParts(ocp.args.CheckpointArgs):
+    templates: Sequence[Any]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import cvae, growth, storage
+from lifelong_cvae import checkpoint, cvae, growth, storage
 from lifelong_cvae.errors import DamageError, InputError
 from lifelong_cvae.storage import steps as checkpoint_steps
 from tests.conftest import assert_trees_equal, full_disk, one_line
@@ -389,18 +389,18 @@ class TestDamage:
             lifelong.load(copy)
         assert_trees_equal(lifelong.load(copy, step=0), state)
 
-    @pytest.mark.parametrize("schema", [0, 1, 3, "2", None])
+    @pytest.mark.parametrize("schema", [0, 1, 2, "3", None])
     def test_another_version_is_refused_and_not_taken_for_damage(self, copy, schema):
         meta = {**read_meta(copy), "schema": schema}
         del meta["digest"]
         write_meta(copy, {**meta, "digest": storage._digest(meta)})
         with pytest.raises(InputError) as error:
             lifelong.load(copy)
-        one_line(error, copy, f"checkpoint 0 has schema {schema}", "schema 2 is expected")
+        one_line(error, copy, f"checkpoint 0 has schema {schema}", "schema 3 is expected")
         assert not isinstance(error.value, DamageError)
 
     def test_a_schema_that_was_changed_alone_is_damage(self, copy):
-        write_meta(copy, {**read_meta(copy), "schema": 3})
+        write_meta(copy, {**read_meta(copy), "schema": 4})
         with pytest.raises(DamageError, match="checkpoint 0 is damaged: its settings differ"):
             lifelong.load(copy)
 
@@ -468,3 +468,29 @@ class TestDamage:
         path.write_text(text.replace(before, after, 1))
         with pytest.raises(InputError, match="checkpoint 0"):
             lifelong.load(copy)
+
+
+class TestParts:
+    """Categories are written a group at a time; what comes back does not depend on it."""
+
+    @pytest.mark.parametrize("categories", [1, 3, 100])
+    def test_a_group_holds_as_many_categories_as_fit(self, state, tmp_path, monkeypatch, categories):
+        each = 4 * growth.parameters_per_category(state)
+        monkeypatch.setattr(checkpoint, "PART_BYTES", categories * each + each // 2)
+        lifelong.save(state, tmp_path / "copy")
+        parts = sorted(path.name for path in (tmp_path / "copy/0/params").iterdir() if path.is_dir())
+        assert parts == [str(number) for number in range(1 + -(-len(state.names) // categories))]
+        monkeypatch.undo()  # how it was written stands in the checkpoint
+        after = lifelong.load(tmp_path / "copy")
+        assert after.names == state.names
+        assert_trees_equal(after.params, state.params)
+
+    def test_damage_in_a_later_group_is_found(self, state, tmp_path, monkeypatch):
+        monkeypatch.setattr(checkpoint, "PART_BYTES", 1)
+        lifelong.save(state, tmp_path / "copy")
+        lifelong.save(scrambled(state, 5), tmp_path / "copy")
+        part = "params/3"
+        shutil.rmtree(tmp_path / "copy/0" / part)
+        shutil.copytree(tmp_path / "copy/1" / part, tmp_path / "copy/0" / part)
+        with pytest.raises(DamageError, match="checkpoint 0 is damaged: array categories/"):
+            lifelong.load(tmp_path / "copy", step=0)

@@ -103,11 +103,9 @@ class Browser:
             points = [(left + x * place["width"] / 28, top + y * place["height"] / 28) for x, y in stroke]
             self._stroke([*points[::3], points[-1]])
         self.until(f"{answers} > {before}")
-        while True:
-            seen = self.script(f"return {answers}")
-            time.sleep(0.25)  # the last answer has come when no other follows
-            if self.script(f"return {answers}") == seen:
-                return self.find("#best").text.split(",")[0]
+        time.sleep(0.05)  # for the last point, which may still be on its way
+        self.until("document.querySelector('.answer').ariaBusy === 'false'")
+        return self.find("#best").text.split(",")[0]
 
     def _stroke(self, points):
         if self.size == "phone":

@@ -30,16 +30,17 @@ const told = (action) => async (event) => {
   }
 };
 
-// Of what is asked while an answer is awaited, only the last is asked.
-function latest(action) {
+// Of what is asked while an answer is awaited, only the last is asked. The region says that it is busy.
+function latest(region, action) {
   let going = false;
   let again = false;
-  const run = told(async () => {
+  return told(async () => {
     if (going) {
       again = true;
       return;
     }
     going = true;
+    region.setAttribute("aria-busy", "true");
     try {
       do {
         again = false;
@@ -47,9 +48,9 @@ function latest(action) {
       } while (again);
     } finally {
       going = false;
+      region.setAttribute("aria-busy", "false");
     }
   });
-  return run;
 }
 
 // Drawing
@@ -82,7 +83,7 @@ function pointOf(event) {
   return [(event.clientX - place.left) * scale, (event.clientY - place.top) * scale];
 }
 
-const recognise = latest(async () => {
+const recognise = latest(document.querySelector(".answer"), async () => {
   const asked = drawing();
   const from = since;
   if (!asked) {
@@ -183,7 +184,7 @@ $("upload").addEventListener("change", told(async (event) => {
 const category = () => $("category").value;
 const positions = () => [...$("sliders").querySelectorAll("input")].map((slider) => slider.value);
 
-const along = latest(async () => {
+const along = latest($("along"), async () => {
   const query = new URLSearchParams({ category: category(), positions: positions().join(",") });
   $("along").src = (await ask(`api/along?${query}`)).picture;
 });
