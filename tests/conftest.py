@@ -24,6 +24,9 @@ LEAN = "--xla_cpu_use_fusion_emitters=false"
 if jax.__version_info__[:2] == (0, 10) and LEAN not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LEAN}".strip()
 jax.config.update("jax_disable_most_optimizations", True)
+# There are as many processes as cores: threads that wait for each other make them slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PJRT_NPROC", "1")
 # What one of their processes has compiled, the other finds.
 OWNER = "LIFELONG_CVAE_COMPILED" not in os.environ
 if OWNER:

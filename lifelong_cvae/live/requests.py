@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 import math
@@ -123,7 +122,7 @@ def image_of(values: Any, shape: Shape) -> np.ndarray:
         return _drawn(values["strokes"], shape)
     try:
         pixels = np.frombuffer(base64.b64decode(text_of(values, "pixels"), validate=True), np.uint8)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one, and so is what is said of a letter beyond ASCII
         raise InputError("pixels: text in base64 is expected") from error
     if pixels.size != math.prod(shape):
         raise InputError(f"pixels: {math.prod(shape)} bytes are expected, got {pixels.size}")

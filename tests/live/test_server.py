@@ -144,6 +144,7 @@ class TestBadRequests:
             ("answer", json.dumps({"strokes": [[[1, 2]] * 20_001]}), "at most 20000 points"),
             ("answer", '{"pixels": 3}', "pixels: a text is expected"),
             ("answer", '{"pixels": "%%%"}', "pixels: text in base64 is expected"),
+            ("answer", json.dumps({"pixels": "\u0080"}), "pixels: text in base64 is expected"),
             ("answer", '{"pixels": "AAAA"}', "pixels: 784 bytes are expected, got 3"),
             ("upload", "no picture", "the file: not a readable picture"),
             ("upload", file_of(np.full((9, 9), 3, np.uint8)), "there is no ink in the drawing"),
