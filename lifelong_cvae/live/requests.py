@@ -120,8 +120,9 @@ def image_of(values: Any, shape: Shape) -> np.ndarray:
         raise InputError("an image: an object with strokes or pixels is expected")
     if "strokes" in values:
         return _drawn(values["strokes"], shape)
+    text = text_of(values, "pixels")
     try:
-        pixels = np.frombuffer(base64.b64decode(text_of(values, "pixels"), validate=True), np.uint8)
+        pixels = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
     except ValueError as error:  # binascii.Error is one, and so is what is said of a letter beyond ASCII
         raise InputError("pixels: text in base64 is expected") from error
     if pixels.size != math.prod(shape):
