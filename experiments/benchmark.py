@@ -1,4 +1,4 @@
-"""Measures parts of the library, side by side in one process.
+"""Measures parts of the library, side by side in one process, on whatever device there is.
 
     python -m experiments.benchmark --what=playback --output=benchmark.json
 
@@ -10,25 +10,47 @@ repository.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae.evaluation import timing
+from lifelong_cvae import preset, tables
+from lifelong_cvae.benchmarks.catalogue import BENCHMARKS, benchmark
+from lifelong_cvae.benchmarks.setting import Setting
+from lifelong_cvae.data import open_source
+from lifelong_cvae.presets import PRESETS
 
 FLAGS = flags.FLAGS
+launcher.define_data()
 launcher.define_seed()
-flags.DEFINE_enum("what", "playback", list(timing.BENCHMARKS), "What to measure.")
+launcher.define_settings()
+flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
+flags.DEFINE_enum("what", "playback", list(BENCHMARKS), "What to measure.")
+flags.DEFINE_enum(
+    "precision",
+    "default",
+    ["default", "float32", "tensorfloat32", "bfloat16"],
+    "Of matrix products in training, on the devices that have a choice; --set=compute=bfloat16 computes "
+    "networks in bfloat16.",
+)
 flags.DEFINE_string("output", "benchmark.json", "File to write.")
 
 
 def main() -> None:
-    """Flags to one call of `timing.benchmark`."""
-    values = timing.benchmark(FLAGS.what, Path(FLAGS.output), seed=FLAGS.seed)
-    for name, value in values.items():
-        if isinstance(value, float):
-            print(f"{name}: {value:.4g}")
+    """Flags to one call of `benchmark`; prints its figures as the documents show them."""
+    setting = Setting(
+        seed=FLAGS.seed,
+        config=preset(FLAGS.preset).with_settings(launcher.settings_of(FLAGS.set)),
+        open_source=lambda: open_source(FLAGS.dataset, launcher.options()),
+        recorded={name: FLAGS[name].value for name in ("preset", "set", "precision")},
+    )
+    precision = None if FLAGS.precision == "default" else FLAGS.precision
+    with jax.default_matmul_precision(precision):
+        values = benchmark(FLAGS.what, Path(FLAGS.output), setting)
+    sys.stdout.write(tables.benchmark_markdown(values))
 
 
 if __name__ == "__main__":

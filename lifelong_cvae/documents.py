@@ -6,13 +6,17 @@ A document holds marks, each pair on lines of its own; what stands between them 
     <!-- end of table -->
 
 The first names a folder that `comparison.compare` wrote and the kind of figures (`tables.COLUMNS`).
-`published.json` in that folder holds rows of others' figures, which come last.
+`published.json` in that folder holds rows of others' figures, which come last. Or it names a file that the
+launcher `benchmark` wrote:
+
+    <!-- benchmark: results/benchmarks/playback.json -->
+    <!-- end of table -->
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation.study import FLOOR, FLOOR_LABELS
 
 MARK = re.compile(r"(<!-- table: (\S+) (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+BENCHMARK_MARK = re.compile(r"(<!-- benchmark: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 def refreshed(text: str, root: Path) -> str:
@@ -38,7 +43,12 @@ def refreshed(text: str, root: Path) -> str:
         begin, folder, kind, end = match.groups()
         return f"{begin}\n{table(root / folder, kind)}\n{end}"
 
-    return MARK.sub(replaced, text)
+    def benchmark(match: re.Match[str]) -> str:
+        begin, file, end = match.groups()
+        values = records.read_json(root / file)
+        return f"{begin}\n{tables.benchmark_markdown(values)}\n{_provenance([values])}\n\n{end}"
+
+    return BENCHMARK_MARK.sub(benchmark, MARK.sub(replaced, text))
 
 
 def refresh(file: Path, root: Path, *, check: bool = False) -> bool:
@@ -84,13 +94,15 @@ def _published(folder: Path) -> list[dict[str, Any]]:
     return [{"runs": "", "deviation": {}, **row} for row in rows]
 
 
-def _provenance(cells: Sequence[dict[str, Any]]) -> str:
+def _provenance(measured: Sequence[Mapping[str, Any]]) -> str:
+    """When, with which seeds, on what and with which versions figures were measured."""
+
     def distinct(values: Any) -> str:
         return ", ".join(sorted({str(value) for value in values}))
 
-    versions = (f"{name} {version}" for cell in cells for name, version in cell["versions"].items())
+    versions = (f"{name} {version}" for values in measured for name, version in values["versions"].items())
+    seeds = (values["labels"]["seed"] if "labels" in values else values["seed"] for values in measured)
     return (
-        f"Measured {distinct(cell['date'] for cell in cells)}; seeds "
-        f"{distinct(cell['labels']['seed'] for cell in cells)}; "
-        f"{distinct(cell['device'] for cell in cells)}; {distinct(versions)}."
+        f"Measured {distinct(values['date'] for values in measured)}; seeds {distinct(seeds)}; "
+        f"{distinct(values['device'] for values in measured)}; {distinct(versions)}."
     )

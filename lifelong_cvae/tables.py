@@ -107,6 +107,33 @@ def markdown(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def benchmark_markdown(values: Mapping[str, Any]) -> str:
+    """The figures of a benchmark: a table of its `rows`, where it has some, and one of its single figures."""
+    lines, rows = [], values.get("rows", [])
+    if rows:
+        headings = list(dict.fromkeys(key for row in rows for key in row))
+        lines += [_line(headings), _line(["---"] * len(headings))]
+        lines += [_line([_short(row.get(heading, "")) for heading in headings]) for row in rows]
+    single = {
+        key: value
+        for key, value in values.items()
+        if isinstance(value, float | int) and key not in ("schema", "seed")
+    }
+    if rows and single:
+        lines.append("")
+    if single:
+        lines += [_line(["figure", "value"]), _line(["---"] * 2)]
+        lines += [_line([key.replace("_", " "), _short(value)]) for key, value in single.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _short(value: Any) -> str:
+    """A number with four digits that count; texts as they are."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def _labels(result: Result) -> dict[str, Any]:
     return {label: value for label, value in result["labels"].items() if label != "seed"}
 

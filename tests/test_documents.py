@@ -92,5 +92,31 @@ def test_a_folder_without_figures_and_an_unknown_kind_are_told_in_one_line(root)
     one_line(error, "'beauty'", "recognition, generation")
 
 
-def test_the_results_of_this_repository_are_up_to_date():
-    assert not documents.refresh(ROOT / "RESULTS.md", ROOT, check=True), "run python -m experiments.results"
+@pytest.mark.parametrize("name", ["RESULTS.md", "BENCHMARKS.md"])
+def test_the_tables_of_this_repository_are_up_to_date(name):
+    assert not documents.refresh(ROOT / name, ROOT, check=True), (
+        f"run python -m experiments.results --document={name}"
+    )
+
+
+def test_figures_of_a_benchmark_are_a_table_of_rows_and_one_of_single_figures(tmp_path):
+    values = {
+        "schema": 1,
+        "what": "growth",
+        "seed": 4,
+        "options": {"preset": "default"},
+        "rows": [{"categories": 10, "seconds a step": 0.0012345}, {"categories": 1000, "images": 12345.6}],
+        "slope_of_memory": 2.0,
+        "date": "2026-01-05",
+        "device": "a device",
+        "versions": {"jax": "0.10.2"},
+    }
+    (tmp_path / "growth.json").write_text(json.dumps(values))
+    mark = "<!-- benchmark: growth.json -->\nold\n<!-- end of table -->\n"
+    text = documents.refreshed(mark, tmp_path)
+    assert "| categories | seconds a step | images |\n| --- | --- | --- |\n" in text
+    assert "| 10 | 0.001234 |  |\n| 1,000 |  | 12,346 |\n" in text
+    assert "| slope of memory | 2 |" in text
+    assert "Measured 2026-01-05; seeds 4; a device; jax 0.10.2." in text
+    assert "schema" not in text
+    assert documents.refreshed(text, tmp_path) == text

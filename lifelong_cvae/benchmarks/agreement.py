@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lifelong_cvae import growth, learning, playback, recognition
+from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.config import Config
 
 # Small networks that use every part: playback, factors, texture and the closed form.
@@ -25,18 +26,15 @@ SETTINGS = {
 IMAGES = 400
 
 
-def agreement(rng: jax.Array) -> dict[str, Any]:
-    """Largest differences of each device from the first CPU.
-
-    Args:
-        rng: of the networks, and of what is drawn.
+def agreement(setting: Setting) -> dict[str, Any]:
+    """Largest differences of each device from the first CPU, with small networks.
 
     Returns:
         `differences`: device in words to `evidence` (nats per image) and `imagined` (pixels in [0, 1]), both
         of one state, and `evidence_after_learning` (nats), each device having learned by itself.
         `evidence_deviation`: standard deviation of the evidence itself.
     """
-    reference = jax.devices("cpu")[0]
+    reference, rng = jax.devices("cpu")[0], setting.rng
     state = _learned(reference, rng)
     expected = _says(reference, state, rng)
     nats = expected["evidence"]

@@ -8,31 +8,27 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from lifelong_cvae import growth, run
-from lifelong_cvae.config import Config
+from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.data import Source, from_arrays, tasks
 from lifelong_cvae.plan import Plan
 
 CATEGORIES, COMPARED_FROM = 50, 34
 IMAGES = 40
-# The networks of the preset `default`, trained for as long as it takes to run every part.
+# Trained for as long as it takes to run every part.
 SHORT = {"epochs": 1, "min_steps": 20, "chunk_steps": 10}
 
 
-def over_categories(rng: jax.Array) -> dict[str, Any]:
+def over_categories(setting: Setting) -> dict[str, Any]:
     """Memory of a whole run of 50 categories of random images, after each of them.
-
-    Args:
-        rng: of the images.
 
     Returns:
         `megabytes`, resident after each category; `grown` from category 34 to 50, `parameters` that these 16
         own, and `allowed`, three times these and 30, all in megabytes.
     """
-    config, source = Config().with_settings(SHORT), _source(np.asarray(jax.random.key_data(rng)))
+    config, source = setting.config.with_settings(SHORT), _source(setting.seed)
     megabytes: list[float] = []
 
     def say(line: str) -> None:
@@ -43,7 +39,7 @@ def over_categories(rng: jax.Array) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(source.name, tasks(source.categories), config=config)
         run.learn(Path(folder) / "run", plan, source, draw=False, tensorboard=False, say=say)
-    state = growth.init(config, source.image_shape, rng=rng)
+    state = growth.init(config, source.image_shape, rng=setting.rng)
     own = (CATEGORIES - COMPARED_FROM) * 4 * growth.parameters_per_category(state) / 1e6
     return {
         "grown": megabytes[CATEGORIES - 1] - megabytes[COMPARED_FROM - 1],
@@ -53,7 +49,7 @@ def over_categories(rng: jax.Array) -> dict[str, Any]:
     }
 
 
-def _source(seed: np.ndarray) -> Source:
+def _source(seed: int) -> Source:
     numbers = np.random.default_rng(seed)
     images = numbers.integers(0, 256, (CATEGORIES * IMAGES, 28, 28), np.uint8)
     labels = np.repeat(np.arange(CATEGORIES), IMAGES)

@@ -1,0 +1,1 @@
+"""What things take: seconds, memory, operations; and how far devices agree."""
