@@ -70,7 +70,11 @@ class Posterior(NamedTuple):
 
     def sample(self, *, rng: jax.Array) -> jax.Array:
         """Z ~ q(z|x,c): `[batch, latent]`."""
-        return self.mean + jnp.exp(0.5 * self.log_var) * jax.random.normal(rng, self.mean.shape)
+        return self.at(jax.random.normal(rng, self.mean.shape))
+
+    def at(self, noise: jax.Array) -> jax.Array:
+        """Z that standard normal noise stands for: `[batch, latent]` both."""
+        return self.mean + jnp.exp(0.5 * self.log_var) * noise
 
     def log_prob(self, z: jax.Array) -> jax.Array:
         """Log q(z|x,c) in nats: `[batch]`."""

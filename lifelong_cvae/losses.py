@@ -49,12 +49,47 @@ class Past(NamedTuple):
     rng: jax.Array
 
 
-def real_terms(path: cvae.Path, x: jax.Array, shared: Any = None, *, rng: jax.Array) -> Terms:
+class Draws(NamedTuple):
+    """What is random in a step. Drawn for a whole chunk at once: for so few numbers calls cost most."""
+
+    index: jax.Array  # [categories, batch], rows of the images
+    noise: jax.Array  # [categories, batch, latent], standard normal
+
+
+class PastDraws(NamedTuple):
+    """What is random in a step's playback."""
+
+    groups: jax.Array  # [groups], of the memory
+    noise: jax.Array  # [groups, images, latent], standard normal
+
+
+def draws(data: TaskData, step: jax.Array, *, batch_size: int, latent_size: int) -> Draws:
+    """What is random in a step on real images."""
+
+    def one(count: jax.Array, rng: jax.Array) -> Draws:
+        index_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, step))
+        index = jax.random.randint(index_rng, (batch_size,), 0, count)
+        return Draws(index, jax.random.normal(noise_rng, (batch_size, latent_size)))
+
+    return jax.vmap(one)(data.counts, data.rngs)
+
+
+def past_draws(past: Past, step: jax.Array, *, groups: int) -> PastDraws:
+    """What is random in a step's playback of so many groups."""
+    group_rng, noise_rng = jax.random.split(jax.random.fold_in(past.rng, step))
+    available, images, latent_size = past.memory.z.shape
+    chosen = jax.random.choice(group_rng, available, (groups,), replace=False)
+    keys = jax.random.split(noise_rng, groups)
+    return PastDraws(chosen, jax.vmap(lambda key: jax.random.normal(key, (images, latent_size)))(keys))
+
+
+def real_terms(path: cvae.Path, x: jax.Array, noise: jax.Array, shared: Any = None) -> Terms:
     """Loss of one category on real images `[batch, pixels]`; `shared` as for `cvae.encode`."""
-    return {"real": -jnp.mean(cvae.elbo(path, x, cvae.encode(path, x, shared), rng=rng))}
+    posterior = cvae.encode(path, x, shared)
+    return {"real": -jnp.mean(cvae.elbo_at(path, x, posterior, posterior.at(noise)))}
 
 
-def memory_terms(path: cvae.Path, memory: Memory, names: tuple[str, ...], *, rng: jax.Array) -> Terms:
+def memory_terms(path: cvae.Path, memory: Memory, noise: jax.Array, names: tuple[str, ...]) -> Terms:
     """The terms called `names` of one category, on one group of remembered pairs."""
     terms: Terms = {}
     if "playback" in names or "recognise" in names:
@@ -62,7 +97,7 @@ def memory_terms(path: cvae.Path, memory: Memory, names: tuple[str, ...], *, rng
     if "generate" in names or "circulate" in names:
         drawn = cvae.decode_mean(path, memory.z)
     if "playback" in names:
-        terms["playback"] = -jnp.mean(cvae.elbo(path, memory.x, posterior, rng=rng))
+        terms["playback"] = -jnp.mean(cvae.elbo_at(path, memory.x, posterior, posterior.at(noise)))
     if "generate" in names:
         terms["generate"] = jnp.mean(jnp.sum(jnp.square(drawn - memory.x), axis=-1))
     if "recognise" in names:
@@ -73,60 +108,52 @@ def memory_terms(path: cvae.Path, memory: Memory, names: tuple[str, ...], *, rng
 
 
 def task_loss(
-    params: dict[str, Any], data: TaskData, step: jax.Array, *, networks: Networks, batch_size: int
+    params: dict[str, Any], data: TaskData, drawn: Draws, *, networks: Networks
 ) -> tuple[jax.Array, Terms]:
     """Loss on real images, summed over the task's categories so that each learns as if alone.
 
     Args:
         params: `{"mixed": ..., "categories": {TASK: subtrees [categories, ...]}}`.
         data: the task.
-        step: number of the step.
+        drawn: what is random in the step.
         networks: the modules.
-        batch_size: images of each category.
 
     Returns:
         The sum, and the terms as means over the categories.
     """
 
-    def one(category: Any, images: jax.Array, count: jax.Array, rng: jax.Array, shared: Any) -> Terms:
-        index_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, step))
-        index = jax.random.randint(index_rng, (batch_size,), 0, count)
+    def one(category: Any, images: jax.Array, shared: Any, drawn: Draws) -> Terms:
         path = cvae.Path(params["mixed"], category, networks)
-        neurons = jax.tree.map(lambda leaf: leaf[index], shared)
-        return real_terms(path, to_unit(images[index]), neurons, rng=noise_rng)
+        neurons = jax.tree.map(lambda leaf: leaf[drawn.index], shared)
+        return real_terms(path, to_unit(images[drawn.index]), drawn.noise, neurons)
 
-    arguments = (params["categories"][TASK], data.images, data.counts, data.rngs, data.shared)
+    arguments = (params["categories"][TASK], data.images, data.shared, drawn)
     terms = _over_categories(one, arguments, count=data.counts.shape[0])
     return sum(jnp.sum(term) for term in terms.values()), _means(terms)
 
 
 def past_loss(
-    mixed: Any, past: Past, step: jax.Array, *, networks: Networks, groups: int, weights: dict[str, float]
+    mixed: Any, past: Past, drawn: PastDraws, *, networks: Networks, weights: dict[str, float]
 ) -> tuple[jax.Array, Terms]:
     """Loss on remembered pairs: an estimate of the sum over all earlier categories.
 
     Args:
         mixed: the mixed parameters.
         past: categories, memory.
-        step: number of the step.
+        drawn: what is random in the step.
         networks: the modules.
-        groups: groups of memory to draw.
         weights: term to weight.
 
     Returns:
         The weighted sum, and the terms, unweighted, as means over the groups.
     """
-    group_rng, noise_rng = jax.random.split(jax.random.fold_in(past.rng, step))
-    available = past.memory.category.shape[0]
-    chosen = jax.random.choice(group_rng, available, (groups,), replace=False)
-    memory = jax.tree.map(lambda leaf: leaf[chosen], past.memory)
+    memory = jax.tree.map(lambda leaf: leaf[drawn.groups], past.memory)
     categories = jax.tree.map(lambda leaf: leaf[memory.category], past.stack.categories)
 
-    def one(category: Any, group: Memory, rng: jax.Array) -> Terms:
-        return memory_terms(cvae.Path(mixed, category, networks), group, tuple(weights), rng=rng)
+    def one(category: Any, group: Memory, noise: jax.Array) -> Terms:
+        return memory_terms(cvae.Path(mixed, category, networks), group, noise, tuple(weights))
 
-    arguments = (categories, memory, jax.random.split(noise_rng, groups))
-    terms = _means(_over_categories(one, arguments, count=groups))
+    terms = _means(_over_categories(one, (categories, memory, drawn.noise), count=len(drawn.groups)))
     return past.stack.count * sum(weight * terms[name] for name, weight in weights.items()), terms
 
 

@@ -43,8 +43,27 @@ def gaussian_log_prob(z: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.
 
 def log_joint(prior: Prior, z: jax.Array) -> jax.Array:
     """Log p(component) + log p(z|component) in nats, for z `[batch, latent]`: `[batch, components]`."""
-    per_component = gaussian_log_prob(z[:, None], prior["means"][None], prior["log_vars"][None])
+    constant = jnp.sum(prior["log_vars"], axis=-1) + prior["log_vars"].shape[-1] * math.log(2 * math.pi)
+    per_component = -0.5 * (_squared_distances(prior, z, jnp.square(z)) + constant[None])
     return per_component + jax.nn.log_softmax(prior["logits"])[None]
+
+
+def _squared_distances(prior: Prior, first: jax.Array, second: jax.Array) -> jax.Array:
+    """E[(z - mean_k)^2 / variance_k], summed over the latent: `[batch, components]`.
+
+    As matrix products, which are many times faster than all differences. Since these nearly cancel where a
+    variance is small, they are never less precise than float32.
+
+    Args:
+        prior: the components.
+        first: E[z], `[batch, latent]`.
+        second: E[z^2], `[batch, latent]`.
+    """
+    precisions = jnp.exp(-prior["log_vars"])
+    weighted = prior["means"] * precisions
+    squares = jnp.matmul(second, precisions.T, precision="highest")
+    products = jnp.matmul(first, weighted.T, precision="highest")
+    return squares - 2 * products + jnp.sum(prior["means"] * weighted, axis=-1)[None]
 
 
 def log_prob(prior: Prior, z: jax.Array) -> jax.Array:
@@ -89,7 +108,9 @@ def kl_to_prior(mean: jax.Array, log_var: jax.Array, prior: Prior) -> jax.Array:
     """
     if prior["means"].shape[0] == 1:
         return kl_between(mean, log_var, prior["means"], prior["log_vars"])
-    per_component = kl_between(mean[:, None], log_var[:, None], prior["means"][None], prior["log_vars"][None])
+    distances = _squared_distances(prior, mean, jnp.square(mean) + jnp.exp(log_var))
+    own = jnp.sum(log_var + 1, axis=-1, keepdims=True)
+    per_component = 0.5 * (distances + jnp.sum(prior["log_vars"], axis=-1)[None] - own)
     return -jax.nn.logsumexp(jax.nn.log_softmax(prior["logits"])[None] - per_component, axis=-1)
 
 

@@ -20,7 +20,18 @@ import optax
 from lifelong_cvae import growth, stacking
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.growth import LifelongState
-from lifelong_cvae.losses import TASK, Past, TaskData, Terms, past_loss, task_loss
+from lifelong_cvae.losses import (
+    TASK,
+    Draws,
+    Past,
+    PastDraws,
+    TaskData,
+    Terms,
+    draws,
+    past_draws,
+    past_loss,
+    task_loss,
+)
 from lifelong_cvae.networks import Networks
 from lifelong_cvae.teacher import Teacher
 
@@ -92,22 +103,25 @@ def train_chunk(
     """Runs `learning.chunk_steps` steps; returns the new carry and each loss term `[steps]`."""
     transform = optimiser(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
 
-    def loss(params: dict[str, Any], step: jax.Array) -> tuple[jax.Array, Terms]:
-        total, terms = task_loss(params, data, step, networks=networks, batch_size=learning.batch_size)
+    def drawn(step: jax.Array) -> tuple[Draws, PastDraws | None]:
+        sizes = {"batch_size": learning.batch_size, "latent_size": networks.latent_size}
+        again = None if past is None else past_draws(past, step, groups=learning.memory_categories)
+        return draws(data, step, **sizes), again
+
+    def loss(params: dict[str, Any], drawn: tuple[Draws, PastDraws | None]) -> tuple[jax.Array, Terms]:
+        total, terms = task_loss(params, data, drawn[0], networks=networks)
         if past is not None:
-            groups, weights = learning.memory_categories, learning.memory_weights
-            more, past_terms = past_loss(
-                params["mixed"], past, step, networks=networks, groups=groups, weights=weights
-            )
+            weights = learning.memory_weights
+            more, past_terms = past_loss(params["mixed"], past, drawn[1], networks=networks, weights=weights)
             total, terms = total + more, {**terms, **past_terms}
         return total, terms
 
-    def step(carry: Carry, _: None):
-        gradients, terms = jax.grad(loss, has_aux=True)(carry.params, carry.step)
+    def step(carry: Carry, drawn: tuple[Draws, PastDraws | None]) -> tuple[Carry, Terms]:
+        gradients, terms = jax.grad(loss, has_aux=True)(carry.params, drawn)
         updates, optimiser_state = transform.update(gradients, carry.optimiser, carry.params)
         return Carry(optax.apply_updates(carry.params, updates), optimiser_state, carry.step + 1), terms
 
-    return jax.lax.scan(step, carry, length=learning.chunk_steps)
+    return jax.lax.scan(step, carry, jax.vmap(drawn)(carry.step + jnp.arange(learning.chunk_steps)))
 
 
 def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> Carry:

@@ -12,9 +12,10 @@ from lifelong_cvae.config import MEMORY_TERMS
 from lifelong_cvae.losses import TASK, Past, TaskData
 
 GROUPS, IMAGES = 5, 6
-memory_terms = jax.jit(losses.memory_terms, static_argnums=2)
-past_loss = jax.jit(losses.past_loss, static_argnames=("networks", "groups"))
-task_loss = jax.jit(losses.task_loss, static_argnames=("networks", "batch_size"))
+NO_NOISE = jnp.zeros(())
+memory_terms = jax.jit(losses.memory_terms, static_argnums=3)
+past_loss = jax.jit(losses.past_loss, static_argnames="networks")
+task_loss = jax.jit(losses.task_loss, static_argnames="networks")
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,10 @@ def kl(mean, log_var, other_mean, other_log_var):
 
 
 def test_each_memory_term_agrees_with_a_second_computation(learner, student, past):
-    memory, rng = group(past, 0), jax.random.key(11)
+    memory = group(past, 0)
+    noise = jax.random.normal(jax.random.key(11), memory.z.shape)
     path = path_of(student, past, 0, learner.networks)
-    terms = memory_terms(path, memory, MEMORY_TERMS, rng=rng)
+    terms = memory_terms(path, memory, noise, MEMORY_TERMS)
     assert set(terms) == set(MEMORY_TERMS)
 
     z, x, mean, log_var = float64(memory.z, memory.x, *cvae.encode(path, memory.x))
@@ -74,7 +76,7 @@ def test_each_memory_term_agrees_with_a_second_computation(learner, student, pas
     back = -stats.norm.logpdf(z, back_mean, np.exp(0.5 * back_log_var)).sum(axis=1).mean()
     assert float(terms["circulate"]) == pytest.approx(back, rel=1e-3)
 
-    noisy = mean + np.exp(0.5 * log_var) * np.asarray(jax.random.normal(rng, mean.shape))
+    noisy = mean + np.exp(0.5 * log_var) * np.asarray(noise)
     pixels = float64(cvae.decode_mean(path, jnp.asarray(noisy, jnp.float32)))[0]
     scale = np.exp(learner.config.network.log_scale)
     logits, means, log_vars = float64(*(path.category["prior"][k] for k in ("logits", "means", "log_vars")))
@@ -105,7 +107,7 @@ def test_what_no_term_asks_for_is_neither_computed_nor_returned(learner, past, m
     for name in ("encode", "decode"):
         monkeypatch.setattr(cvae, name, partial(counting, name, getattr(cvae, name)))
     path = path_of(learner.params["mixed"], past, 0, learner.networks)
-    terms = losses.memory_terms(path, group(past, 0), names, rng=jax.random.key(0))
+    terms = losses.memory_terms(path, group(past, 0), NO_NOISE, names)
     assert set(terms) == set(names)
     assert calls == halves
 
@@ -116,9 +118,9 @@ def test_a_weight_of_zero_drops_its_term_from_the_weights():
 
 
 def terms_by_group(mixed, past, networks, names):
-    """The terms called `names` of each group; these draw nothing, so that any key serves."""
+    """The terms called `names` of each group, which need no noise."""
     paths = [path_of(mixed, past, g, networks) for g in range(GROUPS)]
-    return [memory_terms(path, group(past, g), names, rng=jax.random.key(0)) for g, path in enumerate(paths)]
+    return [memory_terms(path, group(past, g), NO_NOISE, names) for g, path in enumerate(paths)]
 
 
 def test_the_teacher_itself_recognises_what_it_remembered(learner, student, past):
@@ -131,8 +133,8 @@ def test_the_teacher_itself_recognises_what_it_remembered(learner, student, past
 
 
 def all_past(mixed, past, networks, weights, groups=GROUPS, step=0):
-    arguments = {"networks": networks, "groups": groups, "weights": weights}
-    return past_loss(mixed, past, jnp.int32(step), **arguments)
+    drawn = losses.past_draws(past, jnp.int32(step), groups=groups)
+    return past_loss(mixed, past, drawn, networks=networks, weights=weights)
 
 
 def test_past_loss_weights_the_mean_over_groups_by_the_number_of_categories(learner, student, past):
@@ -202,7 +204,8 @@ def test_task_loss_sums_over_the_categories_and_reports_their_mean(learner, digi
     }
 
     def loss(params, data):
-        return task_loss(params, data, jnp.int32(5), networks=learner.networks, batch_size=16)
+        drawn = losses.draws(data, jnp.int32(5), batch_size=16, latent_size=4)
+        return task_loss(params, data, drawn, networks=learner.networks)
 
     total, terms = loss(params, data)
     alone = []
@@ -226,5 +229,6 @@ def test_rows_of_padding_are_never_a_real_image(learner, digits):
         jnp.asarray(images), jnp.asarray([3]), jax.random.split(jax.random.key(1), 1), jnp.int32(9)
     )
     params = {"mixed": learner.params["mixed"], "categories": {TASK: stacking.stack_subtrees(learner, ["2"])}}
-    total, _ = task_loss(params, data, jnp.int32(0), networks=learner.networks, batch_size=256)
+    drawn = losses.draws(data, jnp.int32(0), batch_size=256, latent_size=4)
+    total, _ = task_loss(params, data, drawn, networks=learner.networks)
     assert np.isfinite(total)

@@ -226,7 +226,8 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
         noise_rng = jax.random.split(jax.random.fold_in(past.rng, 0))[1]
         for group, key in zip(chosen, jax.random.split(noise_rng, 2), strict=True):
             pairs = jax.tree.map(lambda leaf, g=group: leaf[g], memory)
-            terms = losses.memory_terms(path(owners[group]), pairs, MEMORY_TERMS, rng=key)
+            noise = jax.random.normal(key, pairs.z.shape)
+            terms = losses.memory_terms(path(owners[group]), pairs, noise, MEMORY_TERMS)
             weighted = (
                 terms["playback"] + 0.3 * terms["generate"] + terms["recognise"] + 0.7 * terms["circulate"]
             )

@@ -70,7 +70,10 @@ def test_the_wheel_holds_the_library_and_no_more(built):
         metadata = next(name for name in file.namelist() if name.endswith("METADATA"))
         text = file.read(metadata).decode()
     assert modules_of(names) == here()
-    assert set(names) - here() == {"lifelong_cvae/py.typed"}
+    beside = {"lifelong_cvae/py.typed"}
+    for folder in ("lifelong_cvae/templates", "lifelong_cvae/live/static"):
+        beside |= {str(file.relative_to(ROOT)) for file in (ROOT / folder).iterdir()}
+    assert set(names) - here() == beside
     assert f"\nVersion: {lifelong.__version__}\n" in text
 
 
