@@ -15,7 +15,6 @@ from typing import Any
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import assessment
 
 FLAGS = flags.FLAGS
 launcher.define_workdir()
@@ -27,6 +26,9 @@ flags.DEFINE_string("unknown", None, f"A data set whose images should look novel
 
 def main() -> None:
     """Flags to one call of `assessment.evaluate`."""
+    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    from lifelong_cvae import assessment
+
     values = assessment.evaluate(
         launcher.workdir(),
         Path(FLAGS.judges),

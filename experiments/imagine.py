@@ -13,7 +13,6 @@ from pathlib import Path
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import export, run
 
 FLAGS = flags.FLAGS
 launcher.define_workdir()
@@ -26,6 +25,9 @@ flags.DEFINE_string("output", None, "File to write: .npz or .png.", required=Tru
 
 def main() -> None:
     """Flags to one call of `export.imagined`."""
+    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    from lifelong_cvae import export, run
+
     state = run.load_state(launcher.workdir())
     export.imagined(
         state,

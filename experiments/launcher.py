@@ -10,15 +10,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from lifelong_cvae import InputError
-from lifelong_cvae.data import SourceOptions
-from lifelong_cvae.errors import Stopped
-from lifelong_cvae.plan import SPLITS
+from lifelong_cvae.config import SPLITS
+from lifelong_cvae.errors import InputError, Stopped
+
+if TYPE_CHECKING:
+    from lifelong_cvae.data import SourceOptions
 
 # Flags that are defined in here belong to the launcher that calls.
 flags.disclaim_key_flags()
@@ -93,6 +94,8 @@ def _keep_compiled(folder: str | None) -> None:
     """Has JAX keep what it compiles, unless its own variable says where or the folder is called none."""
     if folder == "none" or (folder is None and os.environ.get("JAX_COMPILATION_CACHE_DIR")):
         return
+    import jax  # here, as in launchers: --help does not wait for it
+
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(folder or Path(caches) / "lifelong_cvae"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -165,6 +168,8 @@ def define_data() -> None:
 
 def options(recorded: SourceOptions | None = None) -> SourceOptions:
     """How a source is opened, by the flags of `define_data`; those not given are as recorded, if they are."""
+    from lifelong_cvae.data import SourceOptions
+
     before = SourceOptions() if recorded is None else recorded
     given = {name: flags.FLAGS[name] for name in vars(before)}
     return replace(before, **{name: flag.value for name, flag in given.items() if flag.present})

@@ -10,17 +10,19 @@ report.html into the workdir. Run it from a checkout of the repository.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from tqdm import tqdm
 
 from experiments import launcher
-from lifelong_cvae import InputError, preset, run
-from lifelong_cvae.config import RECOGNISERS
-from lifelong_cvae.data import SourceOptions, hold_out, open_source, tasks
-from lifelong_cvae.plan import Plan, read_plan
+from lifelong_cvae import InputError, preset
+from lifelong_cvae.config import CHECKPOINT_EVERY, RECOGNISERS
 from lifelong_cvae.presets import PRESETS
+
+if TYPE_CHECKING:
+    from lifelong_cvae.data import SourceOptions
+    from lifelong_cvae.plan import Plan
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -53,7 +55,7 @@ flags.DEFINE_bool(
 flags.DEFINE_enum("keep", "last", ["last", "all"], "Checkpoints to keep: of the last three tasks, or of all.")
 flags.DEFINE_float(
     "checkpoint_every",
-    run.CHECKPOINT_EVERY,
+    CHECKPOINT_EVERY,
     "Seconds after which a task that is being learned is saved. A run that is sent SIGTERM saves first.",
     lower_bound=0,
 )
@@ -70,6 +72,11 @@ flags.DEFINE_bool(
 
 def main() -> None:
     """Flags to one call of `run.learn`."""
+    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    from lifelong_cvae import run
+    from lifelong_cvae.data import hold_out, open_source
+    from lifelong_cvae.plan import read_plan
+
     workdir = Path(FLAGS.workdir)
     recorded = read_plan(workdir) if FLAGS.resume else None
     options = launcher.options(recorded and recorded.options)
@@ -101,6 +108,9 @@ def _value(name: str, recorded: Plan | None) -> Any:
 
 
 def _plan(available: tuple[str, ...], options: SourceOptions, recorded: Plan | None) -> Plan:
+    from lifelong_cvae.data import tasks
+    from lifelong_cvae.plan import Plan
+
     if FLAGS.full_categories and _value("images_per_category", recorded) is None:
         raise InputError("--full_categories without --images_per_category: all categories are full then")
     names = set(Plan.__dataclass_fields__) - {"tasks", "options", "config"}

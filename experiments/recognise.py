@@ -13,10 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import export, recognition, run
-from lifelong_cvae.config import RECOGNISERS
-from lifelong_cvae.data.files import read_images
-from lifelong_cvae.plan import read_plan
+from lifelong_cvae.config import RECOGNISERS, REJECTED_PART
 
 FLAGS = flags.FLAGS
 launcher.define_workdir()
@@ -31,7 +28,7 @@ flags.DEFINE_string(
 flags.DEFINE_enum("recogniser", None, RECOGNISERS, "Recogniser; default the run's.")
 flags.DEFINE_float(
     "reject",
-    recognition.REJECTED_PART,
+    REJECTED_PART,
     "Part of the images of known categories that may be called unknown; 0: none is.",
     lower_bound=0,
     upper_bound=0.999,
@@ -41,6 +38,11 @@ flags.DEFINE_string("output", None, "CSV file to write.", required=True)
 
 def main() -> None:
     """Flags to one call of `export.recognised`."""
+    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    from lifelong_cvae import export, run
+    from lifelong_cvae.data.files import read_images
+    from lifelong_cvae.plan import read_plan
+
     state = run.load_state(launcher.workdir())
     images = read_images(
         Path(FLAGS.images),

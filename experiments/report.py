@@ -9,13 +9,15 @@ Takes a few seconds. Run it from a checkout of the repository.
 from __future__ import annotations
 
 from experiments import launcher
-from lifelong_cvae import report
 
 launcher.define_workdir()
 
 
 def main() -> None:
     """Flags to one call of `report.of_run`."""
+    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    from lifelong_cvae import report
+
     print(f"wrote {report.of_run(launcher.workdir())}")
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import live
 
 FLAGS = flags.FLAGS
 launcher.define_workdir()
@@ -23,6 +22,9 @@ flags.DEFINE_bool("taught", True, "Go on with what was taught and saved before, 
 
 def main() -> None:
     """Flags to one call of `live.open_page`."""
+    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    from lifelong_cvae import live
+
     live.open_page(launcher.workdir(), port=FLAGS.port, seed=FLAGS.seed, taught=FLAGS.taught)
 
 

@@ -21,6 +21,12 @@ GRAMS = ("mixed", "own")
 COMPUTES = ("float32", "bfloat16")
 RECOGNISERS = ("elbo", "closed_form", "combined")
 BOUNDS = ("mean", "sampled", "importance")
+# Images that figures are measured on.
+SPLITS = ("test", "validation")
+# Seconds between two saves within a task.
+CHECKPOINT_EVERY = 60.0
+# Part of the images of known categories that may be called unknown.
+REJECTED_PART = 0.01
 
 
 def _require(condition: bool, message: str) -> None:

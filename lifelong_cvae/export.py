@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae import figures, playback, recognition, records, tidy
+from lifelong_cvae import figures, playback, records, tidy
+from lifelong_cvae.config import REJECTED_PART
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 
@@ -50,7 +51,7 @@ def recognised(
     *,
     recogniser: str | None = None,
     seed: int,
-    reject: float = recognition.REJECTED_PART,
+    reject: float = REJECTED_PART,
 ) -> None:
     """Recognises images and writes a CSV row for each, in their order.
 

@@ -13,8 +13,6 @@ from lifelong_cvae.config import Config
 from lifelong_cvae.data import Source, SourceOptions, scarce
 from lifelong_cvae.errors import InputError
 
-SPLITS = ("test", "validation")
-
 
 @dataclass(frozen=True)
 class Plan:

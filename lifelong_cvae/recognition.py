@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae import calibration, closed_form, cvae, rejection, stacking
-from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
+from lifelong_cvae.config import RECOGNISERS, REJECTED_PART, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, blocks, to_unit, unpadded
@@ -24,7 +24,6 @@ from lifelong_cvae.stacking import Stack
 
 MINIMUM_BLOCK = 8
 CALIBRATION_IMAGES = 1024
-REJECTED_PART = 0.01
 
 
 def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None) -> jax.Array:

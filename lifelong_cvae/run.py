@@ -24,6 +24,7 @@ from lifelong_cvae import (
     reporting,
     resuming,
 )
+from lifelong_cvae.config import CHECKPOINT_EVERY
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError, Stopped
 from lifelong_cvae.evaluation import measures
@@ -33,10 +34,9 @@ from lifelong_cvae.plan import Plan, read_plan
 from lifelong_cvae.resuming import Within, go_on, load_state
 from lifelong_cvae.training import Midway
 
-__all__ = ["CHECKPOINT_EVERY", "learn", "load_state"]
+__all__ = ["learn", "load_state"]
 
 TASKS_KEPT = 3
-CHECKPOINT_EVERY = 60.0
 EVENTS = "tensorboard"
 
 

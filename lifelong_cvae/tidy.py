@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from lifelong_cvae import recognition, records
+from lifelong_cvae.config import REJECTED_PART
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.plan import read_plan
@@ -21,7 +22,7 @@ def answers(
     *,
     recogniser: str | None = None,
     rng: jax.Array | None = None,
-    reject: float = recognition.REJECTED_PART,
+    reject: float = REJECTED_PART,
 ) -> dict[str, np.ndarray]:
     """What is recognised in images, a row for each in their order.
 
