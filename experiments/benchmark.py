@@ -1,11 +1,11 @@
 """Measures parts of the library, side by side in one process, on whatever device there is.
 
-    python -m experiments.benchmark --what=playback --output=benchmark.json
+    python -m experiments.benchmark --what=roofline --output=benchmark.json
 
-`playback`: a training step with 10 and with 100 small earlier categories played back (a minute on two CPU
-cores). `agreement`: how far the devices of this machine are from its CPU, in what they learn, say and draw.
-`memory`: what a process holds while it learns 50 categories (five minutes). Run it from a checkout of the
-repository.
+`roofline`: training, recognising and imagining against the rate of one large matrix product (a minute on two
+CPU cores). `playback`: a training step with 10 and with 100 small earlier categories played back (a minute).
+`agreement`: how far the devices of this machine are from its CPU, in what they learn, say and draw. `memory`:
+what a process holds while it learns 50 categories (five minutes). Run it from a checkout of the repository.
 """
 
 from __future__ import annotations

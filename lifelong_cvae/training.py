@@ -109,6 +109,8 @@ def train_chunk(
         return draws(data, step, **sizes), again
 
     def loss(params: dict[str, Any], drawn: tuple[Draws, PastDraws | None]) -> tuple[jax.Array, Terms]:
+        if not train_mixed:  # its gradients would be traced and compiled for nothing
+            params = {**params, "mixed": jax.lax.stop_gradient(params["mixed"])}
         total, terms = task_loss(params, data, drawn[0], networks=networks)
         if past is not None:
             weights = learning.memory_weights

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lifelong_cvae import records
-from lifelong_cvae.benchmarks import agreement, memory, playback
+from lifelong_cvae.benchmarks import agreement, memory, playback, roofline
 from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.errors import InputError
 
 # Name to a function that gives figures by name; `rows`, where there are some, are dicts of the same keys, and
 # make a table.
 BENCHMARKS: dict[str, Callable[[Setting], dict[str, Any]]] = {
+    "roofline": roofline.roofline,
     "playback": playback.step,
     "agreement": agreement.agreement,
     "memory": memory.over_categories,

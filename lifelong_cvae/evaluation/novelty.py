@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 
 def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
@@ -19,9 +18,9 @@ def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
         known: scores `[n]` of images of known categories.
         unknown: scores `[m]` of others.
     """
-    count = len(known)
-    ranks = stats.rankdata(np.concatenate([known, unknown]).astype(np.float64))
-    return float((ranks[:count].sum() - count * (count + 1) / 2) / (count * len(unknown)))
+    ordered = np.sort(unknown)
+    lower, not_higher = (np.searchsorted(ordered, known, side) for side in ("left", "right"))
+    return float((lower + not_higher).mean() / (2 * len(unknown)))
 
 
 def left_out(evidence: Mapping[str, np.ndarray], names: Sequence[str]) -> float | None:
