@@ -166,8 +166,6 @@ def _pooled(
     size = sizes(settings, image_shape)
     side, (height, width, _) = size["side"], image_shape
     down, across = height - side + 1, width - side + 1
-    rows_of, columns_of = _cells(down, size["cells"]), _cells(across, size["cells"])
-    cells = np.einsum("ry,cx->rcyx", rows_of, columns_of).reshape(-1, down * across)
     # Subtracting a patch's mean from it is subtracting a filter's mean from the filter. The offset belongs to
     # a pixel more, which is always 1.
     centred = dictionary["filters"] - dictionary["filters"].mean(axis=0, keepdims=True)
@@ -179,8 +177,8 @@ def _pooled(
         patches = jnp.concatenate(shifted, axis=-1).reshape(-1, size["patch"])
         patches = patches * jax.lax.rsqrt(patches.var(axis=1, keepdims=True) + CONTRAST_FLOOR)
         patches = jnp.pad(patches, ((0, 0), (0, 1)), constant_values=1.0)
-        responses = jax.nn.relu(patches @ filters).reshape(len(batch), down * across, -1)
-        return jnp.einsum("cp,npf->ncf", cells, responses).reshape(len(batch), -1)
+        responses = jax.nn.relu(patches @ filters).reshape(len(batch), down, across, -1)
+        return _sums_of(_sums_of(responses, 1, size["cells"]), 2, size["cells"]).reshape(len(batch), -1)
 
     def by(count: int) -> Callable[[jax.Array], jax.Array]:
         count = math.gcd(count, len(rows))
@@ -190,9 +188,11 @@ def _pooled(
         return jax.lax.platform_dependent(rows, cpu=by(CPU_BATCH), default=by(ACCELERATOR_BATCH))
 
 
-def _cells(positions: int, cells: int) -> np.ndarray:
-    """Which cell a position belongs to: 0 or 1, float32 `[cells, positions]`."""
-    return np.equal.outer(np.arange(cells), np.arange(positions) * cells // positions).astype(np.float32)
+def _sums_of(responses: jax.Array, axis: int, cells: int) -> jax.Array:
+    """Sums over the cells that an axis of positions is cut into."""
+    positions = responses.shape[axis]
+    edges = [-(-cell * positions // cells) for cell in range(1, cells)]
+    return jnp.stack([part.sum(axis=axis) for part in jnp.split(responses, edges, axis=axis)], axis=axis)
 
 
 def _patches(

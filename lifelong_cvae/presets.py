@@ -23,6 +23,12 @@ def _by_elbo(network: NetworkConfig, learning: LearningConfig) -> Config:
 
 PRESETS = {
     "default": Config(),
+    # Learned in a second or two a category: few passes, and recognition by the ELBO alone.
+    "fast": Config(
+        learning=LearningConfig(epochs=2, min_steps=100, chunk_steps=50),
+        closed_form=ClosedFormConfig(random_features=0),
+        recognition=RecognitionConfig(recogniser="elbo"),
+    ),
     # For many categories: below 150,000 parameters each, of images of 28 x 28.
     "compact": Config(network=NetworkConfig(category_widths=(44, 44), rank=32, factors=21)),
     # The closest reading of arXiv 2004.12731.
