@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from experiments import launcher
-from lifelong_cvae import InputError, preset, run
+from experiments import launcher, processes
+from lifelong_cvae import InputError, parallel, preset, run
 from lifelong_cvae.config import RECOGNISERS
 from lifelong_cvae.data import SourceOptions, hold_out, open_source, tasks
 from lifelong_cvae.plan import Plan, read_plan
@@ -30,6 +31,7 @@ launcher.define_data()
 flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
 launcher.define_settings()
 launcher.define_seed()
+processes.define()
 flags.DEFINE_list("categories", None, "Which categories, and in which order; default all, in label order.")
 flags.DEFINE_integer("order_seed", None, "A seeded random order of the categories instead.", lower_bound=0)
 flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once.", lower_bound=1)
@@ -69,11 +71,17 @@ flags.DEFINE_bool(
 
 
 def main() -> None:
-    """Flags to one call of `run.learn`."""
-    workdir = Path(FLAGS.workdir)
+    """Flags to one call of `run.learn`, in each of the processes that learn together."""
+    with processes.joined() as mesh:
+        _learn(Path(FLAGS.workdir), mesh)
+
+
+def _learn(workdir: Path, mesh: Mesh | None) -> None:
     recorded = read_plan(workdir) if FLAGS.resume else None
     options = launcher.options(recorded and recorded.options)
-    opened = open_source(_value("dataset", recorded), options)
+    dataset = _value("dataset", recorded)
+    # The first process prepares what is not there yet.
+    opened = parallel.first(lambda: open_source(dataset, options)) or open_source(dataset, options)
     source = hold_out(opened, _value("validation_fraction", recorded))
     plan = _plan(source.categories, options, recorded)
     result = run.learn(
@@ -88,11 +96,13 @@ def main() -> None:
         write_report=FLAGS.report,
         say=tqdm.write,
         stopping=launcher.asked_to_stop(),
+        mesh=mesh,
     )
-    print(
-        f"recognised {100 * result['accuracy']:.2f} % of the {plan.evaluate_on} images of "
-        f"{len(result['categories'])} categories; {result['seconds_total']:.0f} seconds; see {workdir}"
-    )
+    if parallel.leads():
+        print(
+            f"recognised {100 * result['accuracy']:.2f} % of the {plan.evaluate_on} images of "
+            f"{len(result['categories'])} categories; {result['seconds_total']:.0f} seconds; see {workdir}"
+        )
 
 
 def _value(name: str, recorded: Plan | None) -> Any:

@@ -6,6 +6,7 @@ from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, Netwo
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.growth import LifelongState, init
 from lifelong_cvae.learning import Report, learn, learn_stream
+from lifelong_cvae.parallel import make_mesh
 from lifelong_cvae.playback import imagine
 from lifelong_cvae.presets import preset
 from lifelong_cvae.recognition import evidence, recognise, recogniser, unknown
@@ -29,6 +30,7 @@ __all__ = [
     "learn",
     "learn_stream",
     "load",
+    "make_mesh",
     "preset",
     "recognise",
     "recogniser",

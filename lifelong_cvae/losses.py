@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from lifelong_cvae import cvae
+from lifelong_cvae import cvae, parallel
 from lifelong_cvae import prior as priors
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.networks import Networks
@@ -73,7 +74,13 @@ def memory_terms(path: cvae.Path, memory: Memory, names: tuple[str, ...], *, rng
 
 
 def task_loss(
-    params: dict[str, Any], data: TaskData, step: jax.Array, *, networks: Networks, batch_size: int
+    params: dict[str, Any],
+    data: TaskData,
+    step: jax.Array,
+    *,
+    networks: Networks,
+    batch_size: int,
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, Terms]:
     """Loss on real images, summed over the task's categories so that each learns as if alone.
 
@@ -83,6 +90,7 @@ def task_loss(
         step: number of the step.
         networks: the modules.
         batch_size: images of each category.
+        mesh: devices that share a batch.
 
     Returns:
         The sum, and the terms as means over the categories.
@@ -91,6 +99,7 @@ def task_loss(
     def one(category: Any, images: jax.Array, count: jax.Array, rng: jax.Array, shared: Any) -> Terms:
         index_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, step))
         index = jax.random.randint(index_rng, (batch_size,), 0, count)
+        index = parallel.share(index, mesh, parallel.DATA)
         path = cvae.Path(params["mixed"], category, networks)
         neurons = jax.tree.map(lambda leaf: leaf[index], shared)
         return real_terms(path, to_unit(images[index]), neurons, rng=noise_rng)
@@ -101,7 +110,14 @@ def task_loss(
 
 
 def past_loss(
-    mixed: Any, past: Past, step: jax.Array, *, networks: Networks, groups: int, weights: dict[str, float]
+    mixed: Any,
+    past: Past,
+    step: jax.Array,
+    *,
+    networks: Networks,
+    groups: int,
+    weights: dict[str, float],
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, Terms]:
     """Loss on remembered pairs: an estimate of the sum over all earlier categories.
 
@@ -112,6 +128,7 @@ def past_loss(
         networks: the modules.
         groups: groups of memory to draw.
         weights: term to weight.
+        mesh: devices that share a group.
 
     Returns:
         The weighted sum, and the terms, unweighted, as means over the groups.
@@ -123,6 +140,7 @@ def past_loss(
     categories = jax.tree.map(lambda leaf: leaf[memory.category], past.stack.categories)
 
     def one(category: Any, group: Memory, rng: jax.Array) -> Terms:
+        group = parallel.share(group, mesh, parallel.DATA)
         return memory_terms(cvae.Path(mixed, category, networks), group, tuple(weights), rng=rng)
 
     arguments = (categories, memory, jax.random.split(noise_rng, groups))

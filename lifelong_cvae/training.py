@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from lifelong_cvae import growth, stacking
+from lifelong_cvae import growth, parallel, stacking
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.losses import TASK, Past, TaskData, Terms, past_loss, task_loss
@@ -79,7 +80,7 @@ def optimiser(
     return optax.partition({"train": optax.adam(schedule), "freeze": optax.set_to_zero()}, labels)
 
 
-@partial(jax.jit, static_argnames=("networks", "learning", "train_mixed"), donate_argnames="carry")
+@partial(jax.jit, static_argnames=("networks", "learning", "train_mixed", "mesh"), donate_argnames="carry")
 def train_chunk(
     carry: Carry,
     data: TaskData,
@@ -88,16 +89,22 @@ def train_chunk(
     networks: Networks,
     learning: LearningConfig,
     train_mixed: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[Carry, Terms]:
-    """Runs `learning.chunk_steps` steps; returns the new carry and each loss term `[steps]`."""
+    """Runs `learning.chunk_steps` steps; returns the new carry and each loss term `[steps]`.
+
+    Devices of a mesh share each batch, and hold the same carry.
+    """
     transform = optimiser(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
 
     def loss(params: dict[str, Any], step: jax.Array) -> tuple[jax.Array, Terms]:
-        total, terms = task_loss(params, data, step, networks=networks, batch_size=learning.batch_size)
+        total, terms = task_loss(
+            params, data, step, networks=networks, batch_size=learning.batch_size, mesh=mesh
+        )
         if past is not None:
             groups, weights = learning.memory_categories, learning.memory_weights
             more, past_terms = past_loss(
-                params["mixed"], past, step, networks=networks, groups=groups, weights=weights
+                params["mixed"], past, step, networks=networks, groups=groups, weights=weights, mesh=mesh
             )
             total, terms = total + more, {**terms, **past_terms}
         return total, terms
@@ -107,7 +114,7 @@ def train_chunk(
         updates, optimiser_state = transform.update(gradients, carry.optimiser, carry.params)
         return Carry(optax.apply_updates(carry.params, updates), optimiser_state, carry.step + 1), terms
 
-    return jax.lax.scan(step, carry, length=learning.chunk_steps)
+    return parallel.share(jax.lax.scan(step, carry, length=learning.chunk_steps), mesh)
 
 
 def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> Carry:
@@ -127,6 +134,7 @@ def train(
     midway: Midway | None,
     progress: Progress | None,
     start: float,
+    mesh: Mesh | None = None,
 ) -> Midway:
     """Runs all chunks of a task, or those that are left.
 
@@ -138,6 +146,10 @@ def train(
         midway: where to go on from; None: from the beginning.
         progress: called after every chunk.
         start: when the task began, in seconds of `time.perf_counter`.
+        mesh: devices that share each batch.
+
+    Returns:
+        Where the task is at its end.
 
     Raises:
         FloatingPointError: a loss or a parameter that is not finite.
@@ -148,8 +160,13 @@ def train(
     else:  # a copy, since it is donated
         midway = midway._replace(carry=jax.tree.map(jnp.copy, midway.carry))
     run = partial(
-        train_chunk, networks=state.trained_networks, learning=learning, train_mixed=state.mixed_learns
+        train_chunk,
+        networks=state.trained_networks,
+        learning=learning,
+        train_mixed=state.mixed_learns,
+        mesh=mesh,
     )
+    midway, data = midway._replace(carry=parallel.put(midway.carry, mesh)), parallel.put(data, mesh)
     remembered, past = -1, None
     for done in range(midway.steps, total, learning.chunk_steps):
         refresh = done // (learning.chunk_steps * learning.refresh_chunks)
@@ -161,7 +178,7 @@ def train(
         midway = Midway(names, carry, means, time.perf_counter() - start)
         if progress is not None:
             progress(midway, total)
-    return midway
+    return midway._replace(carry=parallel.fetch(midway.carry, mesh))
 
 
 def _check_finite(
