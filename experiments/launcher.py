@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # Flags that are defined in here belong to the launcher that calls.
 flags.disclaim_key_flags()
+
+# Seconds that the first of several processes outlives an error.
+LINGER = 2
 
 DATASETS = (
     "mnist5k (5,000 real MNIST digits, embedded), idx:DIR (the four IDX files), npz:FILE, "
@@ -65,7 +69,7 @@ def run(main: Callable[[], None]) -> None:
             fail("there is not enough memory for this; fewer or smaller images are expected", code=1)
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
-            sys.exit(128 + signal.SIGTERM)
+            leave(128 + signal.SIGTERM)
         except KeyboardInterrupt:
             fail("interrupted", code=130)
 
@@ -104,7 +108,19 @@ def _keep_compiled(folder: str | None) -> None:
 def fail(message: str, *, code: int = 2) -> None:
     """Writes one line to stderr and exits."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+    leave(code)
+
+
+def leave(code: int) -> None:
+    """Exits after something went wrong: one of several processes without waiting for the others."""
+    jax = sys.modules.get("jax")  # until it is imported there are no others
+    if jax is None or not jax.distributed.is_initialized():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if jax.process_index() == 0:  # the others would be ended with it, and may have to say the same
+        time.sleep(LINGER)
+    os._exit(code)
 
 
 def asked_to_stop() -> Callable[[], bool]:

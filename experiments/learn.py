@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from tqdm import tqdm
 
-from experiments import launcher
+from experiments import launcher, processes
 from lifelong_cvae import InputError, preset
 from lifelong_cvae.config import CHECKPOINT_EVERY, RECOGNISERS
 from lifelong_cvae.presets import PRESETS
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from lifelong_cvae.data import SourceOptions
     from lifelong_cvae.plan import Plan
 
@@ -32,6 +34,7 @@ launcher.define_data()
 flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
 launcher.define_settings()
 launcher.define_seed()
+processes.define()
 flags.DEFINE_list("categories", None, "Which categories, and in which order; default all, in label order.")
 flags.DEFINE_integer("order_seed", None, "A seeded random order of the categories instead.", lower_bound=0)
 flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once.", lower_bound=1)
@@ -71,16 +74,22 @@ flags.DEFINE_bool(
 
 
 def main() -> None:
-    """Flags to one call of `run.learn`."""
+    """Flags to one call of `run.learn`, in each of the processes that learn together."""
+    with processes.joined() as mesh:
+        _learn(Path(FLAGS.workdir), mesh)
+
+
+def _learn(workdir: Path, mesh: Mesh | None) -> None:
     # Here, so that --help and flags that are wrong are answered before JAX is imported.
-    from lifelong_cvae import run
+    from lifelong_cvae import parallel, run
     from lifelong_cvae.data import hold_out, open_source
     from lifelong_cvae.plan import read_plan
 
-    workdir = Path(FLAGS.workdir)
     recorded = read_plan(workdir) if FLAGS.resume else None
     options = launcher.options(recorded and recorded.options)
-    opened = open_source(_value("dataset", recorded), options)
+    dataset = _value("dataset", recorded)
+    # The first process prepares what is not there yet.
+    opened = parallel.first(lambda: open_source(dataset, options)) or open_source(dataset, options)
     source = hold_out(opened, _value("validation_fraction", recorded))
     plan = _plan(source.categories, options, recorded)
     result = run.learn(
@@ -95,11 +104,13 @@ def main() -> None:
         write_report=FLAGS.report,
         say=tqdm.write,
         stopping=launcher.asked_to_stop(),
+        mesh=mesh,
     )
-    print(
-        f"recognised {100 * result['accuracy']:.2f} % of the {plan.evaluate_on} images of "
-        f"{len(result['categories'])} categories; {result['seconds_total']:.0f} seconds; see {workdir}"
-    )
+    if parallel.leads():
+        print(
+            f"recognised {100 * result['accuracy']:.2f} % of the {plan.evaluate_on} images of "
+            f"{len(result['categories'])} categories; {result['seconds_total']:.0f} seconds; see {workdir}"
+        )
 
 
 def _value(name: str, recorded: Plan | None) -> Any:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lifelong_cvae.closed_form import drop
     from lifelong_cvae.growth import LifelongState, init
     from lifelong_cvae.learning import Report, learn, learn_stream
+    from lifelong_cvae.parallel import make_mesh
     from lifelong_cvae.playback import imagine
     from lifelong_cvae.recognition import evidence, recognise, recogniser, unknown
 
@@ -36,6 +37,7 @@ __all__ = [
     "learn",
     "learn_stream",
     "load",
+    "make_mesh",
     "preset",
     "recognise",
     "recogniser",
@@ -54,6 +56,7 @@ _MODULES = {
     "learn": "learning",
     "learn_stream": "learning",
     "load": "checkpoint",
+    "make_mesh": "parallel",
     "recognise": "recognition",
     "recogniser": "recognition",
     "save": "checkpoint",

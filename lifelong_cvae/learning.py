@@ -11,8 +11,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from lifelong_cvae import closed_form, compilations, cvae, growth, recognition, settling, stacking
+from lifelong_cvae import (
+    closed_form,
+    compilations,
+    cvae,
+    growth,
+    parallel,
+    recognition,
+    settling,
+    stacking,
+)
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, mean_image, pad_rows, power_of_two, to_unit
@@ -45,6 +55,7 @@ def learn(
     rng: jax.Array,
     progress: Progress | None = None,
     midway: Midway | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[LifelongState, Report]:
     """Learns one task: one category or several at once. New names grow, known ones are thawed.
 
@@ -55,15 +66,19 @@ def learn(
         rng: the seed's key; pass the same one to every task, each category draws its own from it.
         progress: called after every chunk of steps; what it raises ends the task.
         midway: what `progress` was told in an earlier call with the same arguments, to go on from there.
+        mesh: devices that share each batch (see `parallel.make_mesh`); what they learn is what one device
+            learns but for rounding.
 
     Returns:
         The state with the task learned, and a report.
 
     Raises:
-        InputError: a bad name, no category, or images of a wrong type, shape, range or number.
+        InputError: a bad name, no category, images of a wrong type, shape, range or number, or a batch that
+            the devices cannot share evenly.
         FloatingPointError: a loss or a parameter that is not finite; says which, in which task, which step.
     """
     start = time.perf_counter() - (midway.seconds if midway else 0)
+    parallel.check_batch(mesh, state.config.learning.batch_size)
     rows = _check_task(state, images)
     if midway and midway.names != tuple(rows):
         raise InputError(f"midway in the task {', '.join(midway.names)}: got images of {', '.join(rows)}")
@@ -72,13 +87,13 @@ def learn(
     means = {name: jnp.asarray(mean_image(values)) for name, values in trained_on.items()}
     grown = _grown(state, means, rng=rng)
     data = task_data(grown, with_own_memory(state, trained_on, rng=rng), rng=rng)
-    teacher = Teacher(grown, names, rng=rng)
+    teacher = Teacher(grown, names, rng=rng, mesh=mesh)
     with compilations.counted("train_chunk") as compiled:
-        trained = train(grown, names, data, teacher, midway=midway, progress=progress, start=start)
+        trained = train(grown, names, data, teacher, midway=midway, progress=progress, start=start, mesh=mesh)
     new = len(set(names) - set(state.names))
     params = trained.carry.params
     learned = _absorb(closed_form.add(grown, rows, rng=rng), names, params, data, teacher, new=new)
-    learned = recognition.calibrate(growth.count_images(learned, rows), rows, rng=rng)
+    learned = recognition.calibrate(growth.count_images(learned, rows), rows, rng=rng, mesh=mesh)
     seconds = time.perf_counter() - start
     steps = int(data.total_steps)
     return learned, Report(
@@ -93,7 +108,7 @@ def learn(
 
 
 def learn_stream(
-    state: LifelongState, stream: Iterable[Any], *, rng: jax.Array
+    state: LifelongState, stream: Iterable[Any], *, rng: jax.Array, mesh: Mesh | None = None
 ) -> Iterator[tuple[LifelongState, Report]]:
     """Learns whatever arrives, one task after another, and gives the state after each.
 
@@ -102,6 +117,7 @@ def learn_stream(
         stream: tasks, each a pair (name, images) or a mapping of several; an iterator is read as it is
             needed, and no task is kept once it is learned.
         rng: the seed's key.
+        mesh: as for `learn`.
 
     Yields:
         What `learn` returns.
@@ -115,7 +131,7 @@ def learn_stream(
             if not (isinstance(task, Sequence) and len(task) == 2):
                 raise InputError(f"a pair (name, images) or a mapping is expected, got {type(task).__name__}")
             task = dict([task])
-        state, report = learn(state, task, rng=rng)
+        state, report = learn(state, task, rng=rng, mesh=mesh)
         yield state, report
 
 

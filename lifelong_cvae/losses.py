@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from lifelong_cvae import cvae
+from lifelong_cvae import cvae, parallel
 from lifelong_cvae import prior as priors
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.networks import Networks
@@ -108,7 +109,7 @@ def memory_terms(path: cvae.Path, memory: Memory, noise: jax.Array, names: tuple
 
 
 def task_loss(
-    params: dict[str, Any], data: TaskData, drawn: Draws, *, networks: Networks
+    params: dict[str, Any], data: TaskData, drawn: Draws, *, networks: Networks, mesh: Mesh | None = None
 ) -> tuple[jax.Array, Terms]:
     """Loss on real images, summed over the task's categories so that each learns as if alone.
 
@@ -117,12 +118,14 @@ def task_loss(
         data: the task.
         drawn: what is random in the step.
         networks: the modules.
+        mesh: devices that share a batch.
 
     Returns:
         The sum, and the terms as means over the categories.
     """
 
     def one(category: Any, images: jax.Array, shared: Any, drawn: Draws) -> Terms:
+        drawn = parallel.share(drawn, mesh, parallel.DATA)
         path = cvae.Path(params["mixed"], category, networks)
         neurons = jax.tree.map(lambda leaf: leaf[drawn.index], shared)
         return real_terms(path, to_unit(images[drawn.index]), drawn.noise, neurons)
@@ -133,7 +136,13 @@ def task_loss(
 
 
 def past_loss(
-    mixed: Any, past: Past, drawn: PastDraws, *, networks: Networks, weights: dict[str, float]
+    mixed: Any,
+    past: Past,
+    drawn: PastDraws,
+    *,
+    networks: Networks,
+    weights: dict[str, float],
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, Terms]:
     """Loss on remembered pairs: an estimate of the sum over all earlier categories.
 
@@ -143,6 +152,7 @@ def past_loss(
         drawn: what is random in the step.
         networks: the modules.
         weights: term to weight.
+        mesh: devices that share a group.
 
     Returns:
         The weighted sum, and the terms, unweighted, as means over the groups.
@@ -151,6 +161,7 @@ def past_loss(
     categories = jax.tree.map(lambda leaf: leaf[memory.category], past.stack.categories)
 
     def one(category: Any, group: Memory, noise: jax.Array) -> Terms:
+        group, noise = parallel.share((group, noise), mesh, parallel.DATA)
         return memory_terms(cvae.Path(mixed, category, networks), group, noise, tuple(weights))
 
     terms = _means(_over_categories(one, (categories, memory, drawn.noise), count=len(drawn.groups)))

@@ -42,7 +42,11 @@ def save(folder: Path, midway: Midway, teacher: str) -> None:
 
 
 def load(
-    folder: Path, state: LifelongState, names: Sequence[str], *, damaged: Callable[[DamageError], None]
+    folder: Path,
+    state: LifelongState,
+    names: Sequence[str],
+    *,
+    damaged: Callable[[DamageError], None] = lambda _: None,
 ) -> Midway | None:
     """What `save` wrote, or None where there is nothing that follows on the state.
 

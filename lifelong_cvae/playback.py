@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from lifelong_cvae import cvae, factors, prior, stacking
+from lifelong_cvae import cvae, factors, parallel, prior, stacking
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, to_unit
@@ -31,7 +32,13 @@ class Memory(NamedTuple):
 
 
 def imagine(
-    state: LifelongState, names: Sequence[str], count: int, *, rng: jax.Array, cycles: int = 0
+    state: LifelongState,
+    names: Sequence[str],
+    count: int,
+    *,
+    rng: jax.Array,
+    cycles: int = 0,
+    mesh: Mesh | None = None,
 ) -> dict[str, jax.Array]:
     """Imagines images: z ~ p(z|c), turns of the circle, and what the model draws of the last z.
 
@@ -43,6 +50,7 @@ def imagine(
         count: images of each.
         rng: source of the samples.
         cycles: turns of the circle before an image is returned (see `cvae.circulate`).
+        mesh: devices that share the categories and their images (see `parallel`).
 
     Returns:
         Category name to float32 `[count, h, w, c]` in [0, 1].
@@ -54,9 +62,18 @@ def imagine(
         raise InputError(f"categories {', '.join(names)}: each one once is expected")
     if count < 0 or cycles < 0:
         raise InputError(f"count={count}, cycles={cycles}: numbers of at least 0 are expected")
-    stack = stacking.stack(state, names)
+    stack = stacking.stack(state, names, shards=parallel.shards(mesh, parallel.CATEGORY))
     rngs = stacking.category_rngs(rng, names, stack.capacity)
-    images = _imagine(state.params["mixed"], stack, rngs, networks=state.networks, count=count, cycles=cycles)
+    images = _imagine(
+        parallel.put(state.params["mixed"], mesh),
+        stack.put(mesh),
+        parallel.put(rngs, mesh),
+        networks=state.networks,
+        count=count,
+        cycles=cycles,
+        mesh=mesh,
+    )
+    images = parallel.fetch(images, mesh)
     shape = (count, *state.image_shape)
     return {name: images[index].reshape(shape) for index, name in enumerate(names)}
 
@@ -85,17 +102,25 @@ def _reconstruct(path: cvae.Path, rows: jax.Array) -> jax.Array:
     return cvae.decode_mean(path, cvae.encode(path, to_unit(rows)).mean)
 
 
-@partial(jax.jit, static_argnames=("networks", "count", "cycles"))
+@partial(jax.jit, static_argnames=("networks", "count", "cycles", "mesh"))
 def _imagine(
-    mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, count: int, cycles: int
+    mixed: Any,
+    stack: Stack,
+    rngs: jax.Array,
+    *,
+    networks: Networks,
+    count: int,
+    cycles: int,
+    mesh: Mesh | None,
 ) -> jax.Array:
     def one(category: Any, rng: jax.Array) -> jax.Array:
         path = cvae.Path(mixed, category, networks)
         # Beside the two keys that the pairs split off.
         texture_rng = jax.random.fold_in(rng, 2)
-        return cvae.draw(path, sample_pairs(path, count, cycles, rng=rng)[0], rng=texture_rng)
+        z = parallel.share(sample_pairs(path, count, cycles, rng=rng)[0], mesh, parallel.DATA)
+        return cvae.draw(path, z, rng=texture_rng)
 
-    return stack.map(one, rngs)
+    return parallel.share(stack.map(one, rngs, mesh=mesh), mesh)
 
 
 @partial(jax.jit, static_argnames=("count", "cycles"))
@@ -119,7 +144,7 @@ def sample_pairs(path: cvae.Path, count: int, cycles: int, *, rng: jax.Array) ->
     return cvae.circulate(path, z, cvae.decode_mean(path, z), cycles, rng=circle_rng)
 
 
-@partial(jax.jit, static_argnames=("networks", "groups", "images", "cycles"))
+@partial(jax.jit, static_argnames=("networks", "groups", "images", "cycles", "mesh"))
 def remember(
     mixed: Any,
     stack: Stack,
@@ -129,6 +154,7 @@ def remember(
     groups: int,
     images: int,
     cycles: int,
+    mesh: Mesh | None = None,
 ) -> Memory:
     """Imagines pairs of the stacked categories, and what the teacher's encoder says of them.
 
@@ -140,6 +166,7 @@ def remember(
         groups: groups to imagine; each category gets as many, up to one, and the rest by chance.
         images: pairs in a group.
         cycles: turns of the circle (circulatory warm-up).
+        mesh: devices that share the groups.
     """
     order_rng, pair_rng = jax.random.split(rng)
     real = jnp.arange(stack.capacity) < stack.count
@@ -152,4 +179,6 @@ def remember(
         z, x = sample_pairs(path, images, cycles, rng=key)
         return z, x, cvae.encode(path, x)
 
-    return Memory(chosen, *jax.vmap(one)(chosen, jax.random.split(pair_rng, groups)))
+    devices = (parallel.DATA, parallel.CATEGORY)
+    dealt = parallel.share((chosen, jax.random.split(pair_rng, groups)), mesh, devices)
+    return parallel.share(Memory(chosen, *jax.vmap(one)(*dealt)), mesh)

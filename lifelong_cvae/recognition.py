@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from lifelong_cvae import calibration, closed_form, cvae, rejection, stacking
+from lifelong_cvae import calibration, closed_form, cvae, parallel, rejection, stacking
 from lifelong_cvae.config import RECOGNISERS, REJECTED_PART, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
@@ -26,7 +27,9 @@ MINIMUM_BLOCK = 8
 CALIBRATION_IMAGES = 1024
 
 
-def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None) -> jax.Array:
+def evidence(
+    state: LifelongState, images: Any, *, rng: jax.Array | None = None, mesh: Mesh | None = None
+) -> jax.Array:
     """The bound on log p(x|c) that `state.config.recognition` names, for every category.
 
     Also works inside a `jit` of the caller. Matrix products run in full float32 on every device.
@@ -35,6 +38,7 @@ def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None)
         state: what has been learned.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
         rng: source of the samples, for the bounds that draw some.
+        mesh: devices that share the images and the categories (see `parallel`).
 
     Returns:
         float32 `[n, categories]` in nats per image, categories in the order of `state.names`.
@@ -46,12 +50,14 @@ def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None)
     if settings.bound != "mean" and rng is None:
         raise InputError(f"the bound {settings.bound!r} draws samples: an rng is expected")
     rows = as_rows(images, state.image_shape)
-    mixed, columns = state.params["mixed"], []
+    bounds = partial(_block, networks=state.networks, settings=settings, mesh=mesh)
+    mixed, columns = parallel.put(state.params["mixed"], mesh), []
     for names in stacking.groups(state):
-        stack, parts = stacking.stack(state, names), []
+        stack = stacking.stack(state, names, shards=parallel.shards(mesh, parallel.CATEGORY)).put(mesh)
+        parts = []
         for start, block in blocks(rows, MINIMUM_BLOCK, settings.block_images):
             block_rng = None if rng is None else jax.random.fold_in(rng, start)
-            parts.append(_block(mixed, stack, block, block_rng, networks=state.networks, settings=settings))
+            parts.append(bounds(mixed, stack, *parallel.put((block, block_rng), mesh)))
         columns.append(unpadded(parts, len(rows), len(names)))
     if len(columns) == 1:
         return columns[0]
@@ -59,7 +65,7 @@ def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None)
     return jnp.concatenate(columns, axis=1) if traced else jax.device_put(np.concatenate(columns, axis=1))
 
 
-@partial(jax.jit, static_argnames=("networks", "settings"))
+@partial(jax.jit, static_argnames=("networks", "settings", "mesh"))
 def _block(
     mixed: Any,
     stack: Stack,
@@ -68,10 +74,11 @@ def _block(
     *,
     networks: Networks,
     settings: RecognitionConfig,
+    mesh: Mesh | None,
 ) -> jax.Array:
     """Bounds of a block of rows: `[rows, capacity]`. The samples' noise is common to all categories."""
     with jax.default_matmul_precision("float32"):
-        x = to_unit(rows)
+        x = to_unit(parallel.share(rows, mesh, parallel.DATA))
         shared = cvae.shared_neurons(cvae.Path(mixed, {}, networks), "encoder", x)
 
         def one(category: Any) -> jax.Array:
@@ -82,7 +89,7 @@ def _block(
             bound = cvae.elbo if settings.bound == "sampled" else cvae.importance_bound
             return bound(path, x, posterior, rng=rng, samples=settings.samples)
 
-        return stack.map(one).T
+        return parallel.share(stack.map(one, mesh=mesh).T, mesh)
 
 
 def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
@@ -138,6 +145,7 @@ def log_likelihoods(
     log_evidence: Any = None,
     scores: Any = None,
     rng: jax.Array | None = None,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Log p(x|c) up to a constant of the image, as a recogniser says it.
 
@@ -147,12 +155,13 @@ def log_likelihoods(
         log_evidence: what `evidence` gives for them, where it is there already.
         scores: what `closed_form.scores` gives for them, where it is there already.
         rng: source of the samples, for the bounds that draw some.
+        mesh: as for `evidence`.
 
     Returns:
         `[n, categories]`.
     """
     if asked.elbo_weight and log_evidence is None:
-        log_evidence = evidence(asked.state, images, rng=rng)
+        log_evidence = evidence(asked.state, images, rng=rng, mesh=mesh)
     if asked.readout is None:
         return log_evidence
     scores = closed_form.scores(asked.readout, images) if scores is None else scores
@@ -160,7 +169,9 @@ def log_likelihoods(
     return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
 
 
-def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
+def calibrate(
+    state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array, mesh: Mesh | None = None
+) -> LifelongState:
     """The state with the ridge that its sums ask for, and a task's thresholds and tables of temperatures.
 
     See `rejection` and `calibration`. They are of the images that the regression holds out, and the networks
@@ -171,6 +182,7 @@ def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.
         state: after the task's training.
         rows: category to its images `[n, pixels]`, at least one.
         rng: for the bounds that draw samples.
+        mesh: as for `evidence`.
     """
     weighs = state.config.closed_form.random_features > 0 and len(state.names) > 1
     if weighs:
@@ -181,7 +193,8 @@ def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.
         judged = held_out if len(held_out) else values
         images = judged[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
         candidates = state if weighs else state.replace(names=(name,), visits=(0,))
-        nats, column = np.asarray(evidence(candidates, images, rng=rng)), candidates.names.index(name)
+        nats = np.asarray(evidence(candidates, images, rng=rng, mesh=mesh))
+        column = candidates.names.index(name)
         own = dict(categories[name])
         if state.config.network.growth == "neurons":
             found = jnp.asarray(rejection.thresholds(nats[:, column]))
@@ -226,6 +239,7 @@ def recognise(
     *,
     rng: jax.Array | None = None,
     category_priors: Mapping[str, float] | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Names the category of each image.
 
@@ -234,6 +248,7 @@ def recognise(
         images: as for `evidence`.
         rng: source of the samples, for the bounds that draw some.
         category_priors: p(c) of every category, any positive scale; uniform unless given.
+        mesh: as for `evidence`.
 
     Returns:
         Names `[n]` (numpy, text) and p(c|x) `[n, categories]` in the order of `state.names`.
@@ -247,6 +262,6 @@ def recognise(
         if set(category_priors) != set(names) or not all(p > 0 for p in category_priors.values()):
             raise InputError(f"category priors: a positive number for each of {', '.join(names)} is expected")
         log_prior = jnp.log(jnp.asarray([category_priors[name] for name in names]))
-    likelihoods = log_likelihoods(asked, images, rng=rng)
+    likelihoods = log_likelihoods(asked, images, rng=rng, mesh=mesh)
     probabilities = np.exp(np.asarray(log_posteriors(likelihoods, log_prior)))
     return np.asarray(names)[probabilities.argmax(axis=1)], probabilities

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lifelong_cvae import checkpoint, midway, records, storage
+from lifelong_cvae import checkpoint, midway, parallel, records, storage
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import DamageError, InputError
 from lifelong_cvae.growth import LifelongState
@@ -62,6 +62,54 @@ def locked(workdir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(f"{workdir}: another process is writing there, wait for its end") from error
         yield
+
+
+@contextlib.contextmanager
+def opened(
+    workdir: Path,
+    plan: Plan,
+    source: Source,
+    fresh: LifelongState,
+    *,
+    resumes: bool,
+    say: Callable[[str], None],
+) -> Iterator[Begun]:
+    """The folder of a run, begun or gone on with, and locked as long as this lasts.
+
+    The first process does it; the others read what it has found.
+
+    Args:
+        workdir: the folder.
+        plan: what to do.
+        source: the images.
+        fresh: a state that knows nothing.
+        resumes: whether the run is to go on.
+        say: told a line for each checkpoint that is damaged.
+
+    Raises:
+        InputError: it cannot be begun or gone on with; nothing has been changed then.
+    """
+    with contextlib.ExitStack() as held:
+
+        def begun() -> Begun:
+            if resumes:
+                read_plan(workdir)
+            else:
+                check_free(workdir)
+                workdir.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(workdir))
+            begins = resume(workdir, plan, source, fresh, say=say) if resumes else None
+            return begins or begin(workdir, plan, source, fresh)
+
+        found = parallel.first(begun)
+        learned = parallel.told(found and len(found.history))
+        yield found or _follow(workdir, learned, fresh)
+
+
+def _follow(workdir: Path, learned: int, fresh: LifelongState) -> Begun:
+    """Where a run stands that another process goes on with, after so many tasks."""
+    state = checkpoint.load(workdir / "checkpoints", step=learned) if learned else fresh
+    return Begun(state, records.read_lines(workdir / "metrics.jsonl")[:learned])
 
 
 def check_free(workdir: Path) -> None:
@@ -146,7 +194,15 @@ class Within:
         self._teacher: str | None = None
 
     def load(self) -> Midway | None:
-        """Where the task was when the run ended; what is of another task, or of another state, is removed."""
+        """Where the task was when the run ended; what is of another task, or of another state, is removed.
+
+        The first process removes it; the others then read what is left.
+        """
+        found = parallel.first(self._load)
+        there = parallel.told(found is not None)
+        return midway.load(self._folder, self._state, self._names) if there and found is None else found
+
+    def _load(self) -> Midway | None:
         if not self._all.is_dir():
             return None
         for path in self._all.iterdir():

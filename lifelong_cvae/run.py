@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from lifelong_cvae import (
@@ -19,18 +20,19 @@ from lifelong_cvae import (
     gallery,
     growth,
     learning,
+    parallel,
     records,
     report,
     reporting,
     resuming,
 )
 from lifelong_cvae.config import CHECKPOINT_EVERY
-from lifelong_cvae.data import Source
+from lifelong_cvae.data import Source, shared
 from lifelong_cvae.errors import InputError, Stopped
 from lifelong_cvae.evaluation import measures
 from lifelong_cvae.events import Events
 from lifelong_cvae.growth import LifelongState
-from lifelong_cvae.plan import Plan, read_plan
+from lifelong_cvae.plan import Plan
 from lifelong_cvae.resuming import Within, go_on, load_state
 from lifelong_cvae.training import Midway
 
@@ -53,8 +55,12 @@ def learn(
     write_report: bool | None = None,
     say: Callable[[str], None] = print,
     stopping: Callable[[], bool] = lambda: False,
+    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
     """Learns all tasks of a plan into `workdir`, and returns what `result.json` holds.
+
+    Several processes (`jax.distributed`) call it with the same arguments, and with a mesh of the devices of
+    all of them. The first one writes; `workdir` has to be a folder that all of them see.
 
     Args:
         workdir: a new folder, or with `resume` the one of a run that is to go on.
@@ -67,7 +73,9 @@ def learn(
         tensorboard: whether to write events for TensorBoard; default where tensorboardX is installed.
         write_report: whether to write `report.html` at the end; default where Jinja2 is installed.
         say: told a line after every task, and for every checkpoint that is damaged.
-        stopping: asked after every chunk and task whether the run is to save and end.
+        stopping: asked after every chunk and task whether the run is to save and end; of several processes
+            one that says so is enough.
+        mesh: devices that learn and recognise together (see `parallel.make_mesh`).
 
     Raises:
         InputError: the folder holds another run, or none to resume, or is being written by another
@@ -77,41 +85,54 @@ def learn(
         Stopped: `stopping` said so; everything is saved.
     """
     start = time.perf_counter()
+    parallel.check_batch(mesh, plan.config.learning.batch_size)
     if draw:
         figures.require_matplotlib()
     with_events = extras.required(
         tensorboard, "tensorboardX", purpose="writing events for TensorBoard", extra="tensorboard"
     )
     with_report = report.required(write_report)
-    curves = Events(workdir / EVENTS if with_events else None)
+    leads = parallel.leads()
+    draw = draw and leads
+    curves = Events(workdir / EVENTS if with_events and leads else None)
     rng, source = jax.random.key(plan.seed), _checked(plan, source)
-    run = _Run(workdir, plan, source, rng, keep_all, checkpoint_every, draw, curves, say, stopping)
+    run = _Run(
+        workdir,
+        plan,
+        shared(source),
+        rng,
+        keep_all,
+        checkpoint_every,
+        draw,
+        curves,
+        say if leads else lambda _: None,
+        parallel.anywhere(stopping),
+        mesh,
+    )
     fresh = growth.init(plan.config, source.image_shape, rng=rng)
-    if resume:
-        read_plan(workdir)
-    else:
-        resuming.check_free(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-    with resuming.locked(workdir), contextlib.closing(curves):
-        begun = resuming.resume(workdir, plan, source, fresh, say=say) if resume else None
-        state, history = begun or resuming.begin(workdir, plan, source, fresh)
+    opened = resuming.opened(workdir, plan, source, fresh, resumes=resume, say=run.say)
+    with opened as (state, history), contextlib.closing(curves):
         if draw and history:  # a death may have lost it
             gallery.imagined(workdir, gallery.drawn(state, rng=rng), len(history))
-        say(reporting.TABLE_HEAD)
+        run.say(reporting.TABLE_HEAD)
         for line in history:
-            say(reporting.table_line(line))
+            run.say(reporting.table_line(line))
         state, answers = _learn_tasks(run, state, history)
         result = reporting.result(plan, history, answers, state, seconds_total=time.perf_counter() - start)
-        records.write_json(workdir / "result.json", result)
-        if draw:
-            gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
-        if with_report:
-            report.write(workdir, plan, source, state, history, answers, rng=rng)
+
+        def finish() -> None:
+            records.write_json(workdir / "result.json", result)
+            if draw:
+                gallery.finished(workdir, state, source, plan.evaluate_on, history, rng=rng)
+            if with_report:
+                report.write(workdir, plan, source, state, history, answers, rng=rng)
+
+        parallel.first(finish)
     return result
 
 
 class _Run(NamedTuple):
-    """What a run does and how: the arguments of `learn`, and the seed's key."""
+    """What a run does and how: the arguments of `learn`, and the seed's key; what a process has part in."""
 
     workdir: Path
     plan: Plan
@@ -123,6 +144,7 @@ class _Run(NamedTuple):
     curves: Events
     say: Callable[[str], None]
     stopping: Callable[[], bool]
+    mesh: Mesh | None
 
 
 def _checked(plan: Plan, source: Source) -> Source:
@@ -152,20 +174,22 @@ def _learn_tasks(
         before = sum(line["steps"] for line in history)
         state, report = _learn_task(run, state, index, before)
         answers = measures.answers_by_category(
-            state, source, plan.evaluate_on, rng=run.rng, embedded=embedded
+            state, source, plan.evaluate_on, rng=run.rng, embedded=embedded, mesh=run.mesh
         )
         line = reporting.metrics(index + 1, report, answers, state)
-        records.append_line(workdir / "metrics.jsonl", line)
-        kept = None if run.keep_all else TASKS_KEPT
-        checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=kept)
+        if parallel.leads():
+            records.append_line(workdir / "metrics.jsonl", line)
+            kept = None if run.keep_all else TASKS_KEPT
+            checkpoint.save(state, workdir / "checkpoints", step=index + 1, keep=kept)
         history.append(line)
         _show(run, state, history)
         run.say(reporting.table_line(line))
         if run.stopping():
             raise Stopped(f"stopped after task {index + 1}/{len(plan.tasks)}: {go_on(workdir)} goes on")
-    resuming.clear_within(workdir)
+    if parallel.leads():
+        resuming.clear_within(workdir)
     if answers is None:  # a finished run was resumed
-        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=run.rng)
+        answers = measures.answers_by_category(state, source, plan.evaluate_on, rng=run.rng, mesh=run.mesh)
     return state, answers
 
 
@@ -180,8 +204,9 @@ def _learn_task(
     run.curves.go_on(before + (midway.steps if midway else 0) + 1)
     label = f"task {index + 1}/{len(run.plan.tasks)}: {', '.join(names)}"
     saved = time.monotonic()
-    # disable=None: silent where the output is no terminal
-    with tqdm(desc=label, unit="step", disable=None, leave=False) as bar:
+    # None: silent where the output is no terminal
+    silent = None if parallel.leads() else True
+    with tqdm(desc=label, unit="step", disable=silent, leave=False) as bar:
 
         def progress(at: Midway, total: int) -> None:
             nonlocal saved
@@ -191,14 +216,14 @@ def _learn_task(
             losses = {f"loss/{name}": value for name, value in at.terms.items()}
             run.curves.scalars(losses, step=before + at.steps)
             stops = run.stopping()
-            if stops or time.monotonic() - saved >= run.checkpoint_every:
+            if parallel.leads() and (stops or time.monotonic() - saved >= run.checkpoint_every):
                 within.save(at)
                 saved = time.monotonic()
             if stops:
                 where = f"{label}, at step {at.steps} of {total}"
                 raise Stopped(f"stopped in {where}: {go_on(run.workdir)} goes on")
 
-        return learning.learn(state, images, rng=run.rng, progress=progress, midway=midway)
+        return learning.learn(state, images, rng=run.rng, progress=progress, midway=midway, mesh=run.mesh)
 
 
 def _show(run: _Run, state: LifelongState, history: list[dict[str, Any]]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
+from lifelong_cvae import parallel
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState, category_rng, check_known
 from lifelong_cvae.images import power_of_two
@@ -28,22 +31,59 @@ class Stack(flax.struct.PyTreeNode):
     Attributes:
         categories: leaves `[capacity, ...]`; rows from `count` on repeat the first.
         count: number of categories, int32.
+        shards: number of devices that share them, a divisor of the capacity. They are dealt out one by one,
+            so that all have work: the rows of a device lie one after another, and category i is row
+            i // shards of device i % shards.
     """
 
     categories: Any
     count: jax.Array
+    shards: int = flax.struct.field(pytree_node=False, default=1)
 
     @property
     def capacity(self) -> int:
         """Length of the padded axis."""
         return jax.tree.leaves(self.categories)[0].shape[0]
 
-    def map(self, function: Callable[..., Any], *stacked: jax.Array) -> Any:
+    def put(self, mesh: Mesh | None) -> Stack:
+        """The stack on a mesh, a part of the categories on each device along `category`."""
+        categories = parallel.put(self.categories, mesh, parallel.CATEGORY)
+        return self.replace(categories=categories, count=parallel.put(self.count, mesh))
+
+    def map(self, function: Callable[..., Any], *stacked: jax.Array, mesh: Mesh | None = None) -> Any:
         """`function(subtree, *rows)` for every category, results along a leading axis `[capacity, ...]`.
 
         A `vmap` on accelerators. A CPU computes one category after another, which keeps the caches
-        warm, and leaves the padding out: rows from `count` on are zero there.
+        warm, and leaves the padding out: rows from `count` on are zero there. With a mesh each device does
+        this for its part of the categories. Rows and results are in the order of the categories.
         """
+        if mesh is None:
+            return self._map(function, *stacked)
+
+        @partial(
+            jax.shard_map,
+            mesh=mesh,
+            in_specs=(PartitionSpec(parallel.CATEGORY), PartitionSpec()),
+            out_specs=PartitionSpec(parallel.CATEGORY),
+            axis_names={parallel.CATEGORY},
+            check_vma=False,
+        )
+        def share(arguments: tuple[Any, ...], count: jax.Array) -> Any:
+            device = jax.lax.axis_index(parallel.CATEGORY)
+            categories, *rows = arguments
+            own = (count - device + self.shards - 1) // self.shards
+            return Stack(categories, own)._map(function, *rows)
+
+        def dealt(leaf: jax.Array) -> jax.Array:
+            return leaf.reshape(-1, self.shards, *leaf.shape[1:]).swapaxes(0, 1).reshape(leaf.shape)
+
+        def collected(leaf: jax.Array) -> jax.Array:
+            return leaf.reshape(self.shards, -1, *leaf.shape[1:]).swapaxes(0, 1).reshape(leaf.shape)
+
+        results = share((self.categories, *jax.tree.map(dealt, stacked)), self.count)
+        return jax.tree.map(collected, parallel.share(results, mesh))
+
+    def _map(self, function: Callable[..., Any], *stacked: jax.Array) -> Any:
 
         def loop(stack: Stack, *stacked: jax.Array) -> Any:
             first = jax.tree.map(lambda leaf: leaf[0], (stack.categories, *stacked))
@@ -70,11 +110,16 @@ def category_rngs(rng: jax.Array, names: Sequence[str], capacity: int) -> jax.Ar
 
 
 def stack(
-    state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)
+    state: LifelongState,
+    names: Sequence[str],
+    *,
+    left_out: Collection[str] = ("closed_form",),
+    shards: int = 1,
 ) -> Stack:
     """The subtrees of `names`, along a new leading axis, in that order, padded to a power of two.
 
-    On the host, where it is a copy, it compiles nothing; inside a `jit` of the caller it is traced.
+    With `shards` they are dealt out to so many devices, and padded to a multiple of them besides. On the
+    host, where it is a copy, it compiles nothing; inside a `jit` of the caller it is traced.
 
     Raises:
         InputError: a category is unknown, or there is none.
@@ -83,8 +128,10 @@ def stack(
     if not names:
         raise InputError("no category: at least one is expected")
     capacity = power_of_two(len(names), STACK_MINIMUM)
+    capacity = -(-capacity // shards) * shards
     padded = [*names, *[names[0]] * (capacity - len(names))]
-    return Stack(stack_subtrees(state, padded, left_out=left_out), jnp.int32(len(names)))
+    rows = [name for device in range(shards) for name in padded[device::shards]]
+    return Stack(stack_subtrees(state, rows, left_out=left_out), jnp.int32(len(names)), shards)
 
 
 def groups(state: LifelongState) -> list[tuple[str, ...]]:

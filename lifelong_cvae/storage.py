@@ -175,12 +175,34 @@ def _digest(meta: dict[str, Any]) -> str:
 
 
 def _manager(folder: str | Path, *, keep: int | None = None, writes: bool = False) -> ocp.CheckpointManager:
-    """A reader creates and cleans up nothing: another process may just be writing."""
+    """A reader creates and cleans up nothing: another process may just be writing.
+
+    Every process reads and writes by itself, whether or not there are others.
+    """
+    if writes:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    alone = _alone()
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=writes, enable_async_checkpointing=False, cleanup_tmp_directories=writes
+        max_to_keep=keep,
+        create=False,
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=writes,
+        multiprocessing_options=alone,
     )
-    handlers = {"params": _Parts(), "meta": ocp.JsonCheckpointHandler()}
+    handlers = {"params": _Parts(), "meta": ocp.JsonCheckpointHandler(multiprocessing_options=alone)}
     return ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Has Orbax wait for no other process."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+
+
+def _handler() -> ocp.StandardCheckpointHandler:
+    return ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
 
 
 class _Parts(ocp.AsyncCheckpointHandler):
@@ -190,7 +212,7 @@ class _Parts(ocp.AsyncCheckpointHandler):
         for number, part in enumerate(args.parts):
             place = directory / str(number)
             place.mkdir()
-            with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            with contextlib.closing(_handler()) as handler:
                 arguments = ocp.args.StandardSave(jax.device_get(part()))
                 for written in await handler.async_save(place, args=arguments) or []:
                     written.result()
@@ -200,11 +222,11 @@ class _Parts(ocp.AsyncCheckpointHandler):
 
     def finalize(self, directory: Any) -> None:
         for place in directory.iterdir():
-            with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+            with contextlib.closing(_handler()) as handler:
                 handler.finalize(place)
 
     def restore(self, directory: Any, args: _RestoreParts) -> list[Any]:
-        with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+        with contextlib.closing(_handler()) as handler:
             return [
                 handler.restore(directory / str(number), args=ocp.args.StandardRestore(template))
                 for number, template in enumerate(args.templates)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from lifelong_cvae import growth, playback, stacking
+from lifelong_cvae import growth, parallel, playback, stacking
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.losses import Past
@@ -23,7 +24,9 @@ class Teacher:
         stack: their subtrees; None where nothing is played back.
     """
 
-    def __init__(self, state: LifelongState, task: tuple[str, ...], *, rng: jax.Array):
+    def __init__(
+        self, state: LifelongState, task: tuple[str, ...], *, rng: jax.Array, mesh: Mesh | None = None
+    ):
         learning = state.config.learning
         self.state = state
         self.names = tuple(name for name in state.names if name not in task)
@@ -31,6 +34,8 @@ class Teacher:
         remembers = plays and learning.memory_weights
         without = stacking.NOT_TRAINED_WITH
         self.stack = stacking.stack(state, self.names, left_out=without) if remembers else None
+        self._mesh = mesh
+        self._there = parallel.put((state.params["mixed"], self.stack), mesh) if remembers else None
         self.rng = jax.random.fold_in(growth.category_rng(rng, task[0], state.visit(task[0])), 2)
 
     def remember(self, refresh: int) -> Past | None:
@@ -38,17 +43,20 @@ class Teacher:
         if self.stack is None:
             return None
         learning = self.state.config.learning
-        memory_rng, step_rng = jax.random.split(jax.random.fold_in(self.rng, refresh))
+        rngs = jax.random.split(jax.random.fold_in(self.rng, refresh))
+        memory_rng, step_rng = (parallel.put(rng, self._mesh) for rng in rngs)
+        mixed, stack = self._there
         memory = playback.remember(
-            self.state.params["mixed"],
-            self.stack,
+            mixed,
+            stack,
             rng=memory_rng,
             networks=self.state.networks,
             groups=learning.memory_size // learning.memory_images,
             images=learning.memory_images,
             cycles=learning.cycles,
+            mesh=self._mesh,
         )
-        return Past(self.stack, memory, step_rng)
+        return Past(stack, memory, step_rng)
 
 
 def with_own_memory(

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from lifelong_cvae import growth, stacking
+from lifelong_cvae import growth, parallel, stacking
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.losses import (
@@ -90,7 +91,7 @@ def optimiser(
     return optax.partition({"train": optax.adam(schedule), "freeze": optax.set_to_zero()}, labels)
 
 
-@partial(jax.jit, static_argnames=("networks", "learning", "train_mixed"), donate_argnames="carry")
+@partial(jax.jit, static_argnames=("networks", "learning", "train_mixed", "mesh"), donate_argnames="carry")
 def train_chunk(
     carry: Carry,
     data: TaskData,
@@ -99,8 +100,12 @@ def train_chunk(
     networks: Networks,
     learning: LearningConfig,
     train_mixed: bool,
+    mesh: Mesh | None = None,
 ) -> tuple[Carry, Terms]:
-    """Runs `learning.chunk_steps` steps; returns the new carry and each loss term `[steps]`."""
+    """Runs `learning.chunk_steps` steps; returns the new carry and each loss term `[steps]`.
+
+    Devices of a mesh share each batch, and hold the same carry.
+    """
     transform = optimiser(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
 
     def drawn(step: jax.Array) -> tuple[Draws, PastDraws | None]:
@@ -111,10 +116,12 @@ def train_chunk(
     def loss(params: dict[str, Any], drawn: tuple[Draws, PastDraws | None]) -> tuple[jax.Array, Terms]:
         if not train_mixed:  # its gradients would be traced and compiled for nothing
             params = {**params, "mixed": jax.lax.stop_gradient(params["mixed"])}
-        total, terms = task_loss(params, data, drawn[0], networks=networks)
+        total, terms = task_loss(params, data, drawn[0], networks=networks, mesh=mesh)
         if past is not None:
             weights = learning.memory_weights
-            more, past_terms = past_loss(params["mixed"], past, drawn[1], networks=networks, weights=weights)
+            more, past_terms = past_loss(
+                params["mixed"], past, drawn[1], networks=networks, weights=weights, mesh=mesh
+            )
             total, terms = total + more, {**terms, **past_terms}
         return total, terms
 
@@ -123,7 +130,8 @@ def train_chunk(
         updates, optimiser_state = transform.update(gradients, carry.optimiser, carry.params)
         return Carry(optax.apply_updates(carry.params, updates), optimiser_state, carry.step + 1), terms
 
-    return jax.lax.scan(step, carry, jax.vmap(drawn)(carry.step + jnp.arange(learning.chunk_steps)))
+    steps = carry.step + jnp.arange(learning.chunk_steps)
+    return parallel.share(jax.lax.scan(step, carry, jax.vmap(drawn)(steps)), mesh)
 
 
 def start_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> Carry:
@@ -143,6 +151,7 @@ def train(
     midway: Midway | None,
     progress: Progress | None,
     start: float,
+    mesh: Mesh | None = None,
 ) -> Midway:
     """Runs all chunks of a task, or those that are left.
 
@@ -154,6 +163,10 @@ def train(
         midway: where to go on from; None: from the beginning.
         progress: called after every chunk.
         start: when the task began, in seconds of `time.perf_counter`.
+        mesh: devices that share each batch.
+
+    Returns:
+        Where the task is at its end.
 
     Raises:
         FloatingPointError: a loss or a parameter that is not finite.
@@ -164,8 +177,13 @@ def train(
     else:  # a copy, since it is donated
         midway = midway._replace(carry=jax.tree.map(jnp.copy, midway.carry))
     run = partial(
-        train_chunk, networks=state.trained_networks, learning=learning, train_mixed=state.mixed_learns
+        train_chunk,
+        networks=state.trained_networks,
+        learning=learning,
+        train_mixed=state.mixed_learns,
+        mesh=mesh,
     )
+    midway, data = midway._replace(carry=parallel.put(midway.carry, mesh)), parallel.put(data, mesh)
     remembered, past = -1, None
     for done in range(midway.steps, total, learning.chunk_steps):
         refresh = done // (learning.chunk_steps * learning.refresh_chunks)
@@ -177,7 +195,7 @@ def train(
         midway = Midway(names, carry, means, time.perf_counter() - start)
         if progress is not None:
             progress(midway, total)
-    return midway
+    return midway._replace(carry=parallel.fetch(midway.carry, mesh))
 
 
 def _check_finite(

@@ -66,7 +66,10 @@ def here(photos, tmp_path, monkeypatch):
 
 def run_command(launch, command, here):  # noqa: F811
     """Runs a launcher as it stands in a line of a shell."""
-    words = shlex.split(command)
+    words, variables = shlex.split(command), {}
+    while "=" in words[0]:
+        key, _, value = words.pop(0).partition("=")
+        variables[key] = value
     assert words[0] in ("python", ".venv/bin/python"), command
     assert words[1] == "-m", command
     package, name = words[2].split(".")
@@ -78,7 +81,7 @@ def run_command(launch, command, here):  # noqa: F811
         flags += ["--notensorboard", "--images_per_category=20"]
     if name == "learn":
         flags += ["--nofigures", "--noreport"]
-    ended = launch(name, *flags, cwd=here)
+    ended = launch(name, *flags, cwd=here, env=variables)
     assert ended.code == 0, f"{command}\n{ended.err}"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lifelong_cvae.data.files import PICTURES, natural_order, read_picture, read_pictures
-from lifelong_cvae.data.sources import Source
+from lifelong_cvae.data.sources import ALL, Source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import check_name
 from lifelong_cvae.images import Shape, check_image_shape
@@ -53,10 +53,10 @@ def open_pictures(
     channels = 1 if grayscale else 3
     shape, fingerprint = _scan(files, channels, image_size)
 
-    def read(split: str, category: str) -> np.ndarray:
+    def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         if split not in files:
             raise InputError(f"{spec} has no split {split!r}: one of {', '.join(files)} is expected")
-        return read_pictures(files[split][category], channels, image_size=image_size)
+        return read_pictures(files[split][category][rows], channels, image_size=image_size)
 
     counts = {
         split: {name: len(paths) for name, paths in by_name.items()} for split, by_name in files.items()

@@ -7,11 +7,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import check_name
 from lifelong_cvae.images import Shape, as_rows, check_image_shape
+
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Source:
         fingerprint: a hash of all images and labels.
         counts: split to category to number of images.
         read: `read(split, category)` gives the images `[n, h, w, c]` of a category in the source's
-            order; splits are `train`, `test`, and `validation` where some were held out.
+            order; splits are `train`, `test`, and `validation` where some were held out. A third argument,
+            a `slice` of them, gives no others.
     """
 
     name: str
@@ -33,7 +38,7 @@ class Source:
     image_shape: Shape
     fingerprint: str
     counts: Mapping[str, Mapping[str, int]]
-    read: Callable[[str, str], np.ndarray]
+    read: Callable[..., np.ndarray]
 
 
 def from_arrays(
@@ -65,11 +70,11 @@ def from_arrays(
         raise InputError(f"{name}: label {lonely[0]} has train images or test images only: both are expected")
     by_name = {str(label): label for label in distinct}
 
-    def read(split: str, category: str) -> np.ndarray:
+    def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         if split not in splits:
             raise InputError(f"{name} has no split {split!r}: one of {', '.join(splits)} is expected")
         images, labels = splits[split]
-        return images[labels == by_name[category]]
+        return images[np.flatnonzero(labels == by_name[category])[rows]]
 
     counts = {
         split: {category: int((labels == label).sum()) for category, label in by_name.items()}
@@ -101,11 +106,12 @@ def hold_out(source: Source, fraction: float) -> Source:
                 f"validation_fraction={fraction}: category {name!r} has {count} images, too few to split"
             )
 
-    def read(split: str, category: str) -> np.ndarray:
+    def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         if split not in ("train", "validation"):
-            return source.read(split, category)
-        images = source.read("train", category)
-        return images[: kept[category]] if split == "train" else images[kept[category] :]
+            return source.read(split, category, rows)
+        places = range(source.counts["train"][category])
+        own = places[: kept[category]] if split == "train" else places[kept[category] :]
+        return source.read("train", category, _slice(own[rows]))
 
     return replace(source, read=read, counts={**source.counts, "train": kept, "validation": held})
 
@@ -119,12 +125,41 @@ def scarce(source: Source, names: Collection[str], count: int) -> Source:
     if count < 1:
         raise InputError(f"images_per_category={count}: at least 1 is expected")
 
-    def read(split: str, category: str) -> np.ndarray:
-        images = source.read(split, category)
-        return images[:count] if split == "train" and category in names else images
+    def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
+        if split == "train" and category in names:
+            rows = _slice(range(source.counts["train"][category])[:count][rows])
+        return source.read(split, category, rows)
 
     train = {name: min(n, count) if name in names else n for name, n in source.counts["train"].items()}
     return replace(source, read=read, counts={**source.counts, "train": train})
+
+
+def shared(source: Source) -> Source:
+    """The source as the processes of a run read it: each a part, which it gives to the others.
+
+    All of them have to ask for the same, in the same order. One process reads all by itself.
+    """
+    processes = jax.process_count()
+    if processes == 1:
+        return source
+
+    def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
+        places = range(source.counts[split][category])[rows]
+        length = -(-len(places) // processes)
+        # As many for each: parts may overlap.
+        starts = [min(index * length, len(places) - length) for index in range(processes)]
+        start = starts[jax.process_index()]
+        own = source.read(split, category, _slice(places[start : start + length]))
+        images = np.empty((len(places), *own.shape[1:]), own.dtype)
+        for start, part in zip(starts, multihost_utils.process_allgather(own), strict=True):
+            images[start : start + length] = part
+        return images
+
+    return replace(source, read=read)
+
+
+def _slice(places: range) -> slice:
+    return slice(places.start, places.stop, places.step)
 
 
 def _check_pair(

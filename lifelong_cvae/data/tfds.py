@@ -13,7 +13,7 @@ import numpy as np
 
 from lifelong_cvae.data import preparing
 from lifelong_cvae.data.files import read_picture
-from lifelong_cvae.data.sources import Source
+from lifelong_cvae.data.sources import ALL, Source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import check_name
 
@@ -68,13 +68,14 @@ def open_tfds(
         labels[split] = _labels(data, digest)
     places = _places(spec, names, labels)
 
-    def read(split: str, category: str) -> np.ndarray:
+    def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         if split not in places:
             raise InputError(f"{spec} has no split {split!r}: one of {', '.join(places)} is expected")
-        source, rows = places[split][category]
-        images = np.empty((len(rows), *shape), np.uint8)
-        for index, example in enumerate(_examples(records[source], rows)):
-            what = f"{spec}, record {rows[index]} of {source}"
+        source, every = places[split][category]
+        chosen = every[rows]
+        images = np.empty((len(chosen), *shape), np.uint8)
+        for index, example in enumerate(_examples(records[source], chosen)):
+            what = f"{spec}, record {chosen[index]} of {source}"
             picture = io.BytesIO(example["image"])
             pixels = read_picture(picture, shape[2], image_size=image_size, what=what)
             if pixels.shape != shape:

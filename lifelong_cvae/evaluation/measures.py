@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lifelong_cvae import closed_form, playback, recognition
 from lifelong_cvae.data import Source
@@ -37,6 +38,7 @@ def answers_by_category(
     *,
     rng: jax.Array,
     embedded: MutableMapping[str, jax.Array] | None = None,
+    mesh: Mesh | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Log p(x|c) of all images of a split, as the state's recogniser and as `elbo` says it.
 
@@ -47,13 +49,14 @@ def answers_by_category(
         rng: for the bounds that draw samples.
         embedded: keeps features of images from one task of a run to the next, where there are at most
             `EMBEDDED_IMAGES`; the dictionary of a state that has learned does not change.
+        mesh: as for `recognition.evidence`.
 
     Returns:
         `elbo` (see `evidence_by_category`), and where the state has another recogniser its name to the same.
     """
     images = real_images(state.names, source, split)
     pool = _together(images)
-    answers = {"elbo": recognition.evidence(state, pool, rng=rng)}
+    answers = {"elbo": recognition.evidence(state, pool, rng=rng, mesh=mesh)}
     kind = state.config.recognition.recogniser
     if kind != "elbo":
         asked = recognition.recogniser(state, kind)

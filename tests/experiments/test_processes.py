@@ -1,0 +1,239 @@
+"""Several processes learn together; one that is lost ends the others, in one line.
+
+`pytest -m external -n 0 -s tests/experiments/test_processes.py` starts two of two devices each.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+from lifelong_cvae.plan import read_plan
+from tests.conftest import SMALL, lines_of, result_of
+from tests.experiments.conftest import ROOT, Ended, environment, launch  # noqa: F401
+
+# Memory is played back, so that all that goes through a mesh does; large enough to be sure of digits.
+SETTINGS = {**SMALL, "mixed_mode": "playback", "min_steps": "60", "chunk_steps": "20", "batch_size": "64"}
+FLAGS = [
+    "--nofigures",
+    "--noreport",
+    "--notensorboard",
+    "--categories=3,1,0",
+    *(f"--set={key}={value}" for key, value in SETTINGS.items()),
+]
+LOST = "error: another process of this run was lost; start all of them again with --resume\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--process_id=1"], "--process_id=1: it is expected with --coordinator=HOST:PORT only"),
+        (["--coordinator=auto", "--num_processes=2"], "--num_processes=2: it is expected with"),
+        (["--coordinator=here"], "--coordinator=here: HOST:PORT, or auto, is expected"),
+        (["--coordinator=a:1", "--process_id=0"], "--num_processes and --process_id are expected"),
+        (["--coordinator=a:1", "--num_processes=2", "--process_id=2"], "below --num_processes=2"),
+        (["--coordinator=a:1", "--num_processes=0"], "--num_processes=0"),
+        (["--mesh=4"], "--mesh=4: numbers of devices such as 4x1 are expected"),
+        (["--mesh=999x1"], "a mesh of 999 x 1 devices"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_flags_that_do_not_fit_together_are_told_in_one_line(launch, tmp_path, flags, words):  # noqa: F811
+    ended = launch("learn", f"--workdir={tmp_path / 'new'}", *flags)
+    assert ended.code == 2, ended
+    assert re.fullmatch(r"error: [^\n]+\n", ended.err)
+    assert words in ended.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(launch, tmp_path):  # noqa: F811
+    with socket.create_server(("", 0)) as taken:
+        coordinator = f"--coordinator=127.0.0.1:{taken.getsockname()[1]}"
+        flags = (coordinator, "--num_processes=2", "--process_id=0")
+        ended = launch("learn", f"--workdir={tmp_path / 'new'}", *flags)
+    assert ended.code == 2, ended
+    assert re.fullmatch(rf"error: {coordinator}: a port that is free here is expected [^\n]+\n", ended.err)
+
+
+class Processes:
+    """Two processes of two devices each, that learn together."""
+
+    def __init__(self, workdir, cache, *flags, devices=2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = ["--num_processes=2", f"--coordinator=127.0.0.1:{port}", f"--workdir={workdir}", *flags]
+        self.files = [[tempfile.TemporaryFile("w+") for _ in range(2)] for _ in range(2)]  # noqa: SIM115
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "experiments.learn", f"--process_id={own}", *common],
+                cwd=ROOT,
+                env=on_devices(devices, cache),
+                stdout=out,
+                stderr=err,
+            )
+            for own, (out, err) in enumerate(self.files)
+        ]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process, files in zip(self.processes, self.files, strict=True):
+            process.kill()
+            process.wait()
+            for file in files:
+                file.close()
+
+    def end(self, own, timeout=600):
+        """Waits for one of them."""
+        code = self.processes[own].wait(timeout)
+        texts = []
+        for file in self.files[own]:
+            file.seek(0)
+            texts.append(file.read())
+        return Ended(code, *texts)
+
+
+def on_devices(count, cache):
+    """The environment of a process of so many virtual devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return {
+        **environment(),
+        "XLA_FLAGS": flags.strip(),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    }
+
+
+def alone(workdir, cache, *flags, devices=1):
+    """A single process."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "experiments.learn", f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env=on_devices(devices, cache),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def wait_for(condition):
+    """Until a run has come so far."""
+    end = time.monotonic() + 600
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, cache):
+    """A run of one process with one device."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    alone(workdir, cache, *FLAGS)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, cache):
+    """The same run of two processes with two devices each, and how they ended."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    with Processes(workdir, cache, *FLAGS) as processes:
+        return workdir, [processes.end(own) for own in (0, 1)]
+
+
+@pytest.mark.external
+def test_two_processes_learn_what_one_does(one, two):
+    workdir, ended = two
+    assert [process.code for process in ended] == [0, 0], ended
+    assert "recognised" in ended[0].out
+    assert ended[1].out == ""
+    assert {path.name for path in workdir.iterdir()} == {path.name for path in one.iterdir()}
+    accuracies = [[line["accuracy"] for line in lines_of(run)] for run in (one, workdir)]
+    print(f"accuracy of one device {accuracies[0]}, of two processes with two devices {accuracies[1]}")
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.001)
+    assert "4 x cpu" in json.loads((workdir / "config.json").read_text())["device"]
+
+
+@pytest.mark.external
+def test_a_run_goes_on_on_other_devices(two, cache):
+    workdir, _ = two
+    alone(workdir, cache, "--resume", "--nofigures", "--noreport", "--notensorboard", "--categories=3,1,0,4")
+    alone(
+        workdir,
+        cache,
+        "--resume",
+        "--nofigures",
+        "--noreport",
+        "--notensorboard",
+        "--categories=3,1,0,4,7",
+        "--mesh=2x2",
+        devices=4,
+    )
+    more = ("--resume", "--nofigures", "--noreport", "--notensorboard", "--categories=3,1,0,4,7,6")
+    with Processes(workdir, cache, *more, "--mesh=1x2", devices=1) as processes:
+        assert [processes.end(own).code for own in (0, 1)] == [0, 0]
+    assert result_of(workdir)["categories"] == list("310476")
+    assert read_plan(workdir).tasks == tuple((name,) for name in "310476")
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_lost_process_ends_the_other_in_one_line(one, tmp_path, cache, lost, number):
+    workdir = tmp_path / "run"
+    flags = [*FLAGS, "--set=min_steps=60", "--set=chunk_steps=5", "--checkpoint_every=0"]
+    with Processes(workdir, cache, *flags) as processes:
+        wait_for(lambda: (workdir / "checkpoints/1").exists() and (workdir / "within_task/2").exists())
+        processes.processes[lost].send_signal(number)
+        start = time.monotonic()
+        ended = processes.end(1 - lost)
+        seconds = time.monotonic() - start
+    print(f"process {lost} lost by {number.name}: the other ended after {seconds:.1f} s")
+    assert (ended.code, ended.err) == (1, LOST)
+    alone(workdir, cache, "--resume", "--nofigures", "--noreport", "--notensorboard")
+    assert result_of(workdir)["accuracy"] == pytest.approx(result_of(one)["accuracy"], abs=0.05)
+
+
+@pytest.mark.external
+def test_one_that_is_asked_to_stop_stops_all(tmp_path, cache):
+    workdir = tmp_path / "run"
+    with Processes(workdir, cache, *FLAGS, "--set=chunk_steps=5", "--checkpoint_every=0") as processes:
+        wait_for(lambda: (workdir / "within_task/1").exists())
+        processes.processes[1].send_signal(signal.SIGTERM)
+        for own in (0, 1):
+            ended = processes.end(own)
+            assert ended.code == 128 + signal.SIGTERM, ended
+            assert re.fullmatch(r"stopped [^\n]+ --resume goes on\n", ended.err)
+    with contextlib.suppress(FileNotFoundError):
+        assert not list((workdir / "checkpoints").glob("3"))
+
+
+@pytest.mark.external
+def test_bad_input_is_told_by_all(tmp_path, cache):
+    with Processes(tmp_path, cache, "--nofigures", "--categories=0,x") as processes:
+        for own in (0, 1):
+            ended = processes.end(own)
+            assert (ended.code, ended.out) == (2, "")
+            assert re.fullmatch(r"error: unknown category 'x'[^\n]+\n", ended.err)
+    (tmp_path / "notes.txt").write_text("mine")
+    with Processes(tmp_path, cache, *FLAGS) as processes:
+        for own in (0, 1):
+            ended = processes.end(own)
+            assert ended.code == 2
+            assert re.fullmatch(r"error: [^\n]+ holds something already[^\n]+\n", ended.err)
