@@ -45,7 +45,7 @@ FORM = {
 }
 FLAX, TORCH = "plain Flax", "PyTorch"
 # Of one category, in a round of timing.
-STEPS = 200
+STEPS = 100
 ROUNDS = 5
 
 
@@ -103,7 +103,7 @@ def _sides(
     config: Config, source: Source, images: np.ndarray, *, first: bool, known: bool, rng: jax.Array
 ) -> dict[str, Callable[[], Any]]:
     """Functions that train one category for STEPS steps, one for each side."""
-    config = config.with_settings({"min_steps": STEPS, "epochs": 1, "chunk_steps": min(STEPS, 100)})
+    config = config.with_settings({"min_steps": STEPS, "epochs": 1, "chunk_steps": STEPS})
     return {
         "ours": _ours(config, source, images, first=first, rng=rng),
         FLAX: _flax(config, images, first=first, known=known, rng=rng),
