@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong_cvae import records
-from lifelong_cvae.benchmarks import agreement, memory, playback, roofline
+from lifelong_cvae.benchmarks import agreement, memory, playback, roofline, twin_runs, twins
 from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.errors import InputError
 
@@ -18,6 +18,8 @@ BENCHMARKS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "playback": playback.step,
     "agreement": agreement.agreement,
     "memory": memory.over_categories,
+    "twins": twins.speed,
+    "twins_ten_categories": twin_runs.ten_categories,
 }
 
 
