@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong_cvae import records
-from lifelong_cvae.benchmarks import agreement, memory, playback, roofline, twin_runs, twins
+from lifelong_cvae.benchmarks import accuracy, agreement, memory, playback, roofline, twin_runs, twins
 from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.errors import InputError
 
@@ -16,6 +16,7 @@ from lifelong_cvae.errors import InputError
 BENCHMARKS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "roofline": roofline.roofline,
     "playback": playback.step,
+    "accuracy": accuracy.time_to_accuracy,
     "agreement": agreement.agreement,
     "memory": memory.over_categories,
     "twins": twins.speed,

@@ -51,11 +51,11 @@ def ten_categories(setting: Setting) -> dict[str, Any]:
     }
     found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
-        task = _task(Path(folder) / "images.npz", source, setting)
+        task = task_of(Path(folder) / "images.npz", source, config_of(setting), seed=setting.seed)
         for repeat in range(REPEATS):
             cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/{repeat}"}
             for side, name in sides.items():
-                found[side].append(_process(name, task, cache if name == "ours" else {}))
+                found[side].append(process(name, task, cache if name == "ours" else {}))
     rows = []
     for side, runs in found.items():
         fastest = min(runs, key=lambda run: run["seconds"])
@@ -76,9 +76,9 @@ def steps_of(config: Config, count: int) -> int:
     return math.ceil(steps / settings.chunk_steps) * settings.chunk_steps
 
 
-def _task(file: Path, source: Source, setting: Setting) -> dict[str, Any]:
+def task_of(file: Path, source: Source, config: Config, *, seed: int) -> dict[str, Any]:
     """What a process is given, its images written to a file."""
-    config, arrays = config_of(setting), {}
+    arrays = {}
     for split in ("train", "test"):
         rows = [rows_of(source, category, split) for category in source.categories]
         arrays[split] = np.concatenate(rows)
@@ -86,7 +86,7 @@ def _task(file: Path, source: Source, setting: Setting) -> dict[str, Any]:
     np.savez(file, **arrays)
     return {
         "file": str(file),
-        "seed": setting.seed,
+        "seed": seed,
         "image_shape": source.image_shape,
         "steps": [steps_of(config, source.counts["train"][name]) for name in source.categories],
         "settings": plain(config),
@@ -94,7 +94,7 @@ def _task(file: Path, source: Source, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _process(side: str, task: dict[str, Any], environment: dict[str, str]) -> dict[str, float]:
+def process(side: str, task: dict[str, Any], environment: dict[str, str]) -> dict[str, float]:
     """What a fresh process of a side says, and the `seconds` it took."""
     folder = Path(__file__).parent
     twin = ["-P", str(folder / f"twin_{side}.py")]  # -P: this folder is not searched for modules
