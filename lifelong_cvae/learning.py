@@ -190,8 +190,9 @@ def _absorb(
     mixed = params["mixed"] if state.mixed_learns else state.params["mixed"]
     trained = params["categories"][TASK]
     settled = settling.settle(mixed, trained, data, names, state)
-    if teacher.stack is not None:
-        settled |= settling.move_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
+    if teacher.remembers and settling.fits_priors(state):
+        stack = teacher.stack(teacher.names)
+        settled |= settling.move_priors(state, mixed, stack, teacher.names, rng=teacher.rng)
     check_all(settled, "after the last step", names)
     learned = stacking.unstack_subtrees(trained, names)
     categories = {

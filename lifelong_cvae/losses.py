@@ -44,9 +44,10 @@ class TaskData(NamedTuple):
 class Past(NamedTuple):
     """What is played back during a task; neither differentiated nor donated."""
 
-    stack: Stack  # the earlier categories
+    stack: Stack  # the earlier categories that are remembered
     memory: Memory
     rng: jax.Array
+    earlier: jax.Array  # scalar, number of all earlier categories
 
 
 def real_terms(path: cvae.Path, x: jax.Array, shared: Any = None, *, rng: jax.Array) -> Terms:
@@ -127,7 +128,7 @@ def past_loss(
 
     arguments = (categories, memory, jax.random.split(noise_rng, groups))
     terms = _means(_over_categories(one, arguments, count=groups))
-    return past.stack.count * sum(weight * terms[name] for name, weight in weights.items()), terms
+    return past.earlier * sum(weight * terms[name] for name, weight in weights.items()), terms
 
 
 def _means(terms: Terms) -> Terms:

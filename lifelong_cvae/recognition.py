@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae import calibration, closed_form, cvae, rejection, stacking
+from lifelong_cvae.candidates import Prototypes, best, closeness, of_pairs, prototypes
 from lifelong_cvae.config import RECOGNISERS, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
@@ -27,13 +28,14 @@ CALIBRATION_IMAGES = 1024
 REJECTED_PART = 0.01
 
 
-def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None) -> jax.Array:
+def evidence(state: LifelongState | Recogniser, images: Any, *, rng: jax.Array | None = None) -> jax.Array:
     """The bound on log p(x|c) that `state.config.recognition` names, for every category.
 
     Also works inside a `jit` of the caller. Matrix products run in full float32 on every device.
 
     Args:
-        state: what has been learned.
+        state: what has been learned, or a `recogniser` of it, which has the categories side by side already;
+            one of two stages says -inf of all but the likeliest of each image.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
         rng: source of the samples, for the bounds that draw some.
 
@@ -43,15 +45,36 @@ def evidence(state: LifelongState, images: Any, *, rng: jax.Array | None = None)
     Raises:
         InputError: nothing has been learned yet, bad images, or no `rng` where one is needed.
     """
-    settings = state.config.recognition
+    asked = state if isinstance(state, Recogniser) else Recogniser(state, "elbo")
+    return _evidence(asked, images, None, rng=rng)
+
+
+def _evidence(asked: Recogniser, images: Any, scores: Any, *, rng: jax.Array | None) -> jax.Array:
+    """The same; `scores`, which choose candidates, where they are there already."""
+    rows = as_rows(images, asked.state.image_shape)
+    settings = asked.state.config.recognition
     if settings.bound != "mean" and rng is None:
         raise InputError(f"the bound {settings.bound!r} draws samples: an rng is expected")
-    rows = as_rows(images, state.image_shape)
-    mixed, columns = state.params["mixed"], []
-    for names in stacking.groups(state):
-        stack, parts = stacking.stack(state, names), []
+    if asked.candidates is None:
+        return _of_all(asked, rows, rng=rng)
+    if isinstance(rows, jax.core.Tracer):
+        raise InputError("a recogniser of two stages sorts on the host: a call outside of jit is expected")
+    if scores is None:
+        by_sums = asked.readout is not None
+        scores = closed_form.scores(asked.readout, images) if by_sums else closeness(asked.prototypes, rows)
+    return of_pairs(asked.state, asked.stacks, rows, best(scores, asked.candidates), rng=rng)
+
+
+def _of_all(asked: Recogniser, rows: Any, *, rng: jax.Array | None) -> jax.Array:
+    """Bounds of rows for every category."""
+    state, columns = asked.state, []
+    settings, groups = state.config.recognition, stacking.groups(state)
+    for index, names in enumerate(groups):
+        stack = asked.stacks[index] if asked.stacks else stacking.stack(state, names)
+        parts = []
         for start, block in blocks(rows, MINIMUM_BLOCK, settings.block_images):
             block_rng = None if rng is None else jax.random.fold_in(rng, start)
+            mixed = state.params["mixed"]
             parts.append(_block(mixed, stack, block, block_rng, networks=state.networks, settings=settings))
         columns.append(unpadded(parts, len(rows), len(names)))
     if len(columns) == 1:
@@ -76,12 +99,7 @@ def _block(
         shared = cvae.shared_neurons(cvae.Path(mixed, {}, networks), "encoder", x)
 
         def one(category: Any) -> jax.Array:
-            path = cvae.Path(mixed, category, networks)
-            posterior = cvae.encode(path, x, shared)
-            if settings.bound == "mean":
-                return cvae.elbo_at(path, x, posterior, posterior.mean)
-            bound = cvae.elbo if settings.bound == "sampled" else cvae.importance_bound
-            return bound(path, x, posterior, rng=rng, samples=settings.samples)
+            return cvae.bound(cvae.Path(mixed, category, networks), x, shared, settings, rng=rng)
 
         return stack.map(one).T
 
@@ -101,7 +119,11 @@ class Recogniser(NamedTuple):
         kind: one of `config.RECOGNISERS`.
         elbo_weight: of the evidence, 1 / temperature.
         score_weight: of the scores of the regression.
-        readout: the solved regression; None for `elbo`.
+        readout: the solved regression; None for `elbo`, but where that chooses candidates.
+        stacks: the categories side by side, as `stacking.groups` has them; None where they are many, and are
+            put so at each call, or where the evidence counts for nothing.
+        candidates: of how many categories of each image the evidence is computed; None: of all.
+        prototypes: choose them, where there is no regression.
     """
 
     state: LifelongState
@@ -109,27 +131,51 @@ class Recogniser(NamedTuple):
     elbo_weight: float = 1.0
     score_weight: float = 0.0
     readout: closed_form.Readout | None = None
+    stacks: tuple[Stack, ...] | None = None
+    candidates: int | None = None
+    prototypes: Prototypes | None = None
 
 
-def recogniser(state: LifelongState, kind: str | None = None) -> Recogniser:
+def recogniser(state: LifelongState, kind: str | None = None, *, candidates: int | None = None) -> Recogniser:
     """A recogniser of a state, made ready once for many calls of `recognise`.
 
     Args:
         state: what has been learned.
-        kind: `elbo`, ready at once, or `closed_form` or `combined`, which solve a regression (seconds);
+        kind: `elbo`, or `closed_form` or `combined`, which solve a regression (seconds);
             default what `state.config.recognition` names.
+        candidates: in two stages: of so many categories of each image the evidence is computed, the others
+            have the probability 0. They are those that the regression finds likeliest or, where the state
+            keeps no sums, whose prototypes are nearest. None, or as many as there are: all categories.
 
     Raises:
-        InputError: another kind, nothing has been learned yet, or the state keeps no sums.
+        InputError: another kind, nothing has been learned yet, the state keeps no sums, no candidate, or
+            candidates for a recogniser that weighs no evidence.
     """
     kind = state.config.recognition.recogniser if kind is None else kind
     if kind not in RECOGNISERS:
         raise InputError(f"recogniser {kind!r}: one of {', '.join(RECOGNISERS)} is expected")
-    if kind == "elbo":
-        return Recogniser(state, kind)
-    readout = closed_form.solve(state)
-    tables = [state.params["categories"][name]["closed_form"]["calibration"] for name in state.names]
-    return Recogniser(state, kind, *calibration.weights(tables, kind), readout)
+    if candidates is not None and candidates < 1:
+        raise InputError(f"candidates={candidates}: at least 1 is expected")
+    if candidates is not None and kind == "closed_form":
+        raise InputError(
+            "candidates for the recogniser closed_form, which weighs no evidence: none is expected"
+        )
+    if candidates is not None and candidates >= len(state.names):
+        candidates = None
+    asked = Recogniser(state, kind, candidates=candidates)
+    if kind != "elbo":
+        tables = [state.params["categories"][name]["closed_form"]["calibration"] for name in state.names]
+        readout = closed_form.solve(state)
+        elbo_weight, score_weight = calibration.weights(tables, kind)
+        asked = asked._replace(elbo_weight=elbo_weight, score_weight=score_weight, readout=readout)
+    elif candidates is not None and state.config.closed_form.random_features:
+        asked = asked._replace(readout=closed_form.solve(state))
+    groups = stacking.groups(state)
+    if asked.elbo_weight and (candidates is not None or len(groups) == 1):
+        asked = asked._replace(stacks=tuple(stacking.stack(state, names) for names in groups))
+    if candidates is not None and asked.readout is None:
+        asked = asked._replace(prototypes=prototypes(state, asked.stacks))
+    return asked
 
 
 def log_likelihoods(
@@ -152,11 +198,11 @@ def log_likelihoods(
     Returns:
         `[n, categories]`.
     """
-    if asked.elbo_weight and log_evidence is None:
-        log_evidence = evidence(asked.state, images, rng=rng)
-    if asked.readout is None:
-        return log_evidence
+    if not asked.score_weight:
+        return evidence(asked, images, rng=rng) if log_evidence is None else log_evidence
     scores = closed_form.scores(asked.readout, images) if scores is None else scores
+    if asked.elbo_weight and log_evidence is None:
+        log_evidence = _evidence(asked, images, scores, rng=rng)
     likelihoods = asked.score_weight * scores
     return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
 

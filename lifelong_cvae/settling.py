@@ -21,6 +21,8 @@ from lifelong_cvae.playback import sample_pairs
 from lifelong_cvae.stacking import Stack
 
 POINTS = 2048
+# Points of all earlier categories together, by which their priors are moved.
+MOVED_POINTS = 16 * POINTS
 FACTOR_IMAGES = 8192
 CONTRAST_RANGE = (0.25, 4.0)
 CONTRAST_STEPS = 20
@@ -89,19 +91,17 @@ def move_priors(
         rng: source of the samples.
 
     Returns:
-        Name to `{"prior": ...}`; empty where priors are not fitted.
+        Name to `{"prior": ...}`.
     """
-    if not _components(teacher):
-        return {}
     rngs = stacking.category_rngs(rng, names, stack.capacity)
     cycles = teacher.config.learning.cycles
     moved = _move(teacher.params["mixed"], mixed, stack, rngs, networks=teacher.networks, cycles=cycles)
     return {name: {"prior": prior} for name, prior in stacking.unstack_subtrees(moved, names).items()}
 
 
-def _components(state: LifelongState) -> int:
-    """Components to fit; none where priors stay N(0, I)."""
-    return state.config.network.prior_components if state.config.network.growth == "neurons" else 0
+def fits_priors(state: LifelongState) -> bool:
+    """Whether categories have priors of their own; otherwise these stay N(0, I)."""
+    return state.config.network.growth == "neurons" and state.config.network.prior_components > 0
 
 
 @partial(jax.jit, static_argnames=("networks", "contrast"))
@@ -145,12 +145,15 @@ def _fit_factors(path: cvae.Path, images: jax.Array, count: jax.Array, *, rng: j
 def _move(
     teacher: Any, mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, cycles: int
 ) -> prior.Prior:
+    # The fewer a category has, the more each stands for: what a task costs does not grow with their number.
+    count = max(1, min(POINTS, MOVED_POINTS // stack.capacity))
+
     def one(category: Any, rng: jax.Array) -> prior.Prior:
         pair_rng, noise_rng = jax.random.split(rng)
         before, after = (cvae.Path(shared, category, networks) for shared in (teacher, mixed))
-        _, x = sample_pairs(before, POINTS, cycles, rng=pair_rng)
+        _, x = sample_pairs(before, count, cycles, rng=pair_rng)
         # The same noise twice, so that nothing but the encoder makes a difference.
         points = [cvae.encode(path, x).sample(rng=noise_rng) for path in (before, after)]
-        return prior.moved(category["prior"], *points)
+        return prior.moved(category["prior"], *points, weight=POINTS // count)
 
     return stack.map(one, rngs)

@@ -12,6 +12,7 @@ from lifelong_cvae import growth, playback, stacking
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.losses import Past
+from lifelong_cvae.stacking import Stack
 
 
 class Teacher:
@@ -20,7 +21,7 @@ class Teacher:
     Attributes:
         state: the state before the task.
         names: the categories that are not in the task.
-        stack: their subtrees; None where nothing is played back.
+        remembers: whether they are played back.
     """
 
     def __init__(self, state: LifelongState, task: tuple[str, ...], *, rng: jax.Array):
@@ -28,27 +29,44 @@ class Teacher:
         self.state = state
         self.names = tuple(name for name in state.names if name not in task)
         plays = self.names and state.mixed_learns and learning.mixed_mode != "free"
-        remembers = plays and learning.memory_weights
-        without = stacking.NOT_TRAINED_WITH
-        self.stack = stacking.stack(state, self.names, left_out=without) if remembers else None
+        self.remembers = bool(plays and learning.memory_weights)
         self.rng = jax.random.fold_in(growth.category_rng(rng, task[0], state.visit(task[0])), 2)
+        self._stacked: tuple[tuple[str, ...], Stack | None] = ((), None)
+
+    def stack(self, names: tuple[str, ...]) -> Stack:
+        """Subtrees of some earlier categories, kept until those of others are asked for."""
+        if names != self._stacked[0]:
+            self._stacked = names, stacking.stack(self.state, names, left_out=stacking.NOT_TRAINED_WITH)
+        return self._stacked[1]
 
     def remember(self, refresh: int) -> Past | None:
         """Pairs of the `refresh`th time; None where nothing is played back."""
-        if self.stack is None:
+        if not self.remembers:
             return None
         learning = self.state.config.learning
+        groups = learning.memory_size // learning.memory_images
         memory_rng, step_rng = jax.random.split(jax.random.fold_in(self.rng, refresh))
+        stack = self.stack(self._drawn(groups, rng=memory_rng))
         memory = playback.remember(
             self.state.params["mixed"],
-            self.stack,
+            stack,
             rng=memory_rng,
             networks=self.state.networks,
-            groups=learning.memory_size // learning.memory_images,
+            groups=groups,
             images=learning.memory_images,
             cycles=learning.cycles,
         )
-        return Past(self.stack, memory, step_rng)
+        return Past(stack, memory, step_rng, jnp.int32(len(self.names)))
+
+    def _drawn(self, groups: int, *, rng: jax.Array) -> tuple[str, ...]:
+        """The earlier categories, or as many of them by chance as there are groups to remember.
+
+        So what a task takes does not grow with the number of categories.
+        """
+        if len(self.names) <= groups:
+            return self.names
+        numbers = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+        return tuple(self.names[index] for index in numbers.choice(len(self.names), groups, replace=False))
 
 
 def with_own_memory(

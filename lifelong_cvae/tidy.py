@@ -40,7 +40,7 @@ def answers(
         InputError: as for `recognition.evidence`, another recogniser, or a part that is not one.
     """
     asked = recognition.recogniser(state, recogniser)
-    evidence = np.asarray(recognition.evidence(state, images, rng=rng))
+    evidence = np.asarray(recognition.evidence(asked, images, rng=rng))
     likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence)
     probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
     indices = np.arange(len(evidence))
