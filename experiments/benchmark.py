@@ -4,8 +4,8 @@
 
 `playback`: a training step with 10 and with 100 small earlier categories played back (a minute on two CPU
 cores). `agreement`: how far the devices of this machine are from its CPU, in what they learn, say and draw.
-`memory`: what a process holds while it learns 50 categories (five minutes). Run it from a checkout of the
-repository.
+`memory`: what a process holds while it learns 50 categories (five minutes). `growth`: a thousand small
+categories, learned and recognised (ten minutes). Run it from a checkout of the repository.
 """
 
 from __future__ import annotations

@@ -29,6 +29,12 @@ flags.DEFINE_string(
     required=True,
 )
 flags.DEFINE_enum("recogniser", None, RECOGNISERS, "Recogniser; default the run's.")
+flags.DEFINE_integer(
+    "candidates",
+    None,
+    "Recognise in two stages: of so many categories of each image the evidence is computed, which is faster "
+    "where there are many. For the recognisers elbo and combined; default all categories.",
+)
 flags.DEFINE_float(
     "reject",
     recognition.REJECTED_PART,
@@ -52,6 +58,7 @@ def main() -> None:
         images,
         Path(FLAGS.output),
         recogniser=FLAGS.recogniser,
+        candidates=FLAGS.candidates,
         seed=FLAGS.seed,
         reject=FLAGS.reject,
     )

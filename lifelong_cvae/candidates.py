@@ -1,8 +1,9 @@
 """Recognition among many categories: a cheap rule names the likeliest of each image, and these are weighed.
 
 The rule is the regression of `closed_form`, or, where a state keeps no sums, the distance to prototypes: to
-what a category draws of the most likely z. What is weighed are pairs of an image and a category. Sorted by
-category they are cut into tiles of one category each, so that its parameters are read once for many images.
+what a category draws of the likeliest components of its prior. What is weighed are pairs of an image and a
+category. Sorted by category they are cut into tiles of one category each, so that its parameters are read
+once for many images.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import cvae, prior
+from lifelong_cvae import cvae
 from lifelong_cvae.config import RecognitionConfig
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import blocks, power_of_two, to_unit
@@ -33,7 +34,7 @@ CPU_TILES, ACCELERATOR_TILES = 1, 64
 
 
 class Prototypes(NamedTuple):
-    """What categories draw of the most likely z, PROTOTYPES each."""
+    """What categories draw of the means of the likeliest components of p(z|c), at most PROTOTYPES each."""
 
     images: jax.Array  # [prototypes, categories, pixels], in [0, 1]; the last axis but one is padded
     halves: jax.Array  # half of their squared norms, [prototypes, categories]
@@ -41,10 +42,7 @@ class Prototypes(NamedTuple):
 
 
 def prototypes(state: LifelongState, stacks: Sequence[Stack]) -> Prototypes:
-    """Prototypes of all categories, which lie in `stacks` in the order of `state.names`.
-
-    Of a prior with fewer components than there are prototypes, the others are drawn.
-    """
+    """Prototypes of all categories, which lie in `stacks` in the order of `state.names`."""
     mixed, counts = state.params["mixed"], [int(stack.count) for stack in stacks]
     parts = [
         np.asarray(_prototypes(mixed, stack, networks=state.networks))[:count]
@@ -61,8 +59,7 @@ def _prototypes(mixed: Any, stack: Stack, *, networks: Networks) -> jax.Array:
     def one(category: Any) -> jax.Array:
         path = cvae.Path(mixed, category, networks)
         likely = jnp.argsort(-path.prior["logits"])[:PROTOTYPES]
-        drawn = prior.sample(path.prior, PROTOTYPES - len(likely), rng=jax.random.key(0))
-        return cvae.decode_mean(path, jnp.concatenate([path.prior["means"][likely], drawn]))
+        return cvae.decode_mean(path, path.prior["means"][likely])
 
     return stack.map(one)
 
@@ -171,7 +168,7 @@ def _tiles(
     networks: Networks,
     settings: RecognitionConfig,
 ) -> jax.Array:
-    """Bounds of the rows `lanes` `[tiles, TILE]` for the category of each tile, in the first `count` tiles."""
+    """Bounds of the rows `lanes` `[tiles, TILE]` for each tile's category, in the first `count` tiles."""
     with jax.default_matmul_precision("float32"):
         shared = cvae.shared_neurons(cvae.Path(mixed, {}, networks), "encoder", to_unit(rows))
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import closed_form, compilations, cvae, growth, recognition, settling, stacking
+from lifelong_cvae import closed_form, compilations, cvae, growth, settling, stacking
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, mean_image, pad_rows, power_of_two, to_unit
@@ -78,7 +78,7 @@ def learn(
     new = len(set(names) - set(state.names))
     params = trained.carry.params
     learned = _absorb(closed_form.add(grown, rows, rng=rng), names, params, data, teacher, new=new)
-    learned = recognition.calibrate(growth.count_images(learned, rows), rows, rng=rng)
+    learned = settling.calibrate(growth.count_images(learned, rows), rows, rng=rng)
     seconds = time.perf_counter() - start
     steps = int(data.total_steps)
     return learned, Report(

@@ -24,7 +24,6 @@ from lifelong_cvae.networks import Networks
 from lifelong_cvae.stacking import Stack
 
 MINIMUM_BLOCK = 8
-CALIBRATION_IMAGES = 1024
 REJECTED_PART = 0.01
 
 
@@ -205,41 +204,6 @@ def log_likelihoods(
         log_evidence = _evidence(asked, images, scores, rng=rng)
     likelihoods = asked.score_weight * scores
     return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
-
-
-def calibrate(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
-    """The state with the ridge that its sums ask for, and a task's thresholds and tables of temperatures.
-
-    See `rejection` and `calibration`. They are of the images that the regression holds out, and the networks
-    have not seen. Without a regression, or where images are too few to hold one out, thresholds are of all
-    images, and a table stays blank.
-
-    Args:
-        state: after the task's training.
-        rows: category to its images `[n, pixels]`, at least one.
-        rng: for the bounds that draw samples.
-    """
-    weighs = state.config.closed_form.random_features > 0 and len(state.names) > 1
-    if weighs:
-        state, readout = closed_form.choose_ridge(state)
-    categories = dict(state.params["categories"])
-    for name, values in rows.items():
-        held_out = values[closed_form.held_out(state, len(values))]
-        judged = held_out if len(held_out) else values
-        images = judged[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
-        candidates = state if weighs else state.replace(names=(name,), visits=(0,))
-        nats, column = np.asarray(evidence(candidates, images, rng=rng)), candidates.names.index(name)
-        own = dict(categories[name])
-        if state.config.network.growth == "neurons":
-            found = jnp.asarray(rejection.thresholds(nats[:, column]))
-            # Of a category that returns the lower ones: what was known stays known.
-            returns = state.visit(name) > 1
-            own["thresholds"] = jnp.minimum(own["thresholds"], found) if returns else found
-        if weighs and len(held_out):
-            table = calibration.table(nats, np.asarray(closed_form.scores(readout, images)), column)
-            own["closed_form"] = {**own["closed_form"], "calibration": jnp.asarray(table)}
-        categories[name] = own
-    return state.replace(params={**state.params, "categories": categories})
 
 
 def unknown(

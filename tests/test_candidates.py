@@ -80,7 +80,7 @@ def test_on_accelerators_tiles_are_computed_side_by_side(crowd, images, full, mo
 
 def test_the_number_of_pairs_of_a_category_compiles_nothing(crowd, images):
     numbers = np.random.default_rng(0)
-    of_pairs(crowd, images, np.zeros((len(images), 2), int) + [0, 1])
+    of_pairs(crowd, images, np.tile([0, 1], (len(images), 1)))
     with compilations.counted("_tiles") as compiled:
         for count in (70, 68, 65):
             of_pairs(
@@ -103,9 +103,9 @@ def test_prototypes_are_what_the_likeliest_components_draw(learner, images):
     rows = images.reshape(len(images), -1)
     for column, name in enumerate(learner.names):
         path = learner.path(name)
-        order = np.argsort(-np.asarray(path.prior["logits"]))  # three components: one is drawn
+        order = np.argsort(-np.asarray(path.prior["logits"]))
         drawn = cvae.decode_mean(path, path.prior["means"][order])
-        np.testing.assert_allclose(found.images[:3, column], drawn, atol=1e-5)
+        np.testing.assert_allclose(found.images[:, column], drawn, atol=1e-5)
     x = rows / np.float32(255)
     squares = np.square(x[:, None, None] - np.asarray(found.images)[None, :, :3]).sum(axis=-1).min(axis=1)
     expected = 0.5 * np.square(x).sum(axis=-1)[:, None] - 0.5 * squares

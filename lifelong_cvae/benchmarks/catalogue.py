@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong_cvae import records
-from lifelong_cvae.benchmarks import agreement, memory, playback
+from lifelong_cvae.benchmarks import agreement, growth, memory, playback
 from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.errors import InputError
 
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "playback": playback.step,
     "agreement": agreement.agreement,
     "memory": memory.over_categories,
+    "growth": growth.growth,
 }
 
 
