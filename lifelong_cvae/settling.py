@@ -1,7 +1,8 @@
 """After a task: priors p(z|c) follow the encoder, factors what the decoder leaves, contrasts real images.
 
-Thresholds and temperatures follow the evidence of images that no network has seen. The prior of a category at hand is fitted to where the encoder puts its real images. That of an earlier one,
-whose encoder reads a mixed part that has moved, is moved as remembered images move.
+Thresholds and temperatures follow the evidence of images that no network has seen. The prior of a category at
+hand is fitted to where the encoder puts its real images. That of an earlier one, whose encoder reads a mixed
+part that has moved, is moved as remembered images move.
 """
 
 from __future__ import annotations
