@@ -26,6 +26,12 @@ flags.DEFINE_string(
     required=True,
 )
 flags.DEFINE_enum("recogniser", None, RECOGNISERS, "Recogniser; default the run's.")
+flags.DEFINE_integer(
+    "candidates",
+    None,
+    "Recognise in two stages: of so many categories of each image the evidence is computed, which is faster "
+    "where there are many. For the recognisers elbo and combined; default all categories.",
+)
 flags.DEFINE_float(
     "reject",
     REJECTED_PART,
@@ -54,6 +60,7 @@ def main() -> None:
         images,
         Path(FLAGS.output),
         recogniser=FLAGS.recogniser,
+        candidates=FLAGS.candidates,
         seed=FLAGS.seed,
         reject=FLAGS.reject,
     )

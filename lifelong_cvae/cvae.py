@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from lifelong_cvae import factors
 from lifelong_cvae import prior as priors
+from lifelong_cvae.config import RecognitionConfig
 from lifelong_cvae.networks import Networks
 
 # Deviation of a pixel that the decoder is sure of.
@@ -187,6 +188,20 @@ def importance_bound(
 
     log_weights = jax.vmap(log_weight)(jax.random.split(rng, samples))
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(samples)
+
+
+def bound(
+    path: Path, x: jax.Array, shared: Any, settings: RecognitionConfig, *, rng: jax.Array | None
+) -> jax.Array:
+    """What recognition takes for log p(x|c) by `settings.bound`, in nats per image: `[batch]`.
+
+    `shared` is as for `encode`; `rng` is of the samples, for the bounds that draw some.
+    """
+    posterior = encode(path, x, shared)
+    if settings.bound == "mean":
+        return elbo_at(path, x, posterior, posterior.mean)
+    sampled = elbo if settings.bound == "sampled" else importance_bound
+    return sampled(path, x, posterior, rng=rng, samples=settings.samples)
 
 
 def circulate(

@@ -50,6 +50,7 @@ def recognised(
     file: Path,
     *,
     recogniser: str | None = None,
+    candidates: int | None = None,
     seed: int,
     reject: float = REJECTED_PART,
 ) -> None:
@@ -60,6 +61,7 @@ def recognised(
         images: as for `recognition.evidence`.
         file: the `.csv` to write.
         recogniser: one of `config.RECOGNISERS`; default that of the state's settings.
+        candidates: as for `recognition.recogniser`.
         seed: of the samples, for the bounds that draw some.
         reject: part of the images of known categories that may be called unknown; 0: none is.
 
@@ -67,7 +69,9 @@ def recognised(
         InputError: another kind of file, a folder that does not exist, or bad images.
     """
     _check_file(file, (".csv",))
-    columns = tidy.answers(state, images, recogniser=recogniser, rng=jax.random.key(seed), reject=reject)
+    columns = tidy.answers(
+        state, images, recogniser=recogniser, candidates=candidates, rng=jax.random.key(seed), reject=reject
+    )
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
     with records.whole(file) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)

@@ -101,8 +101,12 @@ def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> Lifel
 
 def category_rng(rng: jax.Array, name: str, visit: int) -> jax.Array:
     """Randomness of one category and visit: a hash of the name, never the position in the order."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return jax.random.fold_in(jax.random.fold_in(rng, int.from_bytes(digest[:4], "little")), visit)
+    return jax.random.fold_in(jax.random.fold_in(rng, name_hash(name)), visit)
+
+
+def name_hash(name: str) -> int:
+    """A stable hash of a category's name, 32 bits."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
 def grow(
@@ -212,7 +216,8 @@ def check_name(name: Any) -> None:
 
 def check_known(state: LifelongState, names: Sequence[str]) -> None:
     """Raises InputError unless all names are categories of the state."""
+    there = set(state.names)
     for name in names:
-        if name not in state.names:
+        if name not in there:
             known = ", ".join(state.names) or "none yet"
             raise InputError(f"unknown category {name!r}: known are {known}")

@@ -13,16 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lifelong_cvae import (
-    closed_form,
-    compilations,
-    cvae,
-    growth,
-    parallel,
-    recognition,
-    settling,
-    stacking,
-)
+from lifelong_cvae import closed_form, compilations, cvae, growth, parallel, settling, stacking
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, mean_image, pad_rows, power_of_two, to_unit
@@ -93,7 +84,7 @@ def learn(
     new = len(set(names) - set(state.names))
     params = trained.carry.params
     learned = _absorb(closed_form.add(grown, rows, rng=rng), names, params, data, teacher, new=new)
-    learned = recognition.calibrate(growth.count_images(learned, rows), rows, rng=rng, mesh=mesh)
+    learned = settling.calibrate(growth.count_images(learned, rows), rows, rng=rng, mesh=mesh)
     seconds = time.perf_counter() - start
     steps = int(data.total_steps)
     return learned, Report(
@@ -206,8 +197,9 @@ def _absorb(
     mixed = params["mixed"] if state.mixed_learns else state.params["mixed"]
     trained = params["categories"][TASK]
     settled = settling.settle(mixed, trained, data, names, state)
-    if teacher.stack is not None:
-        settled |= settling.move_priors(state, mixed, teacher.stack, teacher.names, rng=teacher.rng)
+    if teacher.remembers and settling.fits_priors(state):
+        stack = teacher.stack(teacher.names)
+        settled |= settling.move_priors(state, mixed, stack, teacher.names, rng=teacher.rng)
     check_all(settled, "after the last step", names)
     learned = stacking.unstack_subtrees(trained, names)
     categories = {

@@ -45,9 +45,10 @@ class TaskData(NamedTuple):
 class Past(NamedTuple):
     """What is played back during a task; neither differentiated nor donated."""
 
-    stack: Stack  # the earlier categories
+    stack: Stack  # the earlier categories that are remembered
     memory: Memory
     rng: jax.Array
+    earlier: jax.Array  # scalar, number of all earlier categories
 
 
 class Draws(NamedTuple):
@@ -165,7 +166,7 @@ def past_loss(
         return memory_terms(cvae.Path(mixed, category, networks), group, noise, tuple(weights))
 
     terms = _means(_over_categories(one, (categories, memory, drawn.noise), count=len(drawn.groups)))
-    return past.stack.count * sum(weight * terms[name] for name, weight in weights.items()), terms
+    return past.earlier * sum(weight * terms[name] for name, weight in weights.items()), terms
 
 
 def _means(terms: Terms) -> Terms:

@@ -167,13 +167,15 @@ def fit(
     return {**fitted, "means": fitted["means"] + centre[None]}
 
 
-def moved(prior: Prior, before: jax.Array, after: jax.Array) -> Prior:
+def moved(prior: Prior, before: jax.Array, after: jax.Array, *, weight: float = 1.0) -> Prior:
     """The prior carried along with points that have moved, `[n, latent]` each, in the same order.
+
+    `weight` is how many points each of them stands for.
 
     Each component takes on what has changed in the mean and variance of the points that it stands for.
     Where nothing has moved nothing changes, however often: a fit to samples of a fit would drift.
     """
-    weights = jax.nn.softmax(log_joint(prior, before), axis=-1)
+    weights = weight * jax.nn.softmax(log_joint(prior, before), axis=-1)
     mass = jnp.sum(weights, axis=0)[:, None]
 
     def moments(points: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lifelong_cvae import calibration, closed_form, cvae, parallel, rejection, stacking
+from lifelong_cvae.candidates import Prototypes, best, closeness, of_pairs, prototypes
 from lifelong_cvae.config import RECOGNISERS, REJECTED_PART, RecognitionConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
@@ -24,18 +25,22 @@ from lifelong_cvae.networks import Networks
 from lifelong_cvae.stacking import Stack
 
 MINIMUM_BLOCK = 8
-CALIBRATION_IMAGES = 1024
 
 
 def evidence(
-    state: LifelongState, images: Any, *, rng: jax.Array | None = None, mesh: Mesh | None = None
+    state: LifelongState | Recogniser,
+    images: Any,
+    *,
+    rng: jax.Array | None = None,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """The bound on log p(x|c) that `state.config.recognition` names, for every category.
 
     Also works inside a `jit` of the caller. Matrix products run in full float32 on every device.
 
     Args:
-        state: what has been learned.
+        state: what has been learned, or a `recogniser` of it, which has the categories side by side already;
+            one of two stages says -inf of all but the likeliest of each image.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
         rng: source of the samples, for the bounds that draw some.
         mesh: devices that share the images and the categories (see `parallel`).
@@ -46,16 +51,38 @@ def evidence(
     Raises:
         InputError: nothing has been learned yet, bad images, or no `rng` where one is needed.
     """
-    settings = state.config.recognition
+    asked = state if isinstance(state, Recogniser) else Recogniser(state, "elbo")
+    return _evidence(asked, images, None, rng=rng, mesh=mesh)
+
+
+def _evidence(
+    asked: Recogniser, images: Any, scores: Any, *, rng: jax.Array | None, mesh: Mesh | None
+) -> jax.Array:
+    """The same; `scores`, which choose candidates, where they are there already."""
+    rows = as_rows(images, asked.state.image_shape)
+    settings = asked.state.config.recognition
     if settings.bound != "mean" and rng is None:
         raise InputError(f"the bound {settings.bound!r} draws samples: an rng is expected")
-    rows = as_rows(images, state.image_shape)
-    bounds = partial(_block, networks=state.networks, settings=settings, mesh=mesh)
-    mixed, columns = parallel.put(state.params["mixed"], mesh), []
-    for names in stacking.groups(state):
-        stack = stacking.stack(state, names, shards=parallel.shards(mesh, parallel.CATEGORY)).put(mesh)
+    if asked.candidates is None:
+        return _of_all(asked, rows, rng=rng, mesh=mesh)
+    if isinstance(rows, jax.core.Tracer):
+        raise InputError("a recogniser of two stages sorts on the host: a call outside of jit is expected")
+    if scores is None:
+        by_sums = asked.readout is not None
+        scores = closed_form.scores(asked.readout, images) if by_sums else closeness(asked.prototypes, rows)
+    return of_pairs(asked.state, asked.stacks, rows, best(scores, asked.candidates), rng=rng)
+
+
+def _of_all(asked: Recogniser, rows: Any, *, rng: jax.Array | None, mesh: Mesh | None) -> jax.Array:
+    """Bounds of rows for every category."""
+    state, columns = asked.state, []
+    bounds = partial(_block, networks=state.networks, settings=state.config.recognition, mesh=mesh)
+    mixed, shards = parallel.put(state.params["mixed"], mesh), parallel.shards(mesh, parallel.CATEGORY)
+    stacks = asked.stacks if mesh is None else None
+    for index, names in enumerate(stacking.groups(state)):
+        stack = stacks[index] if stacks else stacking.stack(state, names, shards=shards).put(mesh)
         parts = []
-        for start, block in blocks(rows, MINIMUM_BLOCK, settings.block_images):
+        for start, block in blocks(rows, MINIMUM_BLOCK, state.config.recognition.block_images):
             block_rng = None if rng is None else jax.random.fold_in(rng, start)
             parts.append(bounds(mixed, stack, *parallel.put((block, block_rng), mesh)))
         columns.append(unpadded(parts, len(rows), len(names)))
@@ -82,12 +109,7 @@ def _block(
         shared = cvae.shared_neurons(cvae.Path(mixed, {}, networks), "encoder", x)
 
         def one(category: Any) -> jax.Array:
-            path = cvae.Path(mixed, category, networks)
-            posterior = cvae.encode(path, x, shared)
-            if settings.bound == "mean":
-                return cvae.elbo_at(path, x, posterior, posterior.mean)
-            bound = cvae.elbo if settings.bound == "sampled" else cvae.importance_bound
-            return bound(path, x, posterior, rng=rng, samples=settings.samples)
+            return cvae.bound(cvae.Path(mixed, category, networks), x, shared, settings, rng=rng)
 
         return parallel.share(stack.map(one, mesh=mesh).T, mesh)
 
@@ -107,7 +129,11 @@ class Recogniser(NamedTuple):
         kind: one of `config.RECOGNISERS`.
         elbo_weight: of the evidence, 1 / temperature.
         score_weight: of the scores of the regression.
-        readout: the solved regression; None for `elbo`.
+        readout: the solved regression; None for `elbo`, but where that chooses candidates.
+        stacks: the categories side by side, as `stacking.groups` has them; None where they are many, and are
+            put so at each call, or where the evidence counts for nothing.
+        candidates: of how many categories of each image the evidence is computed; None: of all.
+        prototypes: choose them, where there is no regression.
     """
 
     state: LifelongState
@@ -115,27 +141,51 @@ class Recogniser(NamedTuple):
     elbo_weight: float = 1.0
     score_weight: float = 0.0
     readout: closed_form.Readout | None = None
+    stacks: tuple[Stack, ...] | None = None
+    candidates: int | None = None
+    prototypes: Prototypes | None = None
 
 
-def recogniser(state: LifelongState, kind: str | None = None) -> Recogniser:
+def recogniser(state: LifelongState, kind: str | None = None, *, candidates: int | None = None) -> Recogniser:
     """A recogniser of a state, made ready once for many calls of `recognise`.
 
     Args:
         state: what has been learned.
-        kind: `elbo`, ready at once, or `closed_form` or `combined`, which solve a regression (seconds);
+        kind: `elbo`, or `closed_form` or `combined`, which solve a regression (seconds);
             default what `state.config.recognition` names.
+        candidates: in two stages: of so many categories of each image the evidence is computed, the others
+            have the probability 0. They are those that the regression finds likeliest or, where the state
+            keeps no sums, whose prototypes are nearest. None, or as many as there are: all categories.
 
     Raises:
-        InputError: another kind, nothing has been learned yet, or the state keeps no sums.
+        InputError: another kind, nothing has been learned yet, the state keeps no sums, no candidate, or
+            candidates for a recogniser that weighs no evidence.
     """
     kind = state.config.recognition.recogniser if kind is None else kind
     if kind not in RECOGNISERS:
         raise InputError(f"recogniser {kind!r}: one of {', '.join(RECOGNISERS)} is expected")
-    if kind == "elbo":
-        return Recogniser(state, kind)
-    readout = closed_form.solve(state)
-    tables = [state.params["categories"][name]["closed_form"]["calibration"] for name in state.names]
-    return Recogniser(state, kind, *calibration.weights(tables, kind), readout)
+    if candidates is not None and candidates < 1:
+        raise InputError(f"candidates={candidates}: at least 1 is expected")
+    if candidates is not None and kind == "closed_form":
+        raise InputError(
+            "candidates for the recogniser closed_form, which weighs no evidence: none is expected"
+        )
+    if candidates is not None and candidates >= len(state.names):
+        candidates = None
+    asked = Recogniser(state, kind, candidates=candidates)
+    if kind != "elbo":
+        tables = [state.params["categories"][name]["closed_form"]["calibration"] for name in state.names]
+        readout = closed_form.solve(state)
+        elbo_weight, score_weight = calibration.weights(tables, kind)
+        asked = asked._replace(elbo_weight=elbo_weight, score_weight=score_weight, readout=readout)
+    elif candidates is not None and state.config.closed_form.random_features:
+        asked = asked._replace(readout=closed_form.solve(state))
+    groups = stacking.groups(state)
+    if asked.elbo_weight and (candidates is not None or len(groups) == 1):
+        asked = asked._replace(stacks=tuple(stacking.stack(state, names) for names in groups))
+    if candidates is not None and asked.readout is None:
+        asked = asked._replace(prototypes=prototypes(state, asked.stacks))
+    return asked
 
 
 def log_likelihoods(
@@ -160,52 +210,13 @@ def log_likelihoods(
     Returns:
         `[n, categories]`.
     """
-    if asked.elbo_weight and log_evidence is None:
-        log_evidence = evidence(asked.state, images, rng=rng, mesh=mesh)
-    if asked.readout is None:
-        return log_evidence
+    if not asked.score_weight:
+        return evidence(asked, images, rng=rng, mesh=mesh) if log_evidence is None else log_evidence
     scores = closed_form.scores(asked.readout, images) if scores is None else scores
+    if asked.elbo_weight and log_evidence is None:
+        log_evidence = _evidence(asked, images, scores, rng=rng, mesh=mesh)
     likelihoods = asked.score_weight * scores
     return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
-
-
-def calibrate(
-    state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array, mesh: Mesh | None = None
-) -> LifelongState:
-    """The state with the ridge that its sums ask for, and a task's thresholds and tables of temperatures.
-
-    See `rejection` and `calibration`. They are of the images that the regression holds out, and the networks
-    have not seen. Without a regression, or where images are too few to hold one out, thresholds are of all
-    images, and a table stays blank.
-
-    Args:
-        state: after the task's training.
-        rows: category to its images `[n, pixels]`, at least one.
-        rng: for the bounds that draw samples.
-        mesh: as for `evidence`.
-    """
-    weighs = state.config.closed_form.random_features > 0 and len(state.names) > 1
-    if weighs:
-        state, readout = closed_form.choose_ridge(state)
-    categories = dict(state.params["categories"])
-    for name, values in rows.items():
-        held_out = values[closed_form.held_out(state, len(values))]
-        judged = held_out if len(held_out) else values
-        images = judged[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
-        candidates = state if weighs else state.replace(names=(name,), visits=(0,))
-        nats = np.asarray(evidence(candidates, images, rng=rng, mesh=mesh))
-        column = candidates.names.index(name)
-        own = dict(categories[name])
-        if state.config.network.growth == "neurons":
-            found = jnp.asarray(rejection.thresholds(nats[:, column]))
-            # Of a category that returns the lower ones: what was known stays known.
-            returns = state.visit(name) > 1
-            own["thresholds"] = jnp.minimum(own["thresholds"], found) if returns else found
-        if weighs and len(held_out):
-            table = calibration.table(nats, np.asarray(closed_form.scores(readout, images)), column)
-            own["closed_form"] = {**own["closed_form"], "calibration": jnp.asarray(table)}
-        categories[name] = own
-    return state.replace(params={**state.params, "categories": categories})
 
 
 def unknown(

@@ -1,18 +1,22 @@
 """After a task: priors p(z|c) follow the encoder, factors what the decoder leaves, contrasts real images.
 
-The prior of a category at hand is fitted to where the encoder puts its real images. That of an earlier one,
-whose encoder reads a mixed part that has moved, is moved as remembered images move.
+Thresholds and temperatures follow the evidence of images that no network has seen. The prior of a category at
+hand is fitted to where the encoder puts its real images. That of an earlier one, whose encoder reads a mixed
+part that has moved, is moved as remembered images move.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-from lifelong_cvae import cvae, factors, prior, stacking
+from lifelong_cvae import calibration, closed_form, cvae, factors, prior, recognition, rejection, stacking
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.losses import TaskData
@@ -21,9 +25,12 @@ from lifelong_cvae.playback import sample_pairs
 from lifelong_cvae.stacking import Stack
 
 POINTS = 2048
+# Points of all earlier categories together, by which their priors are moved.
+MOVED_POINTS = 16 * POINTS
 FACTOR_IMAGES = 8192
 CONTRAST_RANGE = (0.25, 4.0)
 CONTRAST_STEPS = 20
+CALIBRATION_IMAGES = 1024
 
 
 def settle(
@@ -89,19 +96,56 @@ def move_priors(
         rng: source of the samples.
 
     Returns:
-        Name to `{"prior": ...}`; empty where priors are not fitted.
+        Name to `{"prior": ...}`.
     """
-    if not _components(teacher):
-        return {}
     rngs = stacking.category_rngs(rng, names, stack.capacity)
     cycles = teacher.config.learning.cycles
     moved = _move(teacher.params["mixed"], mixed, stack, rngs, networks=teacher.networks, cycles=cycles)
     return {name: {"prior": prior} for name, prior in stacking.unstack_subtrees(moved, names).items()}
 
 
-def _components(state: LifelongState) -> int:
-    """Components to fit; none where priors stay N(0, I)."""
-    return state.config.network.prior_components if state.config.network.growth == "neurons" else 0
+def calibrate(
+    state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array, mesh: Mesh | None = None
+) -> LifelongState:
+    """The state with the ridge that its sums ask for, and a task's thresholds and tables of temperatures.
+
+    See `rejection` and `calibration`. They are of the images that the regression holds out, and the networks
+    have not seen. Without a regression, or where images are too few to hold one out, thresholds are of all
+    images, and a table stays blank.
+
+    Args:
+        state: after the task's training.
+        rows: category to its images `[n, pixels]`, at least one.
+        rng: for the bounds that draw samples.
+        mesh: as for `recognition.evidence`.
+    """
+    weighs = state.config.closed_form.random_features > 0 and len(state.names) > 1
+    if weighs:
+        state, readout = closed_form.choose_ridge(state)
+    categories = dict(state.params["categories"])
+    for name, values in rows.items():
+        held_out = values[closed_form.held_out(state, len(values))]
+        judged = held_out if len(held_out) else values
+        images = judged[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
+        candidates = state if weighs else state.replace(names=(name,), visits=(0,))
+        nats = np.asarray(recognition.evidence(candidates, images, rng=rng, mesh=mesh))
+        column = candidates.names.index(name)
+        own = dict(categories[name])
+        if state.config.network.growth == "neurons":
+            found = jnp.asarray(rejection.thresholds(nats[:, column]))
+            # Of a category that returns the lower ones: what was known stays known.
+            returns = state.visit(name) > 1
+            own["thresholds"] = jnp.minimum(own["thresholds"], found) if returns else found
+        if weighs and len(held_out):
+            table = calibration.table(nats, np.asarray(closed_form.scores(readout, images)), column)
+            own["closed_form"] = {**own["closed_form"], "calibration": jnp.asarray(table)}
+        categories[name] = own
+    return state.replace(params={**state.params, "categories": categories})
+
+
+def fits_priors(state: LifelongState) -> bool:
+    """Whether categories have priors of their own; otherwise these stay N(0, I)."""
+    return state.config.network.growth == "neurons" and state.config.network.prior_components > 0
 
 
 @partial(jax.jit, static_argnames=("networks", "contrast"))
@@ -145,12 +189,15 @@ def _fit_factors(path: cvae.Path, images: jax.Array, count: jax.Array, *, rng: j
 def _move(
     teacher: Any, mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, cycles: int
 ) -> prior.Prior:
+    # The fewer a category has, the more each stands for: what a task costs does not grow with their number.
+    count = max(1, min(POINTS, MOVED_POINTS // stack.capacity))
+
     def one(category: Any, rng: jax.Array) -> prior.Prior:
         pair_rng, noise_rng = jax.random.split(rng)
         before, after = (cvae.Path(shared, category, networks) for shared in (teacher, mixed))
-        _, x = sample_pairs(before, POINTS, cycles, rng=pair_rng)
+        _, x = sample_pairs(before, count, cycles, rng=pair_rng)
         # The same noise twice, so that nothing but the encoder makes a difference.
         points = [cvae.encode(path, x).sample(rng=noise_rng) for path in (before, after)]
-        return prior.moved(category["prior"], *points)
+        return prior.moved(category["prior"], *points, weight=POINTS // count)
 
     return stack.map(one, rngs)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lifelong_cvae import parallel
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.growth import LifelongState, category_rng, check_known
+from lifelong_cvae.growth import LifelongState, check_known, name_hash
 from lifelong_cvae.images import power_of_two
 
 # One program serves so many categories; where that is a loop, padding costs nothing.
@@ -105,8 +105,14 @@ class Stack(flax.struct.PyTreeNode):
 
 def category_rngs(rng: jax.Array, names: Sequence[str], capacity: int) -> jax.Array:
     """`category_rng` of each name for visit 0, padded as a stack of them is: `[capacity]`."""
-    rngs = [category_rng(rng, name, 0) for name in names]
-    return jnp.stack(rngs + [rngs[0]] * (capacity - len(names)))
+    hashes = [name_hash(name) for name in names]
+    return _rngs(rng, np.asarray(hashes + hashes[:1] * (capacity - len(names)), np.uint32))
+
+
+@jax.jit
+def _rngs(rng: jax.Array, hashes: jax.Array) -> jax.Array:
+    """All at once: a thousand, one after another, take a second."""
+    return jax.vmap(lambda value: jax.random.fold_in(jax.random.fold_in(rng, value), 0))(hashes)
 
 
 def stack(
@@ -151,19 +157,18 @@ def stack_subtrees(
 
     Without the keys `left_out`: else what belongs to the closed-form recogniser.
     """
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state.params))
-    stack_leaves = jnp.stack if traced else lambda leaves: jax.device_put(np.stack(leaves))
     trees = [
         {key: part for key, part in state.params["categories"][name].items() if key not in left_out}
         for name in names
     ]
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+    stack_leaves = jnp.stack if traced else lambda leaves: jax.device_put(np.stack(leaves))
     return jax.tree.map(lambda *leaves: stack_leaves(leaves), *trees)
 
 
 def unstack_subtrees(stacked: Any, names: Sequence[str]) -> dict[str, Any]:
     """Inverse of `stack_subtrees`: name to subtree, through the host, where it compiles nothing."""
     host = jax.device_get(stacked)
-    return {
-        name: jax.tree.map(lambda leaf, index=index: jax.device_put(leaf[index]), host)
-        for index, name in enumerate(names)
-    }
+    return jax.device_put(
+        {name: jax.tree.map(lambda leaf, index=index: leaf[index], host) for index, name in enumerate(names)}
+    )

@@ -13,6 +13,7 @@ from lifelong_cvae import growth, parallel, playback, stacking
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import to_unit
 from lifelong_cvae.losses import Past
+from lifelong_cvae.stacking import Stack
 
 
 class Teacher:
@@ -21,7 +22,7 @@ class Teacher:
     Attributes:
         state: the state before the task.
         names: the categories that are not in the task.
-        stack: their subtrees; None where nothing is played back.
+        remembers: whether they are played back.
     """
 
     def __init__(
@@ -31,32 +32,50 @@ class Teacher:
         self.state = state
         self.names = tuple(name for name in state.names if name not in task)
         plays = self.names and state.mixed_learns and learning.mixed_mode != "free"
-        remembers = plays and learning.memory_weights
-        without = stacking.NOT_TRAINED_WITH
-        self.stack = stacking.stack(state, self.names, left_out=without) if remembers else None
+        self.remembers = bool(plays and learning.memory_weights)
         self._mesh = mesh
-        self._there = parallel.put((state.params["mixed"], self.stack), mesh) if remembers else None
         self.rng = jax.random.fold_in(growth.category_rng(rng, task[0], state.visit(task[0])), 2)
+        self._stacked: tuple[tuple[str, ...], Stack | None] = ((), None)
+
+    def stack(self, names: tuple[str, ...]) -> Stack:
+        """Subtrees of some earlier categories, kept until those of others are asked for."""
+        if names != self._stacked[0]:
+            self._stacked = names, stacking.stack(self.state, names, left_out=stacking.NOT_TRAINED_WITH)
+        return self._stacked[1]
 
     def remember(self, refresh: int) -> Past | None:
         """Pairs of the `refresh`th time; None where nothing is played back."""
-        if self.stack is None:
+        if not self.remembers:
             return None
         learning = self.state.config.learning
-        rngs = jax.random.split(jax.random.fold_in(self.rng, refresh))
-        memory_rng, step_rng = (parallel.put(rng, self._mesh) for rng in rngs)
-        mixed, stack = self._there
+        groups = learning.memory_size // learning.memory_images
+        memory_rng, step_rng = jax.random.split(jax.random.fold_in(self.rng, refresh))
+        stack = self.stack(self._drawn(groups, rng=memory_rng))
+        mixed, memory_rng, step_rng = parallel.put(
+            (self.state.params["mixed"], memory_rng, step_rng), self._mesh
+        )
+        stack = parallel.put(stack, self._mesh)
         memory = playback.remember(
             mixed,
             stack,
             rng=memory_rng,
             networks=self.state.networks,
-            groups=learning.memory_size // learning.memory_images,
+            groups=groups,
             images=learning.memory_images,
             cycles=learning.cycles,
             mesh=self._mesh,
         )
-        return Past(stack, memory, step_rng)
+        return Past(stack, memory, step_rng, parallel.put(jnp.int32(len(self.names)), self._mesh))
+
+    def _drawn(self, groups: int, *, rng: jax.Array) -> tuple[str, ...]:
+        """The earlier categories, or as many of them by chance as there are groups to remember.
+
+        So what a task takes does not grow with the number of categories.
+        """
+        if len(self.names) <= groups:
+            return self.names
+        numbers = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+        return tuple(self.names[index] for index in numbers.choice(len(self.names), groups, replace=False))
 
 
 def with_own_memory(

@@ -21,6 +21,7 @@ def answers(
     images: Any,
     *,
     recogniser: str | None = None,
+    candidates: int | None = None,
     rng: jax.Array | None = None,
     reject: float = REJECTED_PART,
 ) -> dict[str, np.ndarray]:
@@ -30,6 +31,7 @@ def answers(
         state: what has been learned.
         images: as for `recognition.evidence`.
         recogniser: one of `config.RECOGNISERS`; default that of the state's settings.
+        candidates: as for `recognition.recogniser`.
         rng: source of the samples, for the bounds that draw some.
         reject: part of the images of known categories that may be called unknown; 0: none is.
 
@@ -40,8 +42,8 @@ def answers(
     Raises:
         InputError: as for `recognition.evidence`, another recogniser, or a part that is not one.
     """
-    asked = recognition.recogniser(state, recogniser)
-    evidence = np.asarray(recognition.evidence(state, images, rng=rng))
+    asked = recognition.recogniser(state, recogniser, candidates=candidates)
+    evidence = np.asarray(recognition.evidence(asked, images, rng=rng))
     likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence)
     probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
     indices = np.arange(len(evidence))

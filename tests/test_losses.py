@@ -25,7 +25,7 @@ def past(learner):
     sizes = {"groups": GROUPS, "images": IMAGES, "cycles": 1}
     rng = jax.random.key(4)
     memory = playback.remember(learner.params["mixed"], stack, rng=rng, networks=learner.networks, **sizes)
-    return Past(stack, memory, rng)
+    return Past(stack, memory, rng, stack.count)
 
 
 @pytest.fixture(scope="module")

@@ -211,7 +211,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
     memory = playback.remember(state.params["mixed"], old, rng=rng, networks=networks, **sizes)
     owners = ["ba"[row] for row in memory.category]
     assert sorted(owners) == ["a", "b"]
-    past = losses.Past(old, memory, jax.random.key(6))
+    past = losses.Past(old, memory, jax.random.key(6), old.count)
     group_rng = jax.random.split(jax.random.fold_in(past.rng, 0))[0]
     chosen = np.asarray(jax.random.choice(group_rng, 2, (2,), replace=False))
 

@@ -206,3 +206,13 @@ def test_a_prior_is_carried_along_with_its_points():
     np.testing.assert_allclose(np.exp(moved["log_vars"]), [[1, 1], [0.25, 0.25]], rtol=0.02)
     for key, leaf in prior.moved(start, before, before).items():
         np.testing.assert_array_equal(leaf, start[key])
+
+
+def test_a_point_that_stands_for_several_moves_a_prior_as_these_do(rng):
+    before, shift = jax.random.normal(rng, (2, 20, 3))
+    start = prior.fit(before, 2, rng=rng)
+    several = [jnp.tile(points, (4, 1)) for points in (before, before + shift)]
+    expected = prior.moved(start, *several)
+    moved = prior.moved(start, before, before + shift, weight=4)
+    for part in start:
+        np.testing.assert_allclose(moved[part], expected[part], rtol=1e-4, atol=1e-5)

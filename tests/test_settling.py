@@ -61,8 +61,7 @@ def test_priors_follow_a_mixed_part_that_moves(learner, digits, rng):
 
 def test_nothing_is_settled_where_priors_stay_standard_normal(learner, rng):
     state = learner.replace(config=learner.config.with_settings({"prior_components": 0}))
-    stack = stacking.stack(state, state.names)
-    assert settling.move_priors(state, state.params["mixed"], stack, state.names, rng=rng) == {}
+    assert not settling.fits_priors(state)
 
 
 def greyness(pixels):

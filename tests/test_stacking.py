@@ -45,3 +45,12 @@ def test_mapping_over_a_stack_equals_a_loop_over_the_categories(state):
     np.testing.assert_allclose(stack.map(norm, factors)[:3], expected, rtol=1e-5)
     # What accelerators run instead of the loop.
     np.testing.assert_allclose(jax.vmap(norm)(stack.categories, factors)[:3], expected, rtol=1e-5)
+
+
+def test_keys_of_many_categories_are_those_of_each(rng):
+    names = ("b", "a", "ü")
+    keys = stacking.category_rngs(rng, names, 4)
+    expected = [growth.category_rng(rng, name, 0) for name in (*names, "b")]
+    assert [jax.random.key_data(key).tolist() for key in keys] == [
+        jax.random.key_data(key).tolist() for key in expected
+    ]

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from lifelong_cvae import records
-from lifelong_cvae.benchmarks import accuracy, agreement, memory, playback, roofline, twin_runs, twins
+from lifelong_cvae.benchmarks import (
+    accuracy,
+    agreement,
+    growth,
+    memory,
+    playback,
+    roofline,
+    twin_runs,
+    twins,
+)
 from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.errors import InputError
 
@@ -19,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "accuracy": accuracy.time_to_accuracy,
     "agreement": agreement.agreement,
     "memory": memory.over_categories,
+    "growth": growth.growth,
     "twins": twins.speed,
     "twins_ten_categories": twin_runs.ten_categories,
 }

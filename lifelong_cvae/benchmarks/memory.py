@@ -34,7 +34,7 @@ def over_categories(setting: Setting) -> dict[str, Any]:
     def say(line: str) -> None:
         if line.split()[0].isdecimal():  # of a task
             gc.collect()
-            megabytes.append(_resident() / 1e6)
+            megabytes.append(resident() / 1e6)
 
     with tempfile.TemporaryDirectory() as folder:
         plan = Plan(source.name, tasks(source.categories), config=config)
@@ -59,7 +59,7 @@ def _source(seed: int) -> Source:
     )
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes of this process in memory, as Linux counts them."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

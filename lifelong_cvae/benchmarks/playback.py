@@ -42,7 +42,7 @@ def step_seconds(
         Number of earlier categories, as text, to seconds per step: medians over interleaved rounds.
     """
     chunks = {
-        str(count): _chunk(_with_categories(config, image_shape, count, rng=rng), rng) for count in counts
+        str(count): chunk(_with_categories(config, image_shape, count, rng=rng), rng) for count in counts
     }
     return {name: value / config.learning.chunk_steps for name, value in medians(chunks).items()}
 
@@ -57,8 +57,8 @@ def _with_categories(
     return state
 
 
-def _chunk(state: LifelongState, rng: jax.Array) -> Callable[[], Any]:
-    """A function that runs one chunk of steps on random images."""
+def chunk(state: LifelongState, rng: jax.Array) -> Callable[[], Any]:
+    """A function that runs one chunk of steps of the last category, on random images."""
     task = state.names[-1:]
     images = np.random.default_rng(0).integers(0, 256, (1000, state.networks.pixels), np.uint8)
     data = learning.task_data(state, {task[0]: images}, rng=rng)

@@ -56,10 +56,10 @@ def answers_by_category(
     """
     images = real_images(state.names, source, split)
     pool = _together(images)
-    answers = {"elbo": recognition.evidence(state, pool, rng=rng, mesh=mesh)}
     kind = state.config.recognition.recogniser
+    asked = recognition.recogniser(state, kind)
+    answers = {"elbo": recognition.evidence(asked, pool, rng=rng, mesh=mesh)}
     if kind != "elbo":
-        asked = recognition.recogniser(state, kind)
         scores = None
         if len(pool) <= EMBEDDED_IMAGES:
             scores = _scores(asked.readout, images, {} if embedded is None else embedded)

@@ -86,7 +86,7 @@ class Session:
         """What is made of an image, uint8 `[h, w, c]`."""
         ready = self._ready
         state, images = ready.state, image[None]
-        evidence = np.asarray(recognition.evidence(state, images, rng=self._rng))
+        evidence = np.asarray(recognition.evidence(ready, images, rng=self._rng))
         likelihoods = recognition.log_likelihoods(ready, images, log_evidence=evidence)
         probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))[0]
         shown = np.sort(np.argsort(-probabilities, kind="stable")[:SHOWN])

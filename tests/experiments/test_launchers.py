@@ -199,6 +199,7 @@ FLAGS = {
         "seed": "0",
         "images": None,
         "recogniser": None,
+        "candidates": None,
         "reject": "0.01",
         "output": None,
     },
