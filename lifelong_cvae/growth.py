@@ -86,7 +86,7 @@ def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> Lifel
     """
     shape = check_image_shape(image_shape)
     networks = build(config.network, shape, has_mixed=config.has_mixed)
-    params = {"mixed": networks.init_mixed(rng=rng), "categories": {}}
+    params = {"mixed": _init_mixed(networks, rng=rng), "categories": {}}
     if config.closed_form.random_features:
         params["closed_form"] = ridge.common_blank(config.closed_form, shape)
     return LifelongState(
@@ -141,6 +141,11 @@ def _fresh(state: LifelongState, mean_image: jax.Array, *, rng: jax.Array) -> An
     settings = state.config.closed_form
     fresh = _init_category(state.networks, state.params["mixed"], mean_image, rng=rng)
     return {**fresh, "closed_form": ridge.category_blank(settings)} if settings.random_features else fresh
+
+
+@partial(jax.jit, static_argnums=0)
+def _init_mixed(networks: Networks, *, rng: jax.Array) -> dict[str, Any]:
+    return networks.init_mixed(rng=rng)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -17,5 +17,5 @@ def test_each_survives_json(name):
 
 
 def test_an_unknown_one_is_refused_and_the_known_ones_are_named():
-    with pytest.raises(InputError, match=r"unknown preset 'fast'.*default"):
-        preset("fast")
+    with pytest.raises(InputError, match=r"unknown preset 'swift'.*default"):
+        preset("swift")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "subprocess", "yaml", "ctypes"}
+# Benchmarks start processes, of files of ours; ctypes has `abort` say one line.
+NEEDED = {"twin_runs.py": {"subprocess"}, "processes.py": {"ctypes"}}
 CALLS = {"eval", "exec", "__import__", "system", "popen"}
 
 
@@ -25,7 +27,7 @@ def test_no_file_imports_or_calls_what_runs_data():
     assert len(files) > 50
     for file in files:
         found = set(used(ast.parse(file.read_text("utf-8"))))
-        assert not found & {*MODULES, *CALLS, "allow_pickle"}, file
+        assert not (found & {*MODULES, *CALLS, "allow_pickle"}) - NEEDED.get(file.name, set()), file
 
 
 def test_the_search_finds_what_it_looks_for():
