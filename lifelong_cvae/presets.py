@@ -23,9 +23,9 @@ def _by_elbo(network: NetworkConfig, learning: LearningConfig) -> Config:
 
 PRESETS = {
     "default": Config(),
-    # Learned in a second or two a category: few passes, and recognition by the ELBO alone.
+    # Learned in a second a category: one pass, and recognition by the ELBO alone.
     "fast": Config(
-        learning=LearningConfig(epochs=2, min_steps=100, chunk_steps=50),
+        learning=LearningConfig(epochs=1, min_steps=50, chunk_steps=50),
         closed_form=ClosedFormConfig(random_features=0),
         recognition=RecognitionConfig(recogniser="elbo"),
     ),

@@ -27,7 +27,7 @@ from lifelong_cvae.stacking import Stack
 POINTS = 2048
 # Points of all earlier categories together, by which their priors are moved.
 MOVED_POINTS = 16 * POINTS
-FACTOR_IMAGES = 8192
+FACTOR_IMAGES = 4096
 CONTRAST_RANGE = (0.25, 4.0)
 CONTRAST_STEPS = 20
 CALIBRATION_IMAGES = 1024
