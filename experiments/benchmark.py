@@ -8,8 +8,8 @@ CPU cores). `playback`: a training step with 10 and with 100 small earlier categ
 what a process holds while it learns 50 categories (five minutes). `twins`: training steps a second, ours,
 plain Flax's and PyTorch's (two minutes). `twins_ten_categories`: how long each takes to learn all categories
 of --dataset, in a fresh process of its own. `accuracy`: how long ours takes with --preset, and what it
-recognises then. `growth`: a thousand small categories, learned and recognised (ten minutes). Run it from a
-checkout of the repository.
+recognises then. `together`: several categories in one task, against one by one (two minutes). `growth`: a
+thousand small categories, learned and recognised (ten minutes). Run it from a checkout of the repository.
 """
 
 from __future__ import annotations

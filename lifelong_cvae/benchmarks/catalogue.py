@@ -14,6 +14,7 @@ from lifelong_cvae.benchmarks import (
     memory,
     playback,
     roofline,
+    together,
     twin_runs,
     twins,
 )
@@ -25,6 +26,7 @@ from lifelong_cvae.errors import InputError
 BENCHMARKS: dict[str, Callable[[Setting], dict[str, Any]]] = {
     "roofline": roofline.roofline,
     "playback": playback.step,
+    "together": together.together,
     "accuracy": accuracy.time_to_accuracy,
     "agreement": agreement.agreement,
     "memory": memory.over_categories,
