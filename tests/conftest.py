@@ -7,6 +7,7 @@ import resource
 import shutil
 import tempfile
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from lifelong_cvae import run
 from lifelong_cvae.data import open_source
 from lifelong_cvae.evaluation import judge
 
+# The first example compiles, and machines are of all speeds.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile much and compute little: without this part of the compiler they take half as long. XLA reads
 # the variable when the first device is asked for, and dies of a flag that it does not know.

@@ -43,7 +43,7 @@ def of_pairs(state, images, chosen, **options):
     return np.asarray(candidates.of_pairs(state, stacks, rows, chosen, **{"rng": None, **options}))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 999), count=st.sampled_from([1, 3, 20]), number=st.sampled_from([1, 5, 70]))
 def test_each_pairs_evidence_is_that_of_all_categories(crowd, images, full, seed, count, number):
     numbers = np.random.default_rng(seed)

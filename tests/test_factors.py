@@ -19,7 +19,7 @@ def orthonormal(count, pixels, seed=0):
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(pixels, count)))[0].T
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     pixels=st.integers(2, 12),
     count=st.integers(1, 4),

@@ -143,7 +143,7 @@ def test_fifty_images_in_two_components_are_no_nearer_than_fresh_points():
     assert nearest > 0.7 * expected
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 3000))
 def test_at_most_one_component_per_twenty_images_is_used(images):
     points = jax.random.normal(jax.random.key(0), (256, 3))

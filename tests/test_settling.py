@@ -77,7 +77,7 @@ def test_contrast_makes_drawings_as_grey_as_real_images(learner, digits):
         assert greyness(drawn) == pytest.approx(greyness(x), rel=0.05)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0.3, 3.5))
 def test_a_contrast_is_found_again(contrast):
     logits = np.random.default_rng(0).normal(size=(20, 30), scale=2).astype(np.float32)

@@ -33,7 +33,7 @@ class TestCentred:
             canvas[30:310, 100:380] = np.kron(digit, np.ones((10, 10), np.uint8))
             assert alike(centred(canvas)[..., 0], digit) > 0.95
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         st.integers(1, 90),
         st.integers(1, 90),

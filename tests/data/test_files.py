@@ -28,7 +28,7 @@ from tests.fuzz import fuzz, outcome
 
 PIXELS = list(range(24))  # of two images of 3 x 4
 # The same folder serves all examples: each example overwrites its files.
-same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def idx_bytes(values, *sizes, kind=8):

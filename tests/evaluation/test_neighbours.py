@@ -52,7 +52,7 @@ def test_all_four_agree_with_their_definitions(imagined, real, dimensions):
     assert neighbourhoods(first, second) == pytest.approx(spelt_out(first, second), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(POINTS, POINTS)
 def test_a_point_on_the_edge_of_a_ball_is_inside_also_where_points_coincide(imagined, real):
     found = neighbourhoods(np.asarray(imagined), np.asarray(real))

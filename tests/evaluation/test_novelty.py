@@ -45,7 +45,7 @@ def test_pairs_are_counted_and_ties_are_one_half(known, unknown, expected):
     assert auroc(np.asarray(known), np.asarray(unknown)) == pytest.approx(expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(scores(-3, 3), scores(-3, 3))
 def test_it_is_the_statistic_of_mann_and_whitney_over_the_pairs(known, unknown):
     expected = stats.mannwhitneyu(known, unknown, method="asymptotic").statistic / (len(known) * len(unknown))

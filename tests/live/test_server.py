@@ -179,7 +179,7 @@ class TestBadRequests:
     def test_questions_too(self, client, query, words):
         refused(client.get(f"/api/{query}"), 400, words)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         st.sampled_from(["answer", "upload", "teach", "drop"]),
         st.one_of(
