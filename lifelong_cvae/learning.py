@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lifelong_cvae import closed_form, compilations, cvae, growth, parallel, settling, stacking
+from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import as_rows, mean_image, pad_rows, power_of_two, to_unit
@@ -150,10 +151,7 @@ def _check_task(state: LifelongState, images: Mapping[str, Any]) -> dict[str, np
 
 def task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Array) -> TaskData:
     """Images `[n, pixels]` of a task's categories, all known, on the device and padded."""
-    learning = state.config.learning
     largest = max(map(len, rows.values()))
-    steps = max(learning.min_steps, learning.epochs * math.ceil(largest / learning.batch_size), 1)
-    chunks = math.ceil(steps / learning.chunk_steps)
     length = power_of_two(largest, MINIMUM_ROWS)
     rngs = [jax.random.fold_in(growth.category_rng(rng, name, state.visit(name)), 1) for name in rows]
     images = jnp.asarray(np.stack([pad_rows(values, length) for values in rows.values()]))
@@ -163,9 +161,15 @@ def task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Arr
         images=images,
         counts=jnp.asarray([len(values) for values in rows.values()], jnp.int32),
         rngs=jnp.stack(rngs),
-        total_steps=jnp.int32(chunks * learning.chunk_steps),
+        total_steps=jnp.int32(steps_of(state.config.learning, largest)),
         shared=_neurons(mixed, images, networks=networks) if frozen else None,
     )
+
+
+def steps_of(settings: LearningConfig, largest: int) -> int:
+    """Training steps of a task whose largest category has so many images: whole chunks."""
+    steps = max(settings.min_steps, settings.epochs * math.ceil(largest / settings.batch_size), 1)
+    return math.ceil(steps / settings.chunk_steps) * settings.chunk_steps
 
 
 @partial(jax.jit, static_argnames="networks")

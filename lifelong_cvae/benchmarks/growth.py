@@ -14,9 +14,9 @@ from lifelong_cvae import growth as growing
 from lifelong_cvae import learning, recognition
 from lifelong_cvae.benchmarks.crowd import Crowd
 from lifelong_cvae.benchmarks.memory import resident
-from lifelong_cvae.benchmarks.playback import chunk
 from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.benchmarks.timing import medians
+from lifelong_cvae.benchmarks.untrained import chunk, known
 from lifelong_cvae.config import Config
 from lifelong_cvae.growth import LifelongState
 
@@ -44,6 +44,7 @@ NARROW = {
 }
 CANDIDATES = 10
 IMAGES, OF_ALL = 8192, 512  # that are recognised: in two stages, and by the evidence of a thousand categories
+STEPPED = 1000  # that a category is trained on, where a step is timed
 ROUNDS = 3
 WEIGHED_EVERY = 50
 DEFAULT_CATEGORIES = 10
@@ -125,7 +126,7 @@ def _learned(
 
 def _step(state: LifelongState, rng: jax.Array) -> Callable[[], Any]:
     """One chunk of steps of one more category."""
-    return chunk(growing.grow(state, "one more", rng=rng), rng)
+    return chunk(growing.grow(state, "one more", rng=rng), ("one more",), STEPPED, rng=rng)
 
 
 def _task(state: LifelongState, crowd: Crowd, rng: jax.Array) -> Callable[[], Any]:
@@ -170,9 +171,7 @@ def _default_network(setting: Setting, count: int) -> float:
     """Images a second that the evidence of ten categories is computed of, untrained: it takes no less."""
     config = setting.config.with_settings({"random_features": 0, "recogniser": "elbo"})
     source = setting.open_source()
-    state = growing.init(config, source.image_shape, rng=setting.rng)
-    for index in range(DEFAULT_CATEGORIES):
-        state = growing.grow(state, f"category {index}", rng=setting.rng)
+    state = known(config, source.image_shape, DEFAULT_CATEGORIES, rng=setting.rng)
     crowd = Crowd(source, len(source.categories))
     images, _ = crowd.mixed(crowd.names, count)
     ready = recognition.recogniser(state)

@@ -15,14 +15,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae import cvae, growth, learning, playback, recognition, training
+from lifelong_cvae import cvae, learning, playback, recognition, training
 from lifelong_cvae.benchmarks import products
 from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.benchmarks.timing import medians
+from lifelong_cvae.benchmarks.untrained import known
 from lifelong_cvae.config import Config
-from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.images import to_unit
 
 IMAGE_SHAPE = (28, 28, 1)
@@ -89,7 +90,7 @@ class _Training(NamedTuple):
 
 def _training(config: Config, train_mixed: bool, *, rng: jax.Array) -> _Training:
     learning_config = config.learning
-    state = _known(config, 1, rng=rng).replace(childhood_left=int(train_mixed))
+    state = known(config, IMAGE_SHAPE, 1, rng=rng).replace(childhood_left=int(train_mixed))
     task = state.names[-1:]
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, state.networks.pixels), np.uint8)
     data = learning.task_data(state, {task[0]: images}, rng=rng)
@@ -104,10 +105,10 @@ def _training(config: Config, train_mixed: bool, *, rng: jax.Array) -> _Training
         return training.start_carry(state, task, train_mixed=train_mixed)
 
     batch, steps = learning_config.batch_size, learning_config.chunk_steps
-    counted = products.products(chunk(1), carry(), data)
-    operations, whole = products.flops(counted), chunk(steps)
-    step = chunk(1)
-    lowered = step.func.lower(carry(), data, **step.keywords)
+    one, whole = chunk(1), chunk(steps)
+    counted = products.products(one, carry(), data)
+    operations = products.flops(counted)
+    lowered = one.func.lower(carry(), data, **one.keywords)
     return _Training(
         _Work(lambda: whole(carry(), data), operations * steps, batch * steps),
         _Work(products.alone(counted), operations, batch),
@@ -116,24 +117,15 @@ def _training(config: Config, train_mixed: bool, *, rng: jax.Array) -> _Training
     )
 
 
-def _known(config: Config, count: int, *, rng: jax.Array) -> LifelongState:
-    """A learner that knows so many categories of random parameters."""
-    state = growth.init(config, IMAGE_SHAPE, rng=rng)
-    for index in range(count):
-        state = growth.grow(state, f"category {index}", rng=rng)
-    return state
-
-
 def _recognising(setting: Setting) -> _Work:
-    state = _known(setting.config, CATEGORIES, rng=setting.rng)
+    state = known(setting.config, IMAGE_SHAPE, CATEGORIES, rng=setting.rng)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
     path, rows = state.path(state.names[0]), images[:1].reshape(1, -1)
 
     def one(x: jax.Array, shared: Any) -> jax.Array:
-        posterior = cvae.encode(path, x, shared)
-        return cvae.elbo_at(path, x, posterior, posterior.mean)
+        return cvae.bound(path, x, shared, state.config.recognition, rng=None)
 
-    x = to_unit(jax.numpy.asarray(rows))
+    x = to_unit(jnp.asarray(rows))
     shared = products.products(lambda x: cvae.shared_neurons(path, "encoder", x), x)
     own = products.products(one, x, cvae.shared_neurons(path, "encoder", x))
     operations = products.flops(shared) + CATEGORIES * products.flops(own)
@@ -141,9 +133,9 @@ def _recognising(setting: Setting) -> _Work:
 
 
 def _imagining(setting: Setting) -> _Work:
-    state, rng = _known(setting.config, CATEGORIES, rng=setting.rng), setting.rng
+    state, rng = known(setting.config, IMAGE_SHAPE, CATEGORIES, rng=setting.rng), setting.rng
     path, count = state.path(state.names[0]), IMAGES // CATEGORIES
-    z = jax.numpy.zeros((1, state.networks.latent_size))
+    z = jnp.zeros((1, state.networks.latent_size))
     operations = products.flops(products.products(lambda z: cvae.draw(path, z, rng=rng), z))
     images = CATEGORIES * count
     return _Work(lambda: playback.imagine(state, state.names, count, rng=rng), operations * images, images)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import jax
-import numpy as np
-
-from lifelong_cvae import growth, learning, training
 from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.benchmarks.timing import medians
-from lifelong_cvae.config import Config
+from lifelong_cvae.benchmarks.untrained import chunk, known
 
 COUNTS = (1, 2, 5, 10)
 MODES = ("frozen", "none")
@@ -29,7 +23,12 @@ def together(setting: Setting) -> dict[str, Any]:
     for mode in MODES:
         config = setting.config.with_settings({"mixed_mode": mode})
         steps = config.learning.chunk_steps
-        seconds = medians({str(count): _chunk(config, count, rng=setting.rng) for count in COUNTS})
+        states = {count: known(config, IMAGE_SHAPE, count, rng=setting.rng) for count in COUNTS}
+        chunks = {
+            str(count): chunk(state.replace(childhood_left=0), state.names, IMAGES, rng=setting.rng)
+            for count, state in states.items()
+        }
+        seconds = medians(chunks)
         alone = seconds[str(COUNTS[0])]
         rows += [
             {
@@ -42,23 +41,3 @@ def together(setting: Setting) -> dict[str, Any]:
             for count in COUNTS[1:]
         ]
     return {"rows": rows}
-
-
-def _chunk(config: Config, count: int, *, rng: jax.Array) -> Callable[[], Any]:
-    """A function that trains so many new categories for a chunk of steps on random images."""
-    state = growth.init(config, IMAGE_SHAPE, rng=rng)
-    for index in range(count):
-        state = growth.grow(state, f"category {index}", rng=rng)
-    state = state.replace(childhood_left=0)
-    numbers = np.random.default_rng(0)
-    images = {
-        name: numbers.integers(0, 256, (IMAGES, state.networks.pixels), np.uint8) for name in state.names
-    }
-    data = learning.task_data(state, images, rng=rng)
-    run = partial(
-        training.train_chunk,
-        networks=state.trained_networks,
-        learning=config.learning,
-        train_mixed=state.mixed_learns,
-    )
-    return lambda: run(training.start_carry(state, state.names, train_mixed=state.mixed_learns), data)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from lifelong_cvae.benchmarks.setting import Setting
 from lifelong_cvae.benchmarks.twins import FLAX, TORCH, config_of, plain, require_torch, rows_of
 from lifelong_cvae.config import Config
 from lifelong_cvae.data import Source
+from lifelong_cvae.learning import steps_of
 
 # Times that the categories are learned by each side.
 REPEATS = 2
@@ -69,13 +69,6 @@ def ten_categories(setting: Setting) -> dict[str, Any]:
     }
 
 
-def steps_of(config: Config, count: int) -> int:
-    """Training steps of a category of `count` images, as `learning.task_data` takes them."""
-    settings = config.learning
-    steps = max(settings.min_steps, settings.epochs * math.ceil(count / settings.batch_size), 1)
-    return math.ceil(steps / settings.chunk_steps) * settings.chunk_steps
-
-
 def task_of(file: Path, source: Source, config: Config, *, seed: int) -> dict[str, Any]:
     """What a process is given, its images written to a file."""
     arrays = {}
@@ -88,7 +81,7 @@ def task_of(file: Path, source: Source, config: Config, *, seed: int) -> dict[st
         "file": str(file),
         "seed": seed,
         "image_shape": source.image_shape,
-        "steps": [steps_of(config, source.counts["train"][name]) for name in source.categories],
+        "steps": [steps_of(config.learning, source.counts["train"][name]) for name in source.categories],
         "settings": plain(config),
         "config": config.to_dict(),
     }
