@@ -35,12 +35,18 @@ class Teacher:
         self.remembers = bool(plays and learning.memory_weights)
         self._mesh = mesh
         self.rng = jax.random.fold_in(growth.category_rng(rng, task[0], state.visit(task[0])), 2)
-        self._stacked: tuple[tuple[str, ...], Stack | None] = ((), None)
+        self._mixed = parallel.put(state.params["mixed"], mesh) if self.remembers else None
+        self._stacked: tuple[tuple[str, ...], tuple[Stack, ...]] = ((), ())
 
     def stack(self, names: tuple[str, ...]) -> Stack:
         """Subtrees of some earlier categories, kept until those of others are asked for."""
+        return self._here_and_there(names)[0]
+
+    def _here_and_there(self, names: tuple[str, ...]) -> tuple[Stack, ...]:
+        """`stack`, and the same on the mesh: put there once, however often it is remembered from."""
         if names != self._stacked[0]:
-            self._stacked = names, stacking.stack(self.state, names, left_out=stacking.NOT_TRAINED_WITH)
+            here = stacking.stack(self.state, names, left_out=stacking.NOT_TRAINED_WITH)
+            self._stacked = names, (here, parallel.put(here, self._mesh))
         return self._stacked[1]
 
     def remember(self, refresh: int) -> Past | None:
@@ -50,13 +56,10 @@ class Teacher:
         learning = self.state.config.learning
         groups = learning.memory_size // learning.memory_images
         memory_rng, step_rng = jax.random.split(jax.random.fold_in(self.rng, refresh))
-        stack = self.stack(self._drawn(groups, rng=memory_rng))
-        mixed, memory_rng, step_rng = parallel.put(
-            (self.state.params["mixed"], memory_rng, step_rng), self._mesh
-        )
-        stack = parallel.put(stack, self._mesh)
+        stack = self._here_and_there(self._drawn(groups, rng=memory_rng))[1]
+        memory_rng, step_rng = parallel.put((memory_rng, step_rng), self._mesh)
         memory = playback.remember(
-            mixed,
+            self._mixed,
             stack,
             rng=memory_rng,
             networks=self.state.networks,
