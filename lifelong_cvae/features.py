@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ BLOCKS = 16
 # Smallest and largest number of images that are computed at a time.
 BLOCK_IMAGES = (8, 1024)
 # Images at once: few on a CPU, which keeps its caches warm. Powers of two, not above a block's smallest size.
-CPU_BATCH, ACCELERATOR_BATCH = 2, 64
+CPU_BATCH, ACCELERATOR_BATCH = 4, 64
 # Images that responses are standardised by.
 STANDARDISED_BY = 2048
 
@@ -154,8 +155,8 @@ def features(
         pooled = pooled * jax.lax.rsqrt(jnp.mean(jnp.square(pooled), axis=1, keepdims=True) + 1e-3)
         # Block b reads the values b, b + blocks, ...
         read = pooled.reshape(len(rows), -1, len(expand))
-        expanded = jnp.einsum("nrb,brk->nbk", read, expand).reshape(len(rows), -1)
-        return jnp.pad(jax.nn.relu(expanded), ((0, 0), (0, 1)), constant_values=1.0)
+        expanded = [jax.nn.relu(read[:, :, block] @ matrix) for block, matrix in enumerate(expand)]
+        return jnp.concatenate([*expanded, jnp.ones((len(rows), 1))], axis=1)
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"))
@@ -172,12 +173,13 @@ def _pooled(
     filters = jnp.concatenate([centred, -dictionary["offset"][None]])
 
     def few(batch: jax.Array) -> jax.Array:
-        images = to_unit(batch).reshape(-1, *image_shape)
-        shifted = [images[:, y : y + down, x : x + across] for y in range(side) for x in range(side)]
-        patches = jnp.concatenate(shifted, axis=-1).reshape(-1, size["patch"])
-        patches = patches * jax.lax.rsqrt(patches.var(axis=1, keepdims=True) + CONTRAST_FLOOR)
-        patches = jnp.pad(patches, ((0, 0), (0, 1)), constant_values=1.0)
-        responses = jax.nn.relu(patches @ filters).reshape(len(batch), down, across, -1)
+        images = jnp.moveaxis(to_unit(batch).reshape(-1, *image_shape), -1, 0)
+        # [patch, positions]: whole rows of pixels are copied
+        shifted = [images[:, :, y : y + down, x : x + across] for y in range(side) for x in range(side)]
+        patches = jnp.concatenate(shifted).reshape(size["patch"], -1)
+        patches = patches * jax.lax.rsqrt(patches.var(axis=0, keepdims=True) + CONTRAST_FLOOR)
+        patches = jnp.pad(patches, ((0, 1), (0, 0)), constant_values=1.0)
+        responses = jax.nn.relu(patches.T @ filters).reshape(len(batch), down, across, -1)
         return _sums_of(_sums_of(responses, 1, size["cells"]), 2, size["cells"]).reshape(len(batch), -1)
 
     def by(count: int) -> Callable[[jax.Array], jax.Array]:
@@ -191,8 +193,11 @@ def _pooled(
 def _sums_of(responses: jax.Array, axis: int, cells: int) -> jax.Array:
     """Sums over the cells that an axis of positions is cut into."""
     positions = responses.shape[axis]
-    edges = [-(-cell * positions // cells) for cell in range(1, cells)]
-    return jnp.stack([part.sum(axis=axis) for part in jnp.split(responses, edges, axis=axis)], axis=axis)
+    edges = [-(-cell * positions // cells) for cell in range(cells + 1)]
+    taken = partial(jax.lax.index_in_dim, responses, axis=axis, keepdims=False)
+    # One position after another: XLA makes one loop of the additions, and a slow one of a reduction.
+    sums = [reduce(jnp.add, map(taken, range(*ends))) for ends in pairwise(edges)]
+    return jnp.stack(sums, axis=axis)
 
 
 def _patches(
