@@ -152,7 +152,7 @@ def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
 def _least_error(gram: Host, vectors: Host, start: int) -> int:
     """Which of `RIDGES` has the least squared error on what is held out, downhill from `start`."""
     features = len(gram["fit"])
-    # Random features are exchangeable: a quarter of them want a quarter of the ridge. The constant feature stays.
+    # Random features are exchangeable: a quarter of them want a quarter of the ridge. The constant one stays.
     kept = np.append(np.arange(0, features - 1, SEARCHED_EVERY), features - 1)
     gram = {part: np.float64(values[np.ix_(kept, kept)]) for part, values in gram.items()}
     vectors = {part: np.float64(values[kept]) for part, values in vectors.items()}
