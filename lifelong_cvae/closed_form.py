@@ -124,7 +124,7 @@ def drop(state: LifelongState, name: str) -> LifelongState:
 
 
 def _totals(state: LifelongState) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Gram matrix `[features, features]` and vectors `[features, categories]`, by part, on the host."""
+    """Gram matrix `[packed]` and vectors `[features, categories]`, by part, on the host."""
     if not state.config.closed_form.random_features:
         raise InputError(
             "recogniser closed_form: the run was learned with random_features=0 and keeps no sums; "

@@ -184,7 +184,7 @@ class ClosedFormConfig:
         cells: rows and columns of the grid over whose cells responses are summed.
         random_features: of the random expansion; 0: no sums are kept, and there is no such recogniser.
         gram: `mixed`, one Gram matrix for all categories, or `own`, a share for each, so that a category
-            can be dropped from it exactly: 2 (random_features + 1)^2 values more a category.
+            can be dropped from it exactly: 1.1 (random_features + 1)^2 values more a category.
     """
 
     filters: int = 400

@@ -33,10 +33,11 @@ FIRST_RIDGE = RIDGES[8]  # 0.1
 # The ridge is looked for with every fourth feature, which takes a sixty-fourth of the time.
 SEARCHED_EVERY = 4
 
-# Column blocks of the Gram matrix, of which those on and above the diagonal are computed.
-COLUMN_BLOCKS = 8
+# Row blocks of a Gram matrix, which is symmetric: of each, what is on the diagonal and right of it is kept.
+ROW_BLOCKS = 8
 
-# With the keys `fit` and `held_out`; of a Gram matrix, the part on and above the diagonal.
+# With the keys `fit` and `held_out`: vectors `[features]`, and of a Gram matrix its row blocks, one after
+# another, `[packed]`.
 Sums = dict[str, jax.Array]
 Host = dict[str, np.ndarray]
 
@@ -44,17 +45,63 @@ Host = dict[str, np.ndarray]
 def common_blank(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
     """What categories share before the first task; the Gram matrix unless each has its own."""
     common = {"dictionary": features.blank(settings, image_shape), "ridge": jnp.float32(FIRST_RIDGE)}
-    return common if settings.gram == "own" else {**common, "gram": _blank(settings, 2)}
+    size = settings.random_features + 1
+    return common if settings.gram == "own" else {**common, "gram": _blank(_packed_size(size))}
 
 
 def category_blank(settings: ClosedFormConfig) -> dict[str, Any]:
     """What a category owns before its first visit."""
-    own = {"sum": _blank(settings, 1), "calibration": calibration.blank()}
-    return {**own, "gram": _blank(settings, 2)} if settings.gram == "own" else own
+    size = settings.random_features + 1
+    own = {"sum": _blank(size), "calibration": calibration.blank()}
+    return {**own, "gram": _blank(_packed_size(size))} if settings.gram == "own" else own
 
 
-def _blank(settings: ClosedFormConfig, rank: int) -> Sums:
-    return {part: jnp.zeros((settings.random_features + 1,) * rank) for part in ("fit", "held_out")}
+def _blank(length: int) -> Sums:
+    return {part: jnp.zeros((length,)) for part in ("fit", "held_out")}
+
+
+def _row_blocks(features: int) -> list[slice]:
+    """Rows of each block; it has the columns from its first row on."""
+    height = -(-features // ROW_BLOCKS)
+    return [slice(start, min(start + height, features)) for start in range(0, features, height)]
+
+
+def _packed_size(features: int) -> int:
+    return sum((rows.stop - rows.start) * (features - rows.start) for rows in _row_blocks(features))
+
+
+def gram_of(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Left' right `[packed]`, where it is symmetric: little more than half the work, and half the room.
+
+    Args:
+        left: `[n, features]`.
+        right: `[n, features]`.
+    """
+    blocks = _row_blocks(right.shape[1])
+    return jnp.concatenate([(left[:, rows].T @ right[:, rows.start :]).ravel() for rows in blocks])
+
+
+def unpacked(gram: np.ndarray, features: int, every: int = 1) -> np.ndarray:
+    """A Gram matrix in float64, of which only what is not below the diagonal counts.
+
+    Args:
+        gram: `[packed]`.
+        features: how many it is of.
+        every: 1 gives `[features, features]`; otherwise rows and columns of the last feature and of every
+            second, third ... one before it.
+    """
+    first, start = (features - 1) % every, 0
+    count = len(range(first, features, every))
+    matrix = np.zeros((count, count))
+    for rows in _row_blocks(features):
+        height, width = rows.stop - rows.start, features - rows.start
+        block = gram[start : start + height * width].reshape(height, width)
+        start += block.size
+        offset = (first - rows.start) % every
+        taken = block[offset::every, offset::every]
+        row = (rows.start + offset) // every
+        matrix[row : row + len(taken), row:] = taken
+    return matrix
 
 
 def held_out(count: int) -> np.ndarray:
@@ -70,12 +117,9 @@ def sums(
     image_shape: Shape,
     settings: ClosedFormConfig,
 ) -> tuple[Sums, Sums]:
-    """E[phi phi'] and E[phi] of one category's images `[n, pixels]`, the held-out part of each apart.
-
-    Below the diagonal the first is undefined.
-    """
-    apart = held_out(len(rows))
-    grams, vectors = _blank(settings, 2), _blank(settings, 1)
+    """E[phi phi'] and E[phi] of one category's images `[n, pixels]`, the held-out part of each apart."""
+    apart, size = held_out(len(rows)), settings.random_features + 1
+    grams, vectors = _blank(_packed_size(size)), _blank(size)
     for part, chosen in (("fit", rows[~apart]), ("held_out", rows[apart])):
         for start, block in blocks(chosen, *features.BLOCK_IMAGES):
             weights = (np.arange(len(block)) < len(chosen) - start) / np.float32(len(rows))
@@ -107,29 +151,19 @@ def _add(
     phi = features.features(dictionary, expand, rows, image_shape=image_shape, settings=settings)
     with jax.default_matmul_precision("float32"):
         weighted = phi * weights[:, None]
-        return gram + _upper(weighted, phi), vector + weighted.sum(axis=0)
-
-
-def _upper(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Left' right, symmetric, without blocks that lie below the diagonal: little more than half the work."""
-    width = -(-right.shape[1] // COLUMN_BLOCKS)
-    rows = [
-        jnp.pad(left[:, start : start + width].T @ right[:, start:], ((0, 0), (start, 0)))
-        for start in range(0, right.shape[1], width)
-    ]
-    return jnp.concatenate(rows)
+        return gram + gram_of(weighted, phi), vector + weighted.sum(axis=0)
 
 
 def solve(gram: Host, vectors: Host, ridge: float) -> np.ndarray:
     """The weights, float64 `[features, categories]`, solved on the host.
 
     Args:
-        gram: `[features, features]` over all categories, read on and above the diagonal.
+        gram: `[packed]`, over all categories.
         vectors: `[features, categories]`.
         ridge: above 0.
     """
-    whole = (np.add(parts["fit"], parts["held_out"], dtype=np.float64) for parts in (gram, vectors))
-    return _solution(*whole, ridge)
+    whole, vectors = (np.add(parts["fit"], parts["held_out"], dtype=np.float64) for parts in (gram, vectors))
+    return _solution(unpacked(whole, len(vectors)), vectors, ridge)
 
 
 def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
@@ -139,29 +173,31 @@ def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
     right answers do. A function of sums: downhill from `FIRST_RIDGE`, which stays where nothing is held out.
 
     Args:
-        gram: `[features, features]` over all categories, read on and above the diagonal.
+        gram: `[packed]`, over all categories.
         vectors: `[features, categories]`.
     """
     best = RIDGES.index(FIRST_RIDGE)
     if vectors["held_out"].any():
         best = max(_least_error(gram, vectors, start=best) - 1, 0)
-    chosen = max(RIDGES[best], _rounding(gram["fit"]))
-    return chosen, _solution(*(np.array(parts["fit"], np.float64) for parts in (gram, vectors)), chosen)
+    fit = unpacked(gram["fit"], len(vectors["fit"]))
+    chosen = max(RIDGES[best], _rounding(fit))
+    return chosen, _solution(fit, np.float64(vectors["fit"]), chosen)
 
 
 def _least_error(gram: Host, vectors: Host, start: int) -> int:
     """Which of `RIDGES` has the least squared error on what is held out, downhill from `start`."""
-    features = len(gram["fit"])
-    # Random features are exchangeable: a quarter of them want a quarter of the ridge. The constant one stays.
-    kept = np.append(np.arange(0, features - 1, SEARCHED_EVERY), features - 1)
-    gram = {part: np.float64(values[np.ix_(kept, kept)]) for part, values in gram.items()}
+    # Random features are exchangeable: a quarter of them want a quarter of the ridge. The constant one, which
+    # is the last, stays.
+    features = len(vectors["fit"])
+    gram = {part: unpacked(values, features, SEARCHED_EVERY) for part, values in gram.items()}
+    kept = slice((features - 1) % SEARCHED_EVERY, None, SEARCHED_EVERY)
     vectors = {part: np.float64(values[kept]) for part, values in vectors.items()}
     held_out = np.triu(gram["held_out"]) + np.triu(gram["held_out"], 1).T
     floor = _rounding(gram["fit"])
 
     @functools.cache
     def error(index: int) -> float:
-        ridge = RIDGES[index] * len(kept) / features if 0 <= index < len(RIDGES) else 0.0
+        ridge = RIDGES[index] * len(vectors["fit"]) / features if 0 <= index < len(RIDGES) else 0.0
         if ridge < floor:
             return np.inf
         weights = _solution(gram["fit"].copy(), vectors["fit"], ridge)
@@ -176,7 +212,7 @@ def _least_error(gram: Host, vectors: Host, start: int) -> int:
 
 def _rounding(gram: np.ndarray) -> float:
     """A bound of what rounding in float32 adds to the eigenvalues of sums; no ridge is to be below it."""
-    return float(np.finfo(np.float32).eps * np.trace(gram, dtype=np.float64))
+    return float(np.finfo(np.float32).eps * np.trace(gram))
 
 
 def _solution(gram: np.ndarray, vectors: np.ndarray, ridge: float) -> np.ndarray:

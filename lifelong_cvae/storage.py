@@ -25,8 +25,9 @@ from lifelong_cvae.errors import DamageError, InputError
 
 T = TypeVar("T")
 
-# 1: before it was said which version of the arrays a checkpoint holds. 2: all arrays in one part.
-SCHEMA = 3
+# 1: before it was said which version of the arrays a checkpoint holds. 2: all arrays in one part. 3: Gram
+# matrices with the half that symmetry tells.
+SCHEMA = 4
 
 Part = Callable[[], Any]
 

@@ -389,18 +389,18 @@ class TestDamage:
             lifelong.load(copy)
         assert_trees_equal(lifelong.load(copy, step=0), state)
 
-    @pytest.mark.parametrize("schema", [0, 1, 2, "3", None])
+    @pytest.mark.parametrize("schema", [0, 1, 2, 3, "4", None])
     def test_another_version_is_refused_and_not_taken_for_damage(self, copy, schema):
         meta = {**read_meta(copy), "schema": schema}
         del meta["digest"]
         write_meta(copy, {**meta, "digest": storage._digest(meta)})
         with pytest.raises(InputError) as error:
             lifelong.load(copy)
-        one_line(error, copy, f"checkpoint 0 has schema {schema}", "schema 3 is expected")
+        one_line(error, copy, f"checkpoint 0 has schema {schema}", "schema 4 is expected")
         assert not isinstance(error.value, DamageError)
 
     def test_a_schema_that_was_changed_alone_is_damage(self, copy):
-        write_meta(copy, {**read_meta(copy), "schema": 4})
+        write_meta(copy, {**read_meta(copy), "schema": 5})
         with pytest.raises(DamageError, match="checkpoint 0 is damaged: its settings differ"):
             lifelong.load(copy)
 
