@@ -102,7 +102,7 @@ def _keep_compiled(folder: str | None) -> None:
 
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(folder or Path(caches) / "lifelong_cvae"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def fail(message: str, *, code: int = 2) -> None:

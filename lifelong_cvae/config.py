@@ -187,7 +187,7 @@ class ClosedFormConfig:
             can be dropped from it exactly: 1.1 (random_features + 1)^2 values more a category.
     """
 
-    filters: int = 400
+    filters: int = 250
     filter_size: int = 6
     cells: int = 4
     random_features: int = 5000

@@ -31,6 +31,7 @@ def evidence(
     state: LifelongState | Recogniser,
     images: Any,
     *,
+    scores: Any = None,
     rng: jax.Array | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
@@ -42,6 +43,8 @@ def evidence(
         state: what has been learned, or a `recogniser` of it, which has the categories side by side already;
             one of two stages says -inf of all but the likeliest of each image.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
+        scores: what `closed_form.scores` gives for them, where it is there already: the candidates of a
+            recogniser of two stages are chosen by it.
         rng: source of the samples, for the bounds that draw some.
         mesh: devices that share the images and the categories (see `parallel`).
 
@@ -52,13 +55,6 @@ def evidence(
         InputError: nothing has been learned yet, bad images, or no `rng` where one is needed.
     """
     asked = state if isinstance(state, Recogniser) else Recogniser(state, "elbo")
-    return _evidence(asked, images, None, rng=rng, mesh=mesh)
-
-
-def _evidence(
-    asked: Recogniser, images: Any, scores: Any, *, rng: jax.Array | None, mesh: Mesh | None
-) -> jax.Array:
-    """The same; `scores`, which choose candidates, where they are there already."""
     rows = as_rows(images, asked.state.image_shape)
     settings = asked.state.config.recognition
     if settings.bound != "mean" and rng is None:
@@ -214,7 +210,7 @@ def log_likelihoods(
         return evidence(asked, images, rng=rng, mesh=mesh) if log_evidence is None else log_evidence
     scores = closed_form.scores(asked.readout, images) if scores is None else scores
     if asked.elbo_weight and log_evidence is None:
-        log_evidence = _evidence(asked, images, scores, rng=rng, mesh=mesh)
+        log_evidence = evidence(asked, images, scores=scores, rng=rng, mesh=mesh)
     likelihoods = asked.score_weight * scores
     return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
 

@@ -92,7 +92,7 @@ def unpacked(gram: np.ndarray, features: int, every: int = 1) -> np.ndarray:
     """
     first, start = (features - 1) % every, 0
     count = len(range(first, features, every))
-    matrix = np.zeros((count, count))
+    matrix = np.empty((count, count))
     for rows in _row_blocks(features):
         height, width = rows.stop - rows.start, features - rows.start
         block = gram[start : start + height * width].reshape(height, width)

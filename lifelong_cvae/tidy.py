@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae import recognition, records
+from lifelong_cvae import closed_form, recognition, records
 from lifelong_cvae.config import REJECTED_PART
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
@@ -43,8 +43,9 @@ def answers(
         InputError: as for `recognition.evidence`, another recogniser, or a part that is not one.
     """
     asked = recognition.recogniser(state, recogniser, candidates=candidates)
-    evidence = np.asarray(recognition.evidence(asked, images, rng=rng))
-    likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence)
+    scores = None if asked.readout is None else closed_form.scores(asked.readout, images)
+    evidence = np.asarray(recognition.evidence(asked, images, scores=scores, rng=rng))
+    likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence, scores=scores)
     probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
     indices = np.arange(len(evidence))
     columns = probabilities.argmax(axis=1)
