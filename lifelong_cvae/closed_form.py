@@ -144,7 +144,7 @@ def _totals(state: LifelongState) -> tuple[dict[str, np.ndarray], dict[str, np.n
 def _readout(state: LifelongState, weights: np.ndarray) -> Readout:
     settings, dictionary = state.config.closed_form, state.params["closed_form"]["dictionary"]
     return Readout(
-        weights=jax.device_put(weights.astype(np.float32)),
+        weights=jax.device_put(weights),
         dictionary=dictionary,
         expand=features.expansion(dictionary, settings, state.image_shape),
         image_shape=state.image_shape,

