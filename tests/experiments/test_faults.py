@@ -57,7 +57,7 @@ def two(launch, data, tmp_path_factory):
     return Learning(launch, tmp_path_factory.mktemp("two"), f"--dataset=idx:{data}", "--categories=3,1")
 
 
-@pytest.mark.parametrize("trial", range(5))
+@pytest.mark.parametrize("trial", range(3))
 def test_a_run_that_is_killed_at_random_goes_on_as_if_it_had_not(two, tmp_path, trial):
     after = np.random.default_rng(trial).uniform(0.1, two.seconds)
     two.survives(tmp_path / "run", after)
