@@ -31,7 +31,7 @@ def test_operations_of_a_training_step_of_the_default_network_are_those_counted_
         "posterior": (mixed + own) * 2 * latent,
         "decoder": latent * own + (mixed + own) * own + (mixed + own) * rank + rank * pixels,
     }
-    # Forwards, to the weights, and to the inputs, which the first layer does not need, and the layers that read
+    # Forwards, to the weights, and to the inputs, which the first layer does not need, and those that read
     # the encoder's mixed neurons only of the category's own.
     category = 3 * sum(forward.values()) - forward["first"] - mixed * (own + 2 * latent)
     # Through the mixed decoder neurons gradients go to z, not to weights; the encoder's are there already.
