@@ -129,7 +129,8 @@ def _recognising(setting: Setting) -> _Work:
     shared = products.products(lambda x: cvae.shared_neurons(path, "encoder", x), x)
     own = products.products(one, x, cvae.shared_neurons(path, "encoder", x))
     operations = products.flops(shared) + CATEGORIES * products.flops(own)
-    return _Work(lambda: recognition.evidence(state, images), operations * IMAGES, IMAGES)
+    ready = recognition.recogniser(state, "elbo")
+    return _Work(lambda: recognition.evidence(ready, images), operations * IMAGES, IMAGES)
 
 
 def _imagining(setting: Setting) -> _Work:
