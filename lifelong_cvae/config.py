@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.checks import cast, require, require_choice, require_not_negative, require_positive
 
 GROWTHS = ("neurons", "vectors")
 SCALES = ("shared", "own")
@@ -27,23 +27,6 @@ SPLITS = ("test", "validation")
 CHECKPOINT_EVERY = 60.0
 # Part of the images of known categories that may be called unknown.
 REJECTED_PART = 0.01
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
-
-
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, f"setting {name}={value!r}: one of {', '.join(choices)} is expected")
-
-
-def _require_positive(name: str, *values: float) -> None:
-    _require(all(v > 0 for v in values), f"setting {name}: values above 0 are expected, got {values}")
-
-
-def _require_not_negative(name: str, value: float) -> None:
-    _require(value >= 0, f"setting {name}={value}: at least 0 is expected")
 
 
 @dataclass(frozen=True)
@@ -87,24 +70,24 @@ class NetworkConfig:
     drawing: str = "texture"
 
     def __post_init__(self):
-        _require_choice("growth", self.growth, GROWTHS)
-        _require_choice("likelihood", self.likelihood, LIKELIHOODS)
-        _require_choice("scale", self.scale, SCALES)
-        _require_choice("local", self.local, LOCALS)
-        _require_choice("drawing", self.drawing, DRAWINGS)
+        require_choice("growth", self.growth, GROWTHS)
+        require_choice("likelihood", self.likelihood, LIKELIHOODS)
+        require_choice("scale", self.scale, SCALES)
+        require_choice("local", self.local, LOCALS)
+        require_choice("drawing", self.drawing, DRAWINGS)
         for name in ("mixed_widths", "category_widths"):
             widths = getattr(self, name)
-            _require(len(widths) > 0, f"setting {name}: at least one layer is expected")
-            _require_positive(name, *widths)
-        _require(
+            require(len(widths) > 0, f"setting {name}: at least one layer is expected")
+            require_positive(name, *widths)
+        require(
             self.growth == "vectors" or len(self.mixed_widths) == len(self.category_widths),
             f"settings mixed_widths={self.mixed_widths} and category_widths={self.category_widths}: "
             "the same number of layers is expected",
         )
-        _require_positive("rank", self.rank)
-        _require_positive("latent_size", self.latent_size)
-        _require_not_negative("prior_components", self.prior_components)
-        _require_not_negative("factors", self.factors)
+        require_positive("rank", self.rank)
+        require_positive("latent_size", self.latent_size)
+        require_not_negative("prior_components", self.prior_components)
+        require_not_negative("factors", self.factors)
 
 
 @dataclass(frozen=True)
@@ -154,14 +137,14 @@ class LearningConfig:
     compute: str = "float32"
 
     def __post_init__(self):
-        _require_choice("mixed_mode", self.mixed_mode, MIXED_MODES)
-        _require_choice("compute", self.compute, COMPUTES)
+        require_choice("mixed_mode", self.mixed_mode, MIXED_MODES)
+        require_choice("compute", self.compute, COMPUTES)
         positive = ("childhood", "epochs", "batch_size", "learning_rate", "chunk_steps")
         for name in (*positive, "memory_size", "memory_categories", "memory_images", "refresh_chunks"):
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
         for name in ("min_steps", "cycles", *(f"{term}_weight" for term in MEMORY_TERMS)):
-            _require_not_negative(name, getattr(self, name))
-        _require(
+            require_not_negative(name, getattr(self, name))
+        require(
             self.memory_size >= self.memory_categories * self.memory_images,
             f"setting memory_size={self.memory_size}: at least memory_categories * memory_images = "
             f"{self.memory_categories * self.memory_images} is expected, what a step takes",
@@ -195,9 +178,9 @@ class ClosedFormConfig:
 
     def __post_init__(self):
         for name in ("filters", "filter_size", "cells"):
-            _require_positive(name, getattr(self, name))
-        _require_not_negative("random_features", self.random_features)
-        _require_choice("gram", self.gram, GRAMS)
+            require_positive(name, getattr(self, name))
+        require_not_negative("random_features", self.random_features)
+        require_choice("gram", self.gram, GRAMS)
 
 
 @dataclass(frozen=True)
@@ -219,10 +202,10 @@ class RecognitionConfig:
     block_images: int = 1024
 
     def __post_init__(self):
-        _require_choice("recogniser", self.recogniser, RECOGNISERS)
-        _require_choice("bound", self.bound, BOUNDS)
-        _require_positive("samples", self.samples)
-        _require_positive("block_images", self.block_images)
+        require_choice("recogniser", self.recogniser, RECOGNISERS)
+        require_choice("bound", self.bound, BOUNDS)
+        require_positive("samples", self.samples)
+        require_positive("block_images", self.block_images)
 
 
 @dataclass(frozen=True)
@@ -235,11 +218,11 @@ class Config:
     recognition: RecognitionConfig = field(default_factory=RecognitionConfig)
 
     def __post_init__(self):
-        _require(
+        require(
             self.network.growth != "vectors" or self.has_mixed,
             "settings growth=vectors and mixed_mode=none: a mode with a mixed part is expected",
         )
-        _require(
+        require(
             self.recognition.recogniser == "elbo" or self.closed_form.random_features > 0,
             f"settings recogniser={self.recognition.recogniser} and random_features=0: recogniser=elbo, "
             "or more features, is expected",
@@ -262,19 +245,19 @@ class Config:
             InputError: a section or a setting is unknown or missing, or a value is not allowed.
         """
         sections = _sections()
-        _require(
+        require(
             set(values) == set(sections),
             f"config: the sections {', '.join(sections)} are expected, got {', '.join(map(str, values))}",
         )
         parts = {}
         for section, kind in sections.items():
             types = typing.get_type_hints(kind)
-            _require(
+            require(
                 isinstance(values[section], Mapping) and set(values[section]) == set(types),
                 f"config: section {section} must hold exactly {', '.join(types)}",
             )
             parts[section] = kind(
-                **{key: _cast(key, value, types[key]) for key, value in values[section].items()}
+                **{key: cast(key, value, types[key]) for key, value in values[section].items()}
             )
         return cls(**parts)
 
@@ -290,29 +273,11 @@ class Config:
         changes: dict[str, dict[str, Any]] = {section: {} for section in _sections()}
         owners = {key: (s, t) for s, k in _sections().items() for key, t in typing.get_type_hints(k).items()}
         for key, value in settings.items():
-            _require(key in owners, f"unknown setting {key!r}: one of {', '.join(owners)} is expected")
+            require(key in owners, f"unknown setting {key!r}: one of {', '.join(owners)} is expected")
             section, kind = owners[key]
-            changes[section][key] = _cast(key, value, kind)
+            changes[section][key] = cast(key, value, kind)
         return Config(**{s: dataclasses.replace(getattr(self, s), **c) for s, c in changes.items()})
 
 
 def _sections() -> dict[str, type]:
     return typing.get_type_hints(Config)
-
-
-def _cast(name: str, value: Any, kind: Any) -> Any:
-    """`value` as `kind` (str, int, float or tuple of int), where nothing is lost by it."""
-    if kind == tuple[int, ...]:
-        parts = value.split(",") if isinstance(value, str) else value
-        if not isinstance(parts, (list, tuple)):
-            raise InputError(f'setting {name}={value!r}: whole numbers such as "400,400" are expected')
-        return tuple(_cast(name, part, int) for part in parts)
-    expected = {str: "a text", int: "a whole number", float: "a number"}[kind]
-    try:
-        cast = kind(value)
-        exact = isinstance(value, str) or cast == value
-    except (TypeError, ValueError, OverflowError):
-        exact = False
-    if not exact or isinstance(value, bool) or cast != cast or cast in (float("inf"), -float("inf")):
-        raise InputError(f"setting {name}={value!r}: {expected} is expected")
-    return cast
