@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lifelong_cvae.images import Shape
+from lifelong_cvae.modules import silu
 
 SIDE = 4
 CHANNELS = 16
@@ -47,7 +48,7 @@ class LocalDecoder(nn.Module):
     @nn.compact
     def __call__(self, numbers: jax.Array) -> jax.Array:
         (rows, columns), (height, width, channels) = self.grid, self.image_shape
-        numbers = nn.silu(numbers).reshape(-1, rows, columns, CHANNELS)
+        numbers = silu(numbers).reshape(-1, rows, columns, CHANNELS)
         if self.form == "convolution":
             window, stride = (2 * SIDE, 2 * SIDE), (SIDE, SIDE)
             drawn = nn.ConvTranspose(channels, window, stride, use_bias=False, name="window")(numbers)
