@@ -24,9 +24,7 @@ launcher.define_data()
 launcher.define_settings()
 launcher.define_judging()
 flags.DEFINE_enum("study", "strategies", list(comparison.STUDIES), "What to compare.")
-flags.DEFINE_list(
-    "strategies", None, "Presets to compare; all: every strategy of the study, as without the flag."
-)
+flags.DEFINE_list("strategies", None, "Presets to compare; all: every strategy of the study, as without the flag.")
 flags.DEFINE_list("seeds", ["1", "2", "3"], "A run for each; also seeds of the order of the categories.")
 flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once.", lower_bound=1)
 flags.DEFINE_bool("figures", True, "Draw figures (the extra `figures`).")

@@ -142,16 +142,12 @@ def define_workdir() -> None:
 
 def define_seed() -> None:
     """The seed, for the launchers that draw samples."""
-    flags.DEFINE_integer(
-        "seed", 0, "Seed of all randomness, below 2**32.", lower_bound=0, upper_bound=2**32 - 1
-    )
+    flags.DEFINE_integer("seed", 0, "Seed of all randomness, below 2**32.", lower_bound=0, upper_bound=2**32 - 1)
 
 
 def define_settings() -> None:
     """Single settings, for the launchers that learn."""
-    flags.DEFINE_multi_string(
-        "set", [], "A single setting as key=value; may be repeated. See lifelong_cvae/config.py."
-    )
+    flags.DEFINE_multi_string("set", [], "A single setting as key=value; may be repeated. See lifelong_cvae/config.py.")
 
 
 def define_data() -> None:

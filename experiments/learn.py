@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from lifelong_cvae.plan import Plan
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "workdir", None, "Folder of the run: new, or with --resume the one to go on with.", required=True
-)
+flags.DEFINE_string("workdir", None, "Folder of the run: new, or with --resume the one to go on with.", required=True)
 launcher.define_data()
 flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
 launcher.define_settings()
@@ -38,12 +36,8 @@ processes.define()
 flags.DEFINE_list("categories", None, "Which categories, and in which order; default all, in label order.")
 flags.DEFINE_integer("order_seed", None, "A seeded random order of the categories instead.", lower_bound=0)
 flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once.", lower_bound=1)
-flags.DEFINE_integer(
-    "images_per_category", None, "Training images of each category; default all.", lower_bound=1
-)
-flags.DEFINE_integer(
-    "full_categories", 0, "So many categories have all their images in any case.", lower_bound=0
-)
+flags.DEFINE_integer("images_per_category", None, "Training images of each category; default all.", lower_bound=1)
+flags.DEFINE_integer("full_categories", 0, "So many categories have all their images in any case.", lower_bound=0)
 flags.DEFINE_enum(
     "recogniser",
     None,
@@ -68,9 +62,7 @@ flags.DEFINE_bool(
     None,
     "Write events for TensorBoard into the workdir; default where the extra `tensorboard` is installed.",
 )
-flags.DEFINE_bool(
-    "report", None, "Write report.html into the workdir; default where the extra `report` is installed."
-)
+flags.DEFINE_bool("report", None, "Write report.html into the workdir; default where the extra `report` is installed.")
 
 
 def main() -> None:

@@ -32,9 +32,7 @@ LOST = "another process of this run was lost; start all of them again with --res
 # Seconds: for all to come, for a sign of life from each, for all to end.
 TO_COME, TO_LIVE, TO_END = 120, 30, 60
 # How errors of an exchange call what they could not reach; what the service says before it ends a process.
-EXCHANGES = re.compile(
-    r"gloo|nccl|unavailable|coordination service|deadline_exceeded|heartbeat", re.IGNORECASE
-)
+EXCHANGES = re.compile(r"gloo|nccl|unavailable|coordination service|deadline_exceeded|heartbeat", re.IGNORECASE)
 ABORTS = b"JAX distributed service detected fatal errors"
 
 
@@ -92,9 +90,7 @@ def _mesh_sizes() -> tuple[int, ...]:
 
 def _join() -> bool:
     """Whether there are several processes; they have met then."""
-    coordinator, count, own = (
-        flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id")
-    )
+    coordinator, count, own = (flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id"))
     for name, value in (("num_processes", count), ("process_id", own)):
         if coordinator in (None, "auto") and value is not None:
             raise InputError(f"--{name}={value}: it is expected with --coordinator=HOST:PORT only")
@@ -104,9 +100,7 @@ def _join() -> bool:
         if not re.fullmatch(r".+:\d+", coordinator):
             raise InputError(f"--coordinator={coordinator}: HOST:PORT, or auto, is expected")
         if count is None or own is None:
-            raise InputError(
-                f"--coordinator={coordinator}: --num_processes and --process_id are expected with it"
-            )
+            raise InputError(f"--coordinator={coordinator}: --num_processes and --process_id are expected with it")
         if own >= count:
             raise InputError(f"--process_id={own}: a number below --num_processes={count} is expected")
         if own == 0:
@@ -121,9 +115,7 @@ def _check_port(coordinator: str) -> None:
     try:
         socket.create_server(("", port)).close()
     except (OSError, OverflowError) as error:
-        raise InputError(
-            f"--coordinator={coordinator}: a port that is free here is expected ({error})"
-        ) from error
+        raise InputError(f"--coordinator={coordinator}: a port that is free here is expected ({error})") from error
 
 
 def _meet(coordinator: str, count: int | None, own: int | None) -> None:

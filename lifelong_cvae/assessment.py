@@ -66,9 +66,7 @@ def evaluate(
             cycles=cycles,
             rng=rng,
         ),
-        "novelty": measures.novelty_figures(
-            state, source, split, other=other, evidence=answers["elbo"], rng=rng
-        ),
+        "novelty": measures.novelty_figures(state, source, split, other=other, evidence=answers["elbo"], rng=rng),
         "evaluate_on": split,
         "versions": records.versions(),
         "device": records.device(),
@@ -80,7 +78,6 @@ def evaluate(
 def _all_images(source: Source, image_shape: tuple[int, int, int]) -> np.ndarray:
     if source.image_shape != image_shape:
         raise InputError(
-            f"{source.name}: images of {image_shape} are expected, as the run has learned, "
-            f"got {source.image_shape}"
+            f"{source.name}: images of {image_shape} are expected, as the run has learned, got {source.image_shape}"
         )
     return np.concatenate([source.read("test", name) for name in source.categories])

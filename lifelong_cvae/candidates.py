@@ -193,6 +193,4 @@ def _tiles(
         return jax.lax.fori_loop(0, turns, step, jnp.zeros(lanes.shape))
 
     with jax.default_matmul_precision("float32"):
-        return jax.lax.platform_dependent(
-            cpu=lambda: loop(CPU_TILES), default=lambda: loop(ACCELERATOR_TILES)
-        )
+        return jax.lax.platform_dependent(cpu=lambda: loop(CPU_TILES), default=lambda: loop(ACCELERATOR_TILES))

@@ -27,9 +27,7 @@ from lifelong_cvae.stacking import unstack_subtrees
 PART_BYTES = 2**27
 
 
-def save(
-    state: LifelongState, folder: str | Path, *, step: int | None = None, keep: int | None = None
-) -> None:
+def save(state: LifelongState, folder: str | Path, *, step: int | None = None, keep: int | None = None) -> None:
     """Writes a checkpoint; it is complete when this returns.
 
     Args:

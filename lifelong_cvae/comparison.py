@@ -50,8 +50,7 @@ def strategies_study(plan: Plan, strategy: str) -> list[Cell]:
 def few_images_study(plan: Plan, strategy: str) -> list[Cell]:
     """Few training images in each category after the first `FULL_CATEGORIES`."""
     return [
-        Cell(_with_images(plan, images), {"strategy": strategy, "images a new category": images})
-        for images in IMAGES
+        Cell(_with_images(plan, images), {"strategy": strategy, "images a new category": images}) for images in IMAGES
     ]
 
 
@@ -61,8 +60,7 @@ def circle_study(plan: Plan, strategy: str) -> list[Cell]:
     Everything else is as `LearningConfig` has it: one turn, all terms.
     """
     all_terms = {
-        name: getattr(LearningConfig, name)
-        for name in ("cycles", *(f"{term}_weight" for term in MEMORY_TERMS))
+        name: getattr(LearningConfig, name) for name in ("cycles", *(f"{term}_weight" for term in MEMORY_TERMS))
     }
     changes: dict[str, dict[str, Any]] = {f"{turns} turns": {"cycles": turns} for turns in TURNS}
     changes |= {f"without {term}": {f"{term}_weight": 0.0} for term in MEMORY_TERMS}

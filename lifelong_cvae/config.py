@@ -256,9 +256,7 @@ class Config:
                 isinstance(values[section], Mapping) and set(values[section]) == set(types),
                 f"config: section {section} must hold exactly {', '.join(types)}",
             )
-            parts[section] = kind(
-                **{key: cast(key, value, types[key]) for key, value in values[section].items()}
-            )
+            parts[section] = kind(**{key: cast(key, value, types[key]) for key, value in values[section].items()})
         return cls(**parts)
 
     def with_settings(self, settings: Mapping[str, Any]) -> Config:

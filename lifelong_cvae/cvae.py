@@ -176,9 +176,7 @@ def elbo(path: Path, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samp
     return jnp.mean(jax.vmap(one)(jax.random.split(rng, samples)), axis=0)
 
 
-def importance_bound(
-    path: Path, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int
-) -> jax.Array:
+def importance_bound(path: Path, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int) -> jax.Array:
     """Log 1/S sum_s p(x|z_s,c) p(z_s|c) / q(z_s|x,c), z_s ~ q: at least the ELBO on average, `[batch]`."""
 
     def log_weight(key: jax.Array) -> jax.Array:
@@ -190,9 +188,7 @@ def importance_bound(
     return jax.nn.logsumexp(log_weights, axis=0) - math.log(samples)
 
 
-def bound(
-    path: Path, x: jax.Array, shared: Any, settings: RecognitionConfig, *, rng: jax.Array | None
-) -> jax.Array:
+def bound(path: Path, x: jax.Array, shared: Any, settings: RecognitionConfig, *, rng: jax.Array | None) -> jax.Array:
     """What recognition takes for log p(x|c) by `settings.bound`, in nats per image: `[batch]`.
 
     `shared` is as for `encode`; `rng` is of the samples, for the bounds that draw some.
@@ -204,9 +200,7 @@ def bound(
     return sampled(path, x, posterior, rng=rng, samples=settings.samples)
 
 
-def circulate(
-    path: Path, z: jax.Array, x: jax.Array, cycles: int, *, rng: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def circulate(path: Path, z: jax.Array, x: jax.Array, cycles: int, *, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Turns of the circle: z_k ~ q(z|x_(k-1), c), x_k the decoder's mean.
 
     Args:

@@ -42,9 +42,7 @@ class Events:
     def scalars(self, values: Mapping[str, float], *, step: int) -> None:
         """Points of curves: name to value. A slash in a name groups."""
         if self:
-            self._write(
-                summary=[{"tag": tag, "simple_value": value} for tag, value in values.items()], step=step
-            )
+            self._write(summary=[{"tag": tag, "simple_value": value} for tag, value in values.items()], step=step)
 
     def image(self, name: str, pixels: np.ndarray, *, step: int) -> None:
         """A picture: `[h, w, c]` in [0, 1], grey or colour."""

@@ -16,9 +16,7 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.growth import LifelongState
 
 
-def imagined(
-    state: LifelongState, names: Sequence[str], count: int, file: Path, *, seed: int, cycles: int = 0
-) -> None:
+def imagined(state: LifelongState, names: Sequence[str], count: int, file: Path, *, seed: int, cycles: int = 0) -> None:
     """Imagines `count` images of each category and writes them.
 
     Args:

@@ -78,9 +78,7 @@ def blank(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
     }
 
 
-def learn_dictionary(
-    rows: np.ndarray, image_shape: Shape, settings: ClosedFormConfig, *, rng: jax.Array
-) -> Dictionary:
+def learn_dictionary(rows: np.ndarray, image_shape: Shape, settings: ClosedFormConfig, *, rng: jax.Array) -> Dictionary:
     """Filters from images, and what standardises their pooled responses.
 
     Args:
@@ -107,9 +105,7 @@ def learn_dictionary(
     chosen = rows[np.arange(min(len(rows), STANDARDISED_BY)) * len(rows) // min(len(rows), STANDARDISED_BY)]
     pooled = np.concatenate(
         [
-            np.asarray(_pooled(dictionary, block, image_shape=image_shape, settings=settings))[
-                : len(chosen) - start
-            ]
+            np.asarray(_pooled(dictionary, block, image_shape=image_shape, settings=settings))[: len(chosen) - start]
             for start, block in blocks(chosen, *BLOCK_IMAGES)
         ]
     )
@@ -160,9 +156,7 @@ def features(
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"))
-def _pooled(
-    dictionary: Dictionary, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
-) -> jax.Array:
+def _pooled(dictionary: Dictionary, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig) -> jax.Array:
     """Responses of the filters, summed over the cells: `[n, cells * cells * filters]`."""
     size = sizes(settings, image_shape)
     side, (height, width, _) = size["side"], image_shape
@@ -200,13 +194,9 @@ def _sums_of(responses: jax.Array, axis: int, cells: int) -> jax.Array:
     return jnp.stack(sums, axis=axis)
 
 
-def _patches(
-    rows: np.ndarray, image_shape: Shape, side: int, filters: int, numbers: np.random.Generator
-) -> np.ndarray:
+def _patches(rows: np.ndarray, image_shape: Shape, side: int, filters: int, numbers: np.random.Generator) -> np.ndarray:
     """Patches from random places, without the flat ones, mean 0 and variance about 1: `[n, patch]`."""
-    images = np.lib.stride_tricks.sliding_window_view(
-        rows.reshape(-1, *image_shape), (side, side), axis=(1, 2)
-    )
+    images = np.lib.stride_tricks.sliding_window_view(rows.reshape(-1, *image_shape), (side, side), axis=(1, 2))
     wanted = PATCHES_PER_FILTER * filters
     places = [numbers.integers(0, length, 4 * wanted) for length in images.shape[:3]]
     # [n, channels, side, side]: channels last, as in `_pooled`

@@ -150,9 +150,7 @@ def interpolation(state: LifelongState, file: Path, *, rng: jax.Array) -> None:
 
 
 @jax.jit
-def _between(
-    first: cvae.Path, second: cvae.Path, start: jax.Array, end: jax.Array, weights: jax.Array
-) -> jax.Array:
+def _between(first: cvae.Path, second: cvae.Path, start: jax.Array, end: jax.Array, weights: jax.Array) -> jax.Array:
     """Images `[steps, pixels]` from `start` to `end` `[1, pixels]`; weights of the second `[steps, 1]`."""
     mixture = (1 - weights) * start + weights * end
     logits = [path.contrast * cvae.decode(path, cvae.encode(path, mixture).mean) for path in (first, second)]

@@ -109,9 +109,7 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
-def grow(
-    state: LifelongState, name: str, mean_image: jax.Array | None = None, *, rng: jax.Array
-) -> LifelongState:
+def grow(state: LifelongState, name: str, mean_image: jax.Array | None = None, *, rng: jax.Array) -> LifelongState:
     """Appends a category with fresh parameters; nothing else changes.
 
     Args:

@@ -23,9 +23,7 @@ def check_image_shape(shape: Sequence[int]) -> Shape:
         InputError: not two or three positive whole numbers.
     """
     if len(shape) not in (2, 3) or any(int(s) != s or s < 1 for s in shape):
-        raise InputError(
-            f"image shape {tuple(shape)}: (height, width) or (height, width, channels) is expected"
-        )
+        raise InputError(f"image shape {tuple(shape)}: (height, width) or (height, width, channels) is expected")
     height, width, channels = (*shape, 1)[:3]
     return int(height), int(width), int(channels)
 
@@ -52,17 +50,13 @@ def as_rows(images: Any, image_shape: Shape, *, what: str = "images") -> Any:
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(f"{what}: uint8, or float in [0, 1], is expected, got {images.dtype}")
     if images.ndim not in (3, 4) or (*images.shape[1:], 1)[:3] != image_shape:
-        raise InputError(
-            f"{what}: shape [n, {', '.join(map(str, image_shape))}] is expected, got {images.shape}"
-        )
+        raise InputError(f"{what}: shape [n, {', '.join(map(str, image_shape))}] is expected, got {images.shape}")
     rows = images.reshape(images.shape[0], math.prod(image_shape))
     if rows.dtype == np.uint8:
         return rows
     if not traced and rows.size:
         if not np.isfinite(rows).all():
-            raise InputError(
-                f"{what}: image {_first(~np.isfinite(rows))} holds NaN or infinity, finite is expected"
-            )
+            raise InputError(f"{what}: image {_first(~np.isfinite(rows))} holds NaN or infinity, finite is expected")
         if rows.min() < 0 or rows.max() > 1:
             bad = _first((rows < 0) | (rows > 1))
             raise InputError(f"{what}: image {bad} has values outside [0, 1]: scale them, or pass uint8")

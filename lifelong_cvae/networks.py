@@ -208,9 +208,7 @@ class Vectors(Networks):
         return mixed["scale"]
 
 
-def build(
-    config: NetworkConfig, image_shape: Shape, *, has_mixed: bool, compute: str = "float32"
-) -> Networks:
+def build(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool, compute: str = "float32") -> Networks:
     """The networks for images of `image_shape` (height, width, channels)."""
     height, width, channels = image_shape
     pixels = height * width * channels

@@ -76,9 +76,7 @@ class Plan:
             raise InputError(f"config.json lacks {error}") from error
         lists = isinstance(plain["tasks"], list) and all(isinstance(names, list) for names in plain["tasks"])
         if not lists or not isinstance(plain["config"], dict) or not isinstance(plain["options"], dict):
-            raise InputError(
-                "config.json: tasks, a list of lists of names, config and options, objects, are expected"
-            )
+            raise InputError("config.json: tasks, a list of lists of names, config and options, objects, are expected")
         plain["options"] = SourceOptions.from_dict(plain["options"])
         plain["config"] = Config.from_dict(plain["config"])
         plain["tasks"] = tuple(tuple(names) for names in plain["tasks"])

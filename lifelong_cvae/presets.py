@@ -16,9 +16,7 @@ _PLAYBACK_ALONE = {"generate_weight": 0.0, "recognise_weight": 0.0, "circulate_w
 
 def _by_elbo(network: NetworkConfig, learning: LearningConfig) -> Config:
     """Without the closed-form recogniser, which needs no memory and would hide what a strategy forgets."""
-    return Config(
-        network, learning, ClosedFormConfig(random_features=0), RecognitionConfig(recogniser="elbo")
-    )
+    return Config(network, learning, ClosedFormConfig(random_features=0), RecognitionConfig(recogniser="elbo"))
 
 
 PRESETS = {
@@ -32,9 +30,7 @@ PRESETS = {
     # For many categories: below 150,000 parameters each, of images of 28 x 28.
     "compact": Config(network=NetworkConfig(category_widths=(44, 44), rank=32, factors=21)),
     # The closest reading of arXiv 2004.12731.
-    "paper": _by_elbo(
-        replace(_NETWORK, prior_components=0, drawing="mean"), replace(_LEARNING, mixed_mode="playback")
-    ),
+    "paper": _by_elbo(replace(_NETWORK, prior_components=0, drawing="mean"), replace(_LEARNING, mixed_mode="playback")),
     # What each idea is worth (experiments/compare.py). A static one-hot CVAE: all categories at once
     # (as one task), one after another with nothing done, with playback, with playback and the circle.
     # As few images of each category in a step, and as many steps at least, as ten tasks have in all.

@@ -114,9 +114,7 @@ def kl_to_prior(mean: jax.Array, log_var: jax.Array, prior: Prior) -> jax.Array:
     return -jax.nn.logsumexp(jax.nn.log_softmax(prior["logits"])[None] - per_component, axis=-1)
 
 
-def fit(
-    points: jax.Array, components: int, *, images: jax.Array | int | None = None, rng: jax.Array
-) -> Prior:
+def fit(points: jax.Array, components: int, *, images: jax.Array | int | None = None, rng: jax.Array) -> Prior:
     """Fits a mixture to samples of the aggregate posterior by EM. Works inside `jit` and `vmap`.
 
     Each iteration maximises the likelihood times a weak conjugate prior: means are drawn to that of all

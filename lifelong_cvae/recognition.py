@@ -163,9 +163,7 @@ def recogniser(state: LifelongState, kind: str | None = None, *, candidates: int
     if candidates is not None and candidates < 1:
         raise InputError(f"candidates={candidates}: at least 1 is expected")
     if candidates is not None and kind == "closed_form":
-        raise InputError(
-            "candidates for the recogniser closed_form, which weighs no evidence: none is expected"
-        )
+        raise InputError("candidates for the recogniser closed_form, which weighs no evidence: none is expected")
     if candidates is not None and candidates >= len(state.names):
         candidates = None
     asked = Recogniser(state, kind, candidates=candidates)
@@ -215,9 +213,7 @@ def log_likelihoods(
     return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
 
 
-def unknown(
-    state: LifelongState, log_evidence: Any, names: np.ndarray, *, part: float = REJECTED_PART
-) -> np.ndarray:
+def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, part: float = REJECTED_PART) -> np.ndarray:
     """Which images are of no known category, as far as the evidence tells (see `rejection`).
 
     Args:

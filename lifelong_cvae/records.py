@@ -121,9 +121,7 @@ def check_seal(file: Path, values: Mapping[str, Any]) -> None:
     """Raises InputError where what `read_json` gave for a file is not what was `sealed`."""
     rest = {key: value for key, value in values.items() if key not in ("schema", "digest")}
     if values.get("digest") != _digest(rest):
-        raise InputError(
-            f"{file} is not as it was written (its digest differs): undo the change, or begin a new run"
-        )
+        raise InputError(f"{file} is not as it was written (its digest differs): undo the change, or begin a new run")
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -32,9 +32,7 @@ def thresholds(evidence: np.ndarray) -> np.ndarray:
     return np.quantile(np.asarray(evidence, np.float64), PARTS).astype(np.float32)
 
 
-def rejected(
-    tables: Sequence[np.ndarray], evidence: np.ndarray, answers: np.ndarray, part: float
-) -> np.ndarray:
+def rejected(tables: Sequence[np.ndarray], evidence: np.ndarray, answers: np.ndarray, part: float) -> np.ndarray:
     """Which images are unknown, bool `[n]`.
 
     Args:

@@ -130,9 +130,7 @@ def _forgetting(history: Sequence[Mapping[str, Any]]) -> float:
     return continual.forgetting([line["accuracy_per_category"] for line in history])
 
 
-def _drawings(
-    workdir: Path, names: Sequence[str], history: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _drawings(workdir: Path, names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each task what was drawn after it: category to a strip of images, as many as the page can hold."""
     drawn = [(line, gallery.drawn_after(workdir, line["task"])) for line in _evenly(history)]
     drawn = [(line, {name: rows[name] for name in names if name in rows}) for line, rows in drawn if rows]
@@ -142,9 +140,7 @@ def _drawings(
         {
             "task": line["task"],
             "learned": line["categories"],
-            "strips": {
-                name: (inline.png(images[:count]), len(images[:count])) for name, images in rows.items()
-            },
+            "strips": {name: (inline.png(images[:count]), len(images[:count])) for name, images in rows.items()},
         }
         for line, rows in drawn
     ]
@@ -184,9 +180,7 @@ def _circle(state: LifelongState, source: Source, split: str, *, rng: jax.Array)
     return {label: [inline.png(image[None]) for image in images] for label, images in rows.items()}
 
 
-def _confused(
-    answers: reporting.Answers, source: Source, plan: Plan, state: LifelongState
-) -> list[dict[str, Any]]:
+def _confused(answers: reporting.Answers, source: Source, plan: Plan, state: LifelongState) -> list[dict[str, Any]]:
     """The worst confusions of the run's recogniser, with a strip of the images."""
     found = confusions.worst(answers[plan.config.recognition.recogniser], state.names, CONFUSIONS)
     count = min(CONFUSED_IMAGES, max(1, MOST_PIXELS // 4 // CONFUSIONS // int(np.prod(state.image_shape))))

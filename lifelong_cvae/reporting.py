@@ -13,9 +13,7 @@ from lifelong_cvae.growth import LifelongState
 from lifelong_cvae.learning import Report
 from lifelong_cvae.plan import Plan
 
-TABLE_HEAD = (
-    f"{'task':>4}  {'learned':<16}{'accuracy':>9}{'of new':>9}{'loss':>9}{'seconds':>9}{'images/s':>10}"
-)
+TABLE_HEAD = f"{'task':>4}  {'learned':<16}{'accuracy':>9}{'of new':>9}{'loss':>9}{'seconds':>9}{'images/s':>10}"
 
 # Recogniser to true category to log p(x|c) of its images, `[n, categories]`.
 Answers = Mapping[str, Mapping[str, np.ndarray]]

@@ -114,9 +114,7 @@ def _follow(workdir: Path, learned: int, fresh: LifelongState) -> Begun:
 
 def check_free(workdir: Path) -> None:
     """Raises InputError where a folder holds something already."""
-    if workdir.exists() and (
-        not workdir.is_dir() or any(path.name not in REMAINS for path in workdir.iterdir())
-    ):
+    if workdir.exists() and (not workdir.is_dir() or any(path.name not in REMAINS for path in workdir.iterdir())):
         raise InputError(f"{workdir} holds something already: a new folder is expected, or --resume to go on")
 
 
@@ -127,9 +125,7 @@ def begin(workdir: Path, plan: Plan, source: Source, fresh: LifelongState) -> Be
     return Begun(fresh, [])
 
 
-def resume(
-    workdir: Path, plan: Plan, source: Source, fresh: LifelongState, *, say: Callable[[str], None]
-) -> Begun:
+def resume(workdir: Path, plan: Plan, source: Source, fresh: LifelongState, *, say: Callable[[str], None]) -> Begun:
     """A run that goes on from its newest checkpoint that is not damaged; those that are, are moved aside.
 
     Raises:
@@ -140,18 +136,14 @@ def resume(
     now = _settings(plan)
     for name, value in _settings(before).items():
         if now[name] != value:
-            raise InputError(
-                f"{workdir} was begun with {name}={value}: --resume cannot change it to {now[name]}"
-            )
+            raise InputError(f"{workdir} was begun with {name}={value}: --resume cannot change it to {now[name]}")
     if plan.tasks[: len(before.tasks)] != before.tasks:
         raise InputError(
             f"{workdir} was begun with the tasks {_tasks_text(before.tasks)}: "
             "more can be added after them, nothing else"
         )
     if recorded.get("fingerprint") != source.fingerprint:
-        raise InputError(
-            f"{source.name} is not the data that {workdir} was begun with: its images have changed"
-        )
+        raise InputError(f"{source.name} is not the data that {workdir} was begun with: its images have changed")
     damaged: list[DamageError] = []
     folder = workdir / "checkpoints"
     found = storage.newest(folder, lambda step: checkpoint.load(folder, step=step), damaged.append)

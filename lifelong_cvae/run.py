@@ -193,9 +193,7 @@ def _learn_tasks(
     return state, answers
 
 
-def _learn_task(
-    run: _Run, state: LifelongState, index: int, before: int
-) -> tuple[LifelongState, learning.Report]:
+def _learn_task(run: _Run, state: LifelongState, index: int, before: int) -> tuple[LifelongState, learning.Report]:
     """Learns a task, after so many steps of earlier ones."""
     names = run.plan.tasks[index]
     images = {name: run.source.read("train", name) for name in names}

@@ -50,9 +50,7 @@ def settle(
     """
     if state.config.network.growth == "vectors":
         return {}
-    data = data._replace(
-        shared=None
-    )  # with it, what is compiled would depend on whether the mixed part learns
+    data = data._replace(shared=None)  # with it, what is compiled would depend on whether the mixed part learns
     contrast = state.config.network.drawing != "mean"
     fitted = _settle(mixed, categories, data, networks=state.networks, contrast=contrast)
     return stacking.unstack_subtrees(fitted, names)
@@ -149,9 +147,7 @@ def fits_priors(state: LifelongState) -> bool:
 
 
 @partial(jax.jit, static_argnames=("networks", "contrast"))
-def _settle(
-    mixed: Any, categories: Any, data: TaskData, *, networks: Neurons, contrast: bool
-) -> dict[str, Any]:
+def _settle(mixed: Any, categories: Any, data: TaskData, *, networks: Neurons, contrast: bool) -> dict[str, Any]:
     def one(arguments: tuple[Any, ...]) -> dict[str, Any]:
         category, images, count, rng = arguments
         sample_rng, fit_rng = jax.random.split(jax.random.fold_in(rng, data.total_steps))
@@ -186,9 +182,7 @@ def _fit_factors(path: cvae.Path, images: jax.Array, count: jax.Array, *, rng: j
 
 
 @partial(jax.jit, static_argnames=("networks", "cycles"))
-def _move(
-    teacher: Any, mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, cycles: int
-) -> prior.Prior:
+def _move(teacher: Any, mixed: Any, stack: Stack, rngs: jax.Array, *, networks: Networks, cycles: int) -> prior.Prior:
     # The fewer a category has, the more each stands for: what a task costs does not grow with their number.
     count = max(1, min(POINTS, MOVED_POINTS // stack.capacity))
 

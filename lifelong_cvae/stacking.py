@@ -150,16 +150,13 @@ def groups(state: LifelongState) -> list[tuple[str, ...]]:
     return [state.names[start : start + size] for start in range(0, len(state.names), size)]
 
 
-def stack_subtrees(
-    state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)
-) -> Any:
+def stack_subtrees(state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)) -> Any:
     """The subtrees of `names`, at least one and known, as one tree of copies `[len(names), ...]`.
 
     Without the keys `left_out`: else what belongs to the closed-form recogniser.
     """
     trees = [
-        {key: part for key, part in state.params["categories"][name].items() if key not in left_out}
-        for name in names
+        {key: part for key, part in state.params["categories"][name].items() if key not in left_out} for name in names
     ]
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
     stack_leaves = jnp.stack if traced else lambda leaves: jax.device_put(np.stack(leaves))

@@ -32,9 +32,7 @@ SCHEMA = 4
 Part = Callable[[], Any]
 
 
-def write(
-    folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, Any], *, keep: int | None
-) -> None:
+def write(folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, Any], *, keep: int | None) -> None:
     """Writes a checkpoint; it is complete when this returns, and earlier ones are intact if it fails.
 
     Args:
@@ -59,13 +57,9 @@ def write(
             written = (newest is None or step > newest) and manager.save(step, args=arguments)
     except Exception as error:  # whatever stands behind it: Orbax raises what its storage raises
         intact = "nothing was written before" if newest is None else f"checkpoint {newest} is intact"
-        raise OSError(
-            f"{folder}: checkpoint {step} could not be written ({first_line(error)}); {intact}"
-        ) from error
+        raise OSError(f"{folder}: checkpoint {step} could not be written ({first_line(error)}); {intact}") from error
     if not written:
-        raise InputError(
-            f"{folder}: checkpoint {step} was not written, {newest} is there: a higher number is expected"
-        )
+        raise InputError(f"{folder}: checkpoint {step} was not written, {newest} is there: a higher number is expected")
 
 
 def read(
@@ -163,9 +157,7 @@ def checksums(arrays: Any) -> dict[str, str]:
     """SHA-256 of every array of a tree, under its place in it."""
     leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(arrays))[0]
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): hashlib.sha256(
-            np.ascontiguousarray(leaf)
-        ).hexdigest()
+        jax.tree_util.keystr(path, simple=True, separator="/"): hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest()
         for path, leaf in leaves
     }
 

@@ -115,9 +115,7 @@ def benchmark_markdown(values: Mapping[str, Any]) -> str:
         lines += [_line(headings), _line(["---"] * len(headings))]
         lines += [_line([_short(row.get(heading, "")) for heading in headings]) for row in rows]
     single = {
-        key: value
-        for key, value in values.items()
-        if isinstance(value, float | int) and key not in ("schema", "seed")
+        key: value for key, value in values.items() if isinstance(value, float | int) and key not in ("schema", "seed")
     }
     if rows and single:
         lines.append("")

@@ -25,9 +25,7 @@ class Teacher:
         remembers: whether they are played back.
     """
 
-    def __init__(
-        self, state: LifelongState, task: tuple[str, ...], *, rng: jax.Array, mesh: Mesh | None = None
-    ):
+    def __init__(self, state: LifelongState, task: tuple[str, ...], *, rng: jax.Array, mesh: Mesh | None = None):
         learning = state.config.learning
         self.state = state
         self.names = tuple(name for name in state.names if name not in task)
@@ -81,9 +79,7 @@ class Teacher:
         return tuple(self.names[index] for index in numbers.choice(len(self.names), groups, replace=False))
 
 
-def with_own_memory(
-    state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array
-) -> dict[str, np.ndarray]:
+def with_own_memory(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> dict[str, np.ndarray]:
     """A task's images `[n, pixels]`, and of a category that returns as many remembered ones as it once had.
 
     So new images change what it knows by as much as their number is worth. At most `memory_size` are

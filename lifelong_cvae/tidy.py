@@ -105,9 +105,7 @@ def _lines(workdir: str | Path) -> list[dict[str, Any]]:
     file = Path(workdir) / "metrics.jsonl"
     lines = records.read_lines(file)
     if not lines:
-        raise InputError(
-            f"{file}: no task is recorded there; a folder in which `learn` finished one is expected"
-        )
+        raise InputError(f"{file}: no task is recorded there; a folder in which `learn` finished one is expected")
     return lines
 
 

@@ -119,9 +119,7 @@ def train_chunk(
         total, terms = task_loss(params, data, drawn[0], networks=networks, mesh=mesh)
         if past is not None:
             weights = learning.memory_weights
-            more, past_terms = past_loss(
-                params["mixed"], past, drawn[1], networks=networks, weights=weights, mesh=mesh
-            )
+            more, past_terms = past_loss(params["mixed"], past, drawn[1], networks=networks, weights=weights, mesh=mesh)
             total, terms = total + more, {**terms, **past_terms}
         return total, terms
 
@@ -198,9 +196,7 @@ def train(
     return midway._replace(carry=parallel.fetch(midway.carry, mesh))
 
 
-def _check_finite(
-    terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_step: int
-) -> dict[str, float]:
+def _check_finite(terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_step: int) -> dict[str, float]:
     for term, values in terms.items():
         if not np.isfinite(values).all():
             step = first_step + int(np.argmax(~np.isfinite(values)))

@@ -100,9 +100,7 @@ def digits(mnist5k):
 @pytest.fixture(scope="session")
 def learner(small_config, digits, rng):
     """A tiny network that has learned 2, 0 and 1, one after another, well enough to recognise them."""
-    config = small_config.with_settings(
-        {"min_steps": 300, "batch_size": 64, "chunk_steps": 100, "factors": 3}
-    )
+    config = small_config.with_settings({"min_steps": 300, "batch_size": 64, "chunk_steps": 100, "factors": 3})
     state = lifelong.init(config, (28, 28), rng=rng)
     for name in "201":
         state, _ = lifelong.learn(state, {name: digits[name]}, rng=rng)

@@ -14,9 +14,7 @@ def main():
     assert jax.device_count() == 4
     folder, mesh = Path(sys.argv[1]), lifelong.make_mesh(*MESH)
     with np.load(folder / "images.npz") as images:
-        np.savez(
-            folder / "said.npz", **says(lifelong.load(folder / "state"), images[NEW], images["test"], mesh)
-        )
+        np.savez(folder / "said.npz", **says(lifelong.load(folder / "state"), images[NEW], images["test"], mesh))
 
 
 if __name__ == "__main__":

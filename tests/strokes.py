@@ -14,9 +14,7 @@ def strokes_of(digit):
     line = {tuple(point) for point in np.argwhere(skeletonize(large > 100))}
     left, strokes = set(line), []
     while left:
-        start = min(
-            left, key=lambda point: (len(_around(point, left)) > 1, point)
-        )  # an end, where there is one
+        start = min(left, key=lambda point: (len(_around(point, left)) > 1, point))  # an end, where there is one
         stroke = _followed(start, left)
         joined = [*_joint(stroke[0], stroke, line), *stroke, *_joint(stroke[-1], stroke, line)]
         if len(joined) > ZOOM or not strokes:

@@ -83,9 +83,7 @@ def test_the_number_of_pairs_of_a_category_compiles_nothing(crowd, images):
     of_pairs(crowd, images, np.tile([0, 1], (len(images), 1)))
     with compilations.counted("_tiles") as compiled:
         for count in (70, 68, 65):
-            of_pairs(
-                crowd, images[:count], numbers.permuted(np.tile(np.arange(CROWD), (count, 1)), axis=1)[:, :2]
-            )
+            of_pairs(crowd, images[:count], numbers.permuted(np.tile(np.arange(CROWD), (count, 1)), axis=1)[:, :2])
     assert compiled.count == 0
 
 
@@ -114,9 +112,7 @@ def test_prototypes_are_what_the_likeliest_components_draw(learner, images):
 
 def test_best_are_the_highest_scores():
     scores = np.random.default_rng(0).permuted(np.tile(np.arange(9.0), (4, 1)), axis=1)
-    np.testing.assert_array_equal(
-        np.sort(np.take_along_axis(scores, candidates.best(scores, 3), 1)), [[6, 7, 8]] * 4
-    )
+    np.testing.assert_array_equal(np.sort(np.take_along_axis(scores, candidates.best(scores, 3), 1)), [[6, 7, 8]] * 4)
 
 
 def test_two_stages_answer_as_one_where_the_candidates_hold_the_answer(crowd, images, full):

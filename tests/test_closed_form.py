@@ -62,9 +62,7 @@ def test_the_order_does_not_matter_once_the_first_category_is_there(state, confi
     assert (first.argmax(axis=1) == second.argmax(axis=1)).all()
 
 
-def test_another_first_category_gives_other_features_and_much_the_same_answers(
-    state, config, digits, rng, images
-):
+def test_another_first_category_gives_other_features_and_much_the_same_answers(state, config, digits, rng, images):
     other = learned(config, "0214", digits, rng)
     first, second = scores(state, images), scores(other, images)
     assert np.abs(first - second).max() > 0.01

@@ -53,9 +53,7 @@ def test_strategies_are_presets_and_joint_meets_all_categories_at_once(plan):
 
 
 def test_the_circle_study_changes_one_thing_at_a_time(plan):
-    cells = {
-        cell.labels["changed"]: cell.plan.config.learning for cell in comparison.circle_study(plan, "full")
-    }
+    cells = {cell.labels["changed"]: cell.plan.config.learning for cell in comparison.circle_study(plan, "full")}
     base = plan.config.learning
     for label, learning in cells.items():
         if label.endswith("turns"):
@@ -85,8 +83,7 @@ def test_strategies_differ_in_what_they_are_named_for():
 
 def test_without_a_mixed_part_a_category_has_as_many_parameters(rng):
     counts = [
-        growth.parameters_per_category(lifelong.init(preset(name), (28, 28), rng=rng))
-        for name in ("none", "full")
+        growth.parameters_per_category(lifelong.init(preset(name), (28, 28), rng=rng)) for name in ("none", "full")
     ]
     assert counts[0] == pytest.approx(counts[1], rel=0.01)
 

@@ -103,9 +103,7 @@ def test_importance_bound_is_at_least_the_elbo_and_one_sample_gives_the_elbo(pat
     posterior = cvae.Posterior(*cvae.encode(path, image))._replace(log_var=jnp.full((1, 4), 2.0))
     bound = jax.jit(cvae.importance_bound, static_argnames="samples")
     keys = jax.random.split(jax.random.key(5), 100)
-    by_samples = {
-        s: np.asarray([bound(path, image, posterior, rng=k, samples=s)[0] for k in keys]) for s in (1, 50)
-    }
+    by_samples = {s: np.asarray([bound(path, image, posterior, rng=k, samples=s)[0] for k in keys]) for s in (1, 50)}
     elbo = np.sum(monte_carlo_of(posterior, path, image, jax.random.key(6), 20_000), axis=0).mean()
     errors = {s: values.std() / 10 for s, values in by_samples.items()}
     assert abs(by_samples[1].mean() - elbo) < 4 * errors[1]
@@ -117,9 +115,7 @@ def test_importance_bound_is_at_least_the_elbo_and_one_sample_gives_the_elbo(pat
 def test_importance_bound_reaches_the_integral_over_a_one_dimensional_latent(small_config, digits, image):
     path = briefly_learned(small_config, shrunk(digits["3"]), latent_size=1).path("3")
     grid = np.linspace(-8, 8, 8001)
-    log_likelihood = cvae.log_likelihood(
-        path, image, cvae.decode(path, jnp.asarray(grid[:, None], jnp.float32))
-    )
+    log_likelihood = cvae.log_likelihood(path, image, cvae.decode(path, jnp.asarray(grid[:, None], jnp.float32)))
     log_joint = np.asarray(log_likelihood, np.float64) + mixture_log_density(path.prior, grid[:, None])
     exact = special.logsumexp(log_joint) + math.log(grid[1] - grid[0])
     posterior = cvae.encode(path, image)

@@ -104,9 +104,7 @@ def test_a_damaged_checkpoint_is_told_or_answers_as_it_did(learned, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["checkpoints/1", "within_task/2"])
-def test_a_run_goes_on_from_a_damaged_checkpoint_to_the_same_end(
-    learned, stopped, plan, mnist5k, tmp_path, folder
-):
+def test_a_run_goes_on_from_a_damaged_checkpoint_to_the_same_end(learned, stopped, plan, mnist5k, tmp_path, folder):
     count = 0
     for copy, damage in damaged_copies(stopped, folder, tmp_path):
         quietly(copy, plan, mnist5k, resume=True)

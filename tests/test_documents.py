@@ -94,9 +94,7 @@ def test_a_folder_without_figures_and_an_unknown_kind_are_told_in_one_line(root)
 
 @pytest.mark.parametrize("name", ["RESULTS.md", "BENCHMARKS.md"])
 def test_the_tables_of_this_repository_are_up_to_date(name):
-    assert not documents.refresh(ROOT / name, ROOT, check=True), (
-        f"run python -m experiments.results --document={name}"
-    )
+    assert not documents.refresh(ROOT / name, ROOT, check=True), f"run python -m experiments.results --document={name}"
 
 
 def test_figures_of_a_benchmark_are_a_table_of_rows_and_one_of_single_figures(tmp_path):

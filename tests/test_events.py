@@ -53,9 +53,7 @@ def plan(small_config):
 
 
 def learn(workdir, plan, source, **options):
-    return run.learn(
-        workdir, plan, source, **{"draw": False, "write_report": False, "say": lambda _: None, **options}
-    )
+    return run.learn(workdir, plan, source, **{"draw": False, "write_report": False, "say": lambda _: None, **options})
 
 
 @pytest.fixture(scope="module")

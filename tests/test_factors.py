@@ -35,9 +35,7 @@ def test_gain_is_the_ratio_of_two_normal_densities(pixels, count, spread, seed):
     white = stats.multivariate_normal(cov=np.eye(pixels))
     known = {"directions": jnp.asarray(directions, jnp.float32), "excess": jnp.asarray(excess, jnp.float32)}
     expected = coloured.logpdf(u) - white.logpdf(u)
-    np.testing.assert_allclose(
-        factors.gain(known, jnp.asarray(u, jnp.float32)), expected, rtol=1e-3, atol=1e-3
-    )
+    np.testing.assert_allclose(factors.gain(known, jnp.asarray(u, jnp.float32)), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_blank_factors_gain_nothing():
@@ -58,9 +56,7 @@ def test_directions_are_those_of_an_eigendecomposition(rng, digits):
     found = factors.fit(jnp.asarray(remainders), len(remainders), 4, rng=rng)
     remainders = remainders.astype(np.float64)
     values, vectors = np.linalg.eigh(remainders.T @ remainders / len(remainders))
-    np.testing.assert_allclose(
-        np.abs(np.sum(found["directions"] * vectors[:, :-5:-1].T, axis=1)), 1, atol=1e-3
-    )
+    np.testing.assert_allclose(np.abs(np.sum(found["directions"] * vectors[:, :-5:-1].T, axis=1)), 1, atol=1e-3)
     np.testing.assert_allclose(found["excess"], factors.TRUST * np.maximum(values[:-5:-1] - 1, 0), rtol=1e-3)
 
 

@@ -73,8 +73,7 @@ def test_pooled_responses_of_the_first_images_are_standardised(dictionary):
 
 def test_the_same_rng_gives_the_same_dictionary_and_another_one_another(dictionary):
     again, other = (
-        features.learn_dictionary(pictures(40, COLOUR), COLOUR, SETTINGS, rng=jax.random.key(seed))
-        for seed in (3, 4)
+        features.learn_dictionary(pictures(40, COLOUR), COLOUR, SETTINGS, rng=jax.random.key(seed)) for seed in (3, 4)
     )
     np.testing.assert_array_equal(again["filters"], dictionary["filters"])
     assert np.abs(other["filters"] - dictionary["filters"]).max() > 1e-3

@@ -44,9 +44,7 @@ def test_with_the_same_first_category_the_order_changes_nothing_but_ties(mnist, 
     other = scores(mnist, "0938475612")
     differs = in_order.argmax(axis=1) != other.argmax(axis=1)
     best = np.sort(in_order[differs], axis=1)
-    print(
-        f"{differs.sum()} of {len(differs)} differ; largest difference {np.abs(in_order - other).max():.1e}"
-    )
+    print(f"{differs.sum()} of {len(differs)} differ; largest difference {np.abs(in_order - other).max():.1e}")
     assert (best[:, -1] - best[:, -2] < 1e-4).all()
 
 

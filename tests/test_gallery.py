@@ -30,9 +30,7 @@ def test_a_row_for_each_task_shows_the_same_latents(learner, drawn, tmp_path, rn
     np.testing.assert_allclose(last[0] / 255, drawn["imagined_003.png"]["2"][0], atol=0.6 / 255)
 
 
-def test_the_circle_is_drawn_turn_by_turn_from_a_real_and_an_imagined_image(
-    learner, mnist5k, drawn, tmp_path, rng
-):
+def test_the_circle_is_drawn_turn_by_turn_from_a_real_and_an_imagined_image(learner, mnist5k, drawn, tmp_path, rng):
     gallery.circle(learner, mnist5k, "test", tmp_path / "circle.png", rng=rng)
     rows = drawn["circle.png"]
     assert list(rows)[:2] == ["2, real", "2, imagined"]

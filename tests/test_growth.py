@@ -117,17 +117,13 @@ def test_a_known_name_is_refused(state, rng):
 
 @pytest.mark.parametrize("shape", [(28,), (0, 28), (28, 28, 1, 1), (2.5, 3)])
 def test_shapes_that_are_not_images_are_refused(small_config, rng, shape):
-    with pytest.raises(
-        lifelong.InputError, match=r"\(height, width\) or \(height, width, channels\) is expected"
-    ):
+    with pytest.raises(lifelong.InputError, match=r"\(height, width\) or \(height, width, channels\) is expected"):
         lifelong.init(small_config, shape, rng=rng)
 
 
 @given(st.text(min_size=1), st.integers(0, 1000))
 def test_a_categorys_randomness_is_stable_and_its_own(name, visit):
     key = jax.random.key_data(growth.category_rng(jax.random.key(0), name, visit))
-    np.testing.assert_array_equal(
-        key, jax.random.key_data(growth.category_rng(jax.random.key(0), name, visit))
-    )
+    np.testing.assert_array_equal(key, jax.random.key_data(growth.category_rng(jax.random.key(0), name, visit)))
     for other in ((name + "x", visit), (name, visit + 1)):
         assert not np.array_equal(key, jax.random.key_data(growth.category_rng(jax.random.key(0), *other)))

@@ -138,9 +138,7 @@ class TestRefusedImages:
         with pytest.raises(InputError, match=r"^the mask: "):
             as_rows(np.zeros((4, 2)), SHAPE, what="the mask")
 
-    @given(
-        image=st.integers(0, 3), pixel=st.integers(0, 11), bad=st.sampled_from([np.nan, np.inf, -0.5, 1.5])
-    )
+    @given(image=st.integers(0, 3), pixel=st.integers(0, 11), bad=st.sampled_from([np.nan, np.inf, -0.5, 1.5]))
     def test_one_bad_pixel_anywhere_is_found(self, image, pixel, bad):
         wrong = images()
         wrong.reshape(4, 12)[image, pixel] = bad
@@ -184,9 +182,7 @@ class TestUnit:
 
     def test_under_jit_it_is_the_same(self):
         rows = jnp.arange(256, dtype=jnp.uint8)[None]
-        np.testing.assert_array_max_ulp(
-            np.asarray(jax.jit(to_unit)(rows)), np.asarray(to_unit(rows)), maxulp=1
-        )
+        np.testing.assert_array_max_ulp(np.asarray(jax.jit(to_unit)(rows)), np.asarray(to_unit(rows)), maxulp=1)
 
 
 class TestPadding:

@@ -36,9 +36,7 @@ def test_old_categories_are_bitwise_unchanged_and_imagine_the_same(three, digits
     assert_trees_equal(lifelong.imagine(after, ["1"], 5, rng=rng, cycles=1), imagined)
     fresh = growth.grow(three, "7", rng=rng).params["categories"]["7"]
     for part in FROZEN_PARTS:
-        changed = jax.tree.map(
-            lambda a, b: bool((a != b).any()), after.params["categories"]["7"][part], fresh[part]
-        )
+        changed = jax.tree.map(lambda a, b: bool((a != b).any()), after.params["categories"]["7"][part], fresh[part])
         assert any(jax.tree.leaves(changed))
 
 
@@ -67,9 +65,7 @@ def _kernel(mixed):
 
 
 @pytest.mark.parametrize("train_mixed", [pytest.param(True, marks=pytest.mark.slow), False])
-def test_the_engines_step_equals_a_step_over_the_whole_dict_with_labels(
-    small_config, digits, rng, train_mixed
-):
+def test_the_engines_step_equals_a_step_over_the_whole_dict_with_labels(small_config, digits, rng, train_mixed):
     config = small_config.with_settings({"chunk_steps": 1, "childhood": 9 if train_mixed else 1})
     state = learned(config, [{"b": digits["0"]}, {"a": digits["1"]}], rng)
     state = growth.grow(state, "new", rng=rng)
@@ -78,9 +74,7 @@ def test_the_engines_step_equals_a_step_over_the_whole_dict_with_labels(
 
     def whole_dict_loss(params):
         index_rng, noise_rng = jax.random.split(jax.random.fold_in(data.rngs[0], 0))
-        batch = data.images[0][
-            jax.random.randint(index_rng, (config.learning.batch_size,), 0, data.counts[0])
-        ]
+        batch = data.images[0][jax.random.randint(index_rng, (config.learning.batch_size,), 0, data.counts[0])]
         x = batch.astype(jnp.float32) / 255
         path = cvae.Path(params["mixed"], params["categories"]["new"], state.networks)
         return -jnp.mean(cvae.elbo(path, x, cvae.encode(path, x), rng=noise_rng))
@@ -101,9 +95,7 @@ def test_the_engines_step_equals_a_step_over_the_whole_dict_with_labels(
     )
     ours = jax.tree.map(lambda leaf: leaf[0], carry.params["categories"][learning.TASK])
     for part in FROZEN_PARTS:
-        for a, b in zip(
-            jax.tree.leaves(ours[part]), jax.tree.leaves(whole["categories"]["new"][part]), strict=True
-        ):
+        for a, b in zip(jax.tree.leaves(ours[part]), jax.tree.leaves(whole["categories"]["new"][part]), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     for a, b in zip(jax.tree.leaves(carry.params["mixed"]), jax.tree.leaves(whole["mixed"]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -119,9 +111,7 @@ def test_frozen_leaves_have_no_moments(small_config, rng):
     for train_mixed in (True, False):
         carry = training.start_carry(state, ("a",), train_mixed=train_mixed)
         sizes[train_mixed] = sum(leaf.size for leaf in jax.tree.leaves(carry.optimiser))
-    trained = sum(
-        leaf.size for part in FROZEN_PARTS for leaf in jax.tree.leaves(state.params["categories"]["a"][part])
-    )
+    trained = sum(leaf.size for part in FROZEN_PARTS for leaf in jax.tree.leaves(state.params["categories"]["a"][part]))
     mixed = sum(leaf.size for leaf in jax.tree.leaves(state.params["mixed"]))
     counters = sizes[False] - 2 * trained
     assert 0 <= counters <= 4
@@ -165,9 +155,7 @@ def test_a_category_that_returns_still_knows_what_it_looked_like(learner, digits
         state, _ = lifelong.learn(learner.replace(config=config), {"1": digits["7"]}, rng=rng)
         assert int(state.params["categories"]["1"]["images"]) == 800
         columns[weight] = {
-            name: float(
-                lifelong.evidence(state, mnist5k.read("test", name))[:, state.names.index("1")].mean()
-            )
+            name: float(lifelong.evidence(state, mnist5k.read("test", name))[:, state.names.index("1")].mean())
             for name in "17"
         }
     index = learner.names.index("1")
@@ -309,9 +297,7 @@ def test_a_parameter_that_is_not_finite_is_named_with_step_and_task(three, digit
 
     monkeypatch.setattr(training, "train_chunk", broken)
     before = jax.tree.map(np.array, three)
-    with pytest.raises(
-        FloatingPointError, match=r"parameter categories/task/\S+ is not finite at step 20 of task 8"
-    ):
+    with pytest.raises(FloatingPointError, match=r"parameter categories/task/\S+ is not finite at step 20 of task 8"):
         lifelong.learn(three, {"8": digits["8"]}, rng=rng)
     assert_trees_equal(jax.tree.map(np.array, three), before)
 
@@ -338,9 +324,7 @@ def test_a_task_goes_on_from_midway_as_if_nothing_had_been(three, digits, rng, t
         lifelong.learn(three, {"8": digits["8"]}, rng=rng, midway=there)
 
 
-def test_learning_in_bfloat16_keeps_parameters_in_float32_and_learns_nearly_the_same(
-    small_config, digits, rng
-):
+def test_learning_in_bfloat16_keeps_parameters_in_float32_and_learns_nearly_the_same(small_config, digits, rng):
     learned = {}
     for compute in ("float32", "bfloat16"):
         state = lifelong.init(small_config.with_settings({"compute": compute}), (28, 28), rng=rng)

@@ -125,9 +125,7 @@ def terms_by_group(mixed, past, networks, names):
 
 def test_the_teacher_itself_recognises_what_it_remembered(learner, student, past):
     for mixed, expected in ((learner.params["mixed"], True), (student, False)):
-        terms = [
-            terms["recognise"] for terms in terms_by_group(mixed, past, learner.networks, ("recognise",))
-        ]
+        terms = [terms["recognise"] for terms in terms_by_group(mixed, past, learner.networks, ("recognise",))]
         assert (np.abs(terms) < 1e-4).all() == expected
         assert (np.asarray(terms) > 0.01).all() != expected
 
@@ -156,9 +154,7 @@ def test_each_step_draws_groups_without_repetition_and_other_ones(learner, stude
     single = {g: float(terms["generate"]) for g, terms in enumerate(by_group)}
 
     def drawn_at(step, groups):
-        return float(
-            all_past(student, past, learner.networks, {"generate": 1.0}, groups, step)[1]["generate"]
-        )
+        return float(all_past(student, past, learner.networks, {"generate": 1.0}, groups, step)[1]["generate"])
 
     means = {(a, b): (single[a] + single[b]) / 2 for a in range(GROUPS) for b in range(a, GROUPS)}
     drawn = [min(single, key=lambda g, v=v: abs(single[g] - v)) for v in (drawn_at(s, 1) for s in range(40))]
@@ -225,9 +221,7 @@ def test_rows_of_padding_are_never_a_real_image(learner, digits):
     images = np.zeros((1, 64, 784), np.float32)
     images[0, 3:] = np.nan
     images[0, :3] = digits["2"][:3].reshape(3, -1) / 255
-    data = TaskData(
-        jnp.asarray(images), jnp.asarray([3]), jax.random.split(jax.random.key(1), 1), jnp.int32(9)
-    )
+    data = TaskData(jnp.asarray(images), jnp.asarray([3]), jax.random.split(jax.random.key(1), 1), jnp.int32(9))
     params = {"mixed": learner.params["mixed"], "categories": {TASK: stacking.stack_subtrees(learner, ["2"])}}
     drawn = losses.draws(data, jnp.int32(0), batch_size=256, latent_size=4)
     total, _ = task_loss(params, data, drawn, networks=learner.networks)

@@ -170,9 +170,7 @@ def test_categories_that_return_learn_and_are_not_played_back(lives, digits, rng
 @pytest.mark.slow
 def test_the_memory_is_imagined_anew_every_so_many_chunks(small_config, digits, rng, monkeypatch):
     calls = recorded(monkeypatch)
-    state = knowing(
-        in_mode(small_config, "playback", refresh_chunks=2, prior_components=0, **ONE_TERM), ["old"]
-    )
+    state = knowing(in_mode(small_config, "playback", refresh_chunks=2, prior_components=0, **ONE_TERM), ["old"])
     _, report = learn_task(state, "0", digits, rng)
     # Three chunks of 10 steps: before the first and before the third.
     assert report.steps == 30
@@ -228,9 +226,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
             pairs = jax.tree.map(lambda leaf, g=group: leaf[g], memory)
             noise = jax.random.normal(key, pairs.z.shape)
             terms = losses.memory_terms(path(owners[group]), pairs, noise, MEMORY_TERMS)
-            weighted = (
-                terms["playback"] + 0.3 * terms["generate"] + terms["recognise"] + 0.7 * terms["circulate"]
-            )
+            weighted = terms["playback"] + 0.3 * terms["generate"] + terms["recognise"] + 0.7 * terms["circulate"]
             # Two categories, two groups.
             total += 2 * weighted / 2
         return total
@@ -245,9 +241,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
 
     whole, gradients = step(state.params)
     carry = training.start_carry(state, ("new",), train_mixed=True)
-    carry, terms = training.train_chunk(
-        carry, data, past, networks=networks, learning=settings, train_mixed=True
-    )
+    carry, terms = training.train_chunk(carry, data, past, networks=networks, learning=settings, train_mixed=True)
     assert set(terms) == {"real", *MEMORY_TERMS}
     ours = {
         "mixed": carry.params["mixed"],
@@ -265,9 +259,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
     for name in ("a", "b"):
         assert_trees_equal(whole["categories"][name], state.params["categories"][name])
         # Frozen by their labels, not for want of a gradient.
-        assert any(
-            bool((leaf != 0).any()) for leaf in jax.tree.leaves(gradients["categories"][name]["decoder"])
-        )
+        assert any(bool((leaf != 0).any()) for leaf in jax.tree.leaves(gradients["categories"][name]["decoder"]))
 
 
 @pytest.mark.slow

@@ -32,9 +32,7 @@ def initialised(module, *inputs):
     params = module.init(jax.random.key(1), *inputs)
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
-    return structure.unflatten(
-        [jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
-    )
+    return structure.unflatten([jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
 
 
 def test_encoder_computes_the_equations():
@@ -64,9 +62,7 @@ def test_decoder_computes_the_mirrored_equations_through_a_map_of_low_rank():
     assert own["neurons"]["hidden_0"]["kernel"].shape == (2, 3)
     assert mixed["params"]["hidden_0"]["kernel"].shape == (2, 5)
     hidden = two_layers(mixed["params"], own["neurons"], z)
-    np.testing.assert_allclose(
-        logits, dense(own["pixels"], dense(own["basis"], hidden)), rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(logits, dense(own["pixels"], dense(own["basis"], hidden)), rtol=1e-4, atol=1e-4)
     assert np.linalg.matrix_rank(own["basis"]["kernel"] @ own["pixels"]["kernel"]) == 2
 
 
@@ -82,9 +78,7 @@ def test_without_a_mixed_part_its_layers_are_absent():
 def test_log_variances_are_clipped():
     nets = networks.build(CONFIG, SHAPE, has_mixed=False)
     x = jnp.ones((1, 6))
-    params = jax.tree.map(
-        lambda leaf: 1e3 * jnp.ones_like(leaf), nets.category_encoder.init(jax.random.key(0), x, [])
-    )
+    params = jax.tree.map(lambda leaf: 1e3 * jnp.ones_like(leaf), nets.category_encoder.init(jax.random.key(0), x, []))
     assert float(nets.category_encoder.apply(params, x, [])[1].max()) == 8.0
     params = jax.tree.map(jnp.zeros_like, params)
     params["params"]["posterior"]["bias"] = -1e3 * jnp.ones(4)

@@ -131,8 +131,7 @@ def test_every_package_is_packed():
     settings.read(ROOT / "setup.cfg")
     packed = set(settings["options"]["packages"].split())
     assert packed == {
-        str(path.parent.relative_to(ROOT)).replace("/", ".")
-        for path in ROOT.glob("lifelong_cvae/**/__init__.py")
+        str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("lifelong_cvae/**/__init__.py")
     }
 
 

@@ -60,9 +60,7 @@ def test_a_folder_without_a_run_is_told(tmp_path):
     one_line(error, tmp_path / "config.json", "learn")
 
 
-@pytest.mark.parametrize(
-    "name", [field.name for field in dataclasses.fields(Plan) if field.name != "options"]
-)
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Plan) if field.name != "options"])
 def test_a_missing_key_is_named(name):
     values = PLAN.to_dict()
     del values[name]
@@ -94,9 +92,7 @@ def test_an_unknown_setting_in_a_recorded_plan_is_refused():
     one_line(error, "learning")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("tasks", None), ("tasks", [3]), ("config", None), ("options", None)]
-)
+@pytest.mark.parametrize(("name", "value"), [("tasks", None), ("tasks", [3]), ("config", None), ("options", None)])
 def test_a_recorded_value_of_a_wrong_type_is_refused(name, value):
     with pytest.raises(InputError) as error:
         Plan.from_dict({**PLAN.to_dict(), name: value})

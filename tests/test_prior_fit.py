@@ -23,9 +23,7 @@ def mixture(weights, means, variances):
     }
 
 
-SEPARATED = mixture(
-    [0.5, 0.3, 0.2], [[0.0, 0.0], [6.0, 1.0], [-1.0, 7.0]], [[1.0, 0.2], [0.3, 0.5], [0.6, 1.5]]
-)
+SEPARATED = mixture([0.5, 0.3, 0.2], [[0.0, 0.0], [6.0, 1.0], [-1.0, 7.0]], [[1.0, 0.2], [0.3, 0.5], [0.6, 1.5]])
 OVERLAPPING = mixture([0.6, 0.4], [[0.0, 0.0], [1.5, 1.0]], [[1.0, 0.5], [0.3, 1.2]])
 
 
@@ -124,9 +122,7 @@ def test_ten_images_give_a_broad_density_and_no_copies_of_them():
         assert variances.min() > 50 * prior.VARIANCE_FLOOR
         drawn = np.asarray(prior.sample(fitted, 500, rng=jax.random.key(1)))
         fresh = np.random.default_rng(2).normal(size=(500, 4))
-        nearest, expected = (
-            np.sqrt(np.square(x[:, None] - points).sum(-1)).min(axis=1) for x in (drawn, fresh)
-        )
+        nearest, expected = (np.sqrt(np.square(x[:, None] - points).sum(-1)).min(axis=1) for x in (drawn, fresh))
         assert np.median(nearest) > 0.7 * np.median(expected)
         assert (nearest < 0.1).mean() < 0.05
 
@@ -137,9 +133,7 @@ def test_fifty_images_in_two_components_are_no_nearer_than_fresh_points():
     assert used(fitted).sum() == 2
     drawn = np.asarray(prior.sample(fitted, 1000, rng=jax.random.key(1)))
     fresh = np.random.default_rng(2).normal(size=(1000, 4))
-    nearest, expected = (
-        np.median(np.sqrt(np.square(x[:, None] - points).sum(-1)).min(axis=1)) for x in (drawn, fresh)
-    )
+    nearest, expected = (np.median(np.sqrt(np.square(x[:, None] - points).sum(-1)).min(axis=1)) for x in (drawn, fresh))
     assert nearest > 0.7 * expected
 
 
@@ -176,9 +170,7 @@ def test_equal_points_stay_finite_with_the_floor_as_variance(count):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
     assert used(fitted).sum() == max(1, min(count // 20, 4))
     np.testing.assert_allclose(np.exp(fitted["log_vars"]), prior.VARIANCE_FLOOR, rtol=1e-5)
-    np.testing.assert_allclose(
-        fitted["means"][used(fitted)], np.repeat(point, used(fitted).sum(), 0), rtol=1e-5
-    )
+    np.testing.assert_allclose(fitted["means"][used(fitted)], np.repeat(point, used(fitted).sum(), 0), rtol=1e-5)
     drawn = prior.sample(fitted, 100, rng=jax.random.key(1))
     np.testing.assert_allclose(drawn, np.repeat(point, 100, axis=0), atol=5 * prior.VARIANCE_FLOOR**0.5)
     assert np.isfinite(prior.log_prob(fitted, point)).all()

@@ -131,7 +131,5 @@ def test_no_image_gives_no_answer(state):
 def test_nothing_learned_and_other_shapes_are_refused(small_config, state, images, rng):
     with pytest.raises(lifelong.InputError, match="no category: at least one is expected"):
         lifelong.evidence(lifelong.init(small_config, (28, 28), rng=rng), images)
-    with pytest.raises(
-        lifelong.InputError, match=r"shape \[n, 28, 28, 1\] is expected, got \(90, 14, 14, 1\)"
-    ):
+    with pytest.raises(lifelong.InputError, match=r"shape \[n, 28, 28, 1\] is expected, got \(90, 14, 14, 1\)"):
         lifelong.evidence(state, images[:, ::2, ::2])

@@ -57,9 +57,7 @@ def source(digits):
     """Two categories, one of a hostile name."""
     images = np.concatenate([digits[name][:30] for name in "13"])
     labels = np.repeat(["1", HOSTILE], 30)
-    return from_arrays(
-        "mine", train_images=images, train_labels=labels, test_images=images, test_labels=labels
-    )
+    return from_arrays("mine", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +103,9 @@ def test_every_picture_can_be_read_and_says_what_it_is(page):
 
 def test_the_matrix_holds_what_was_measured(finished, page):
     cells = [
-        text
-        for tag, attributes, text in page.elements
-        if tag == "td" and "--share" in attributes.get("style", "")
+        text for tag, attributes, text in page.elements if tag == "td" and "--share" in attributes.get("style", "")
     ]
-    expected = [
-        f"{100 * value:.1f}"
-        for line in lines_of(finished)
-        for value in line["accuracy_per_category"].values()
-    ]
+    expected = [f"{100 * value:.1f}" for line in lines_of(finished) for value in line["accuracy_per_category"].values()]
     assert cells == expected  # of elbo alone: no other recogniser
 
 

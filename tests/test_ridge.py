@@ -43,9 +43,7 @@ def sums(rows, dictionary):
 
 def together(sums):
     gram = {part: sum(np.asarray(g[part], np.float64) for g, _ in sums) for part in ("fit", "held_out")}
-    vectors = {
-        part: np.stack([np.asarray(v[part], np.float64) for _, v in sums], 1) for part in ("fit", "held_out")
-    }
+    vectors = {part: np.stack([np.asarray(v[part], np.float64) for _, v in sums], 1) for part in ("fit", "held_out")}
     return gram, vectors
 
 
@@ -101,14 +99,10 @@ def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi, m
         weights = np.linalg.solve(symmetric + value * np.eye(16), vectors["fit"])
         apart = [values[19::20] for values in phi]
         errors.append(
-            sum(
-                np.square(values @ weights - np.eye(3)[c]).sum() / COUNTS[c] for c, values in enumerate(apart)
-            )
+            sum(np.square(values @ weights - np.eye(3)[c]).sum() / COUNTS[c] for c, values in enumerate(apart))
         )
     value, weights = ridge.choose(gram, vectors)
-    np.testing.assert_allclose(
-        weights, np.linalg.solve(symmetric + value * np.eye(16), vectors["fit"]), rtol=1e-6
-    )
+    np.testing.assert_allclose(weights, np.linalg.solve(symmetric + value * np.eye(16), vectors["fit"]), rtol=1e-6)
     # Half a decade below the least error.
     chosen = ridge.RIDGES.index(value) + 1
     neighbours = [errors[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(errors)]

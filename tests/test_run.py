@@ -224,9 +224,7 @@ def test_the_result_sums_up_the_lines(at_once):
     assert result["recogniser"] == "closed_form"
     losses = []
     for name in FIVE[:-1]:
-        seen = [
-            line["accuracy_per_category"][name] for line in lines if name in line["accuracy_per_category"]
-        ]
+        seen = [line["accuracy_per_category"][name] for line in lines if name in line["accuracy_per_category"]]
         losses.append(max(seen[:-1]) - seen[-1])
     assert result["forgetting"] == pytest.approx(100 * sum(losses) / len(losses))
     means = [np.mean(list(line["accuracy_per_category"].values())) for line in lines]
@@ -372,9 +370,7 @@ def test_resuming_a_finished_run_changes_nothing_but_times(at_once, tmp_path, ma
     assert [name for name in before if before[name] != after[name]] == []
 
 
-def test_a_run_of_more_tasks_than_checkpoints_kept_goes_on_from_the_newest(
-    resumed, tmp_path, make_plan, mnist5k
-):
+def test_a_run_of_more_tasks_than_checkpoints_kept_goes_on_from_the_newest(resumed, tmp_path, make_plan, mnist5k):
     workdir = tmp_path / "again"
     shutil.copytree(resumed[0], workdir)
     source, reads = recording(mnist5k)
@@ -420,9 +416,7 @@ def test_another_plan_is_refused_and_nothing_is_changed(copy, make_plan, mnist5k
     assert snapshot(copy) == before
 
 
-def test_another_setting_is_refused_by_its_name_and_nothing_is_changed(
-    copy, make_plan, mnist5k, small_config
-):
+def test_another_setting_is_refused_by_its_name_and_nothing_is_changed(copy, make_plan, mnist5k, small_config):
     before = snapshot(copy)
     changed = make_plan(THREE, config=small_config.with_settings({"epochs": 7}))
     with pytest.raises(InputError) as error:
@@ -514,9 +508,7 @@ def test_a_task_that_is_damaged_on_its_way_starts_anew(tmp_path, three, make_pla
 
 
 @pytest.mark.parametrize("asks", [1, 4, 6])
-def test_a_run_that_is_asked_to_stop_is_saved_and_goes_on_to_the_same_end(
-    tmp_path, three, make_plan, mnist5k, asks
-):
+def test_a_run_that_is_asked_to_stop_is_saved_and_goes_on_to_the_same_end(tmp_path, three, make_plan, mnist5k, asks):
     # Three chunks and the end of a task make four questions.
     workdir, calls = tmp_path / "run", iter(range(1, 100))
     with pytest.raises(Stopped, match=f"--workdir={workdir} --resume goes on"):
@@ -546,9 +538,7 @@ def test_two_processes_do_not_write_into_one_folder(copy, tmp_path, make_plan, m
         ('"digest": "', '"digest": "0'),
     ],
 )
-def test_settings_that_were_edited_are_refused_and_nothing_is_changed(
-    copy, make_plan, mnist5k, before, after
-):
+def test_settings_that_were_edited_are_refused_and_nothing_is_changed(copy, make_plan, mnist5k, before, after):
     file = copy / "config.json"
     text = file.read_text("utf-8")
     assert before in text
@@ -562,9 +552,7 @@ def test_settings_that_were_edited_are_refused_and_nothing_is_changed(
     assert snapshot(copy) == files
 
 
-def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(
-    tmp_path, three, make_plan, mnist5k, monkeypatch
-):
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(tmp_path, three, make_plan, mnist5k, monkeypatch):
     workdir, train_chunk = tmp_path / "run", training.train_chunk
 
     def broken(carry, data, past, **settings):
@@ -585,9 +573,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(
     assert_runs_equal(workdir, three)
 
 
-def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(
-    tmp_path, three, make_plan, mnist5k
-):
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(tmp_path, three, make_plan, mnist5k):
     workdir = tmp_path / "run"
     with full_disk(20_000), pytest.raises(OSError, match="checkpoint 1 could not be written") as error:
         quietly(workdir, make_plan(THREE), mnist5k)
@@ -600,9 +586,7 @@ def test_names_lead_no_file_out_of_the_folder(tmp_path, make_plan, mnist5k):
     names = ("../../escaped", "/tmp/escaped", "..", "x" * 300)
     digits = {name: mnist5k.read("train", digit)[:60] for name, digit in zip(names, "0123", strict=True)}
     images, labels = np.concatenate([*digits.values()]), np.repeat([*digits], 60)
-    source = from_arrays(
-        "hostile", train_images=images, train_labels=labels, test_images=images, test_labels=labels
-    )
+    source = from_arrays("hostile", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     workdir = tmp_path / "deep" / "run"
     quietly(workdir, make_plan([names]), source, draw=True)
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]

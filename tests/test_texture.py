@@ -58,9 +58,7 @@ def test_what_is_imagined_has_texture_and_memory_has_none(learner, rng):
     np.testing.assert_allclose(x, cvae.decode_mean(path, z), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"drawing": "contrast"}, {"factors": 0}, {"likelihood": "bernoulli"}], ids=str
-)
+@pytest.mark.parametrize("settings", [{"drawing": "contrast"}, {"factors": 0}, {"likelihood": "bernoulli"}], ids=str)
 def test_without_texture_a_category_owns_no_spread(small_config, rng, digits, settings):
     config = small_config.with_settings({"factors": 3, **settings})
     state = growth.grow(lifelong.init(config, (28, 28), rng=rng), "0", rng=rng)

@@ -65,9 +65,7 @@ def test_encoder_and_decoder_are_those_of_a_one_hot_cvae(state, category):
     np.testing.assert_allclose(mean, expected[:, :3], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(log_var, np.clip(expected[:, 3:], -8, 8), rtol=1e-4, atol=1e-5)
     drawn = cvae.decode_mean(path, jnp.asarray(z, jnp.float32))
-    np.testing.assert_allclose(
-        drawn, special.expit(one_hot_network(state, "decoder", z, category)), atol=1e-5
-    )
+    np.testing.assert_allclose(drawn, special.expit(one_hot_network(state, "decoder", z, category)), atol=1e-5)
 
 
 def test_categories_differ_by_their_vectors_alone(state):
@@ -170,9 +168,7 @@ def test_trained_vectors_imagine_weigh_and_reconstruct(trained, digits, rng):
     for column, name in enumerate(state.names):
         path = state.path(name)
         posterior = cvae.encode(path, x)
-        np.testing.assert_allclose(
-            values[:, column], cvae.elbo_at(path, x, posterior, posterior.mean), rtol=1e-4
-        )
+        np.testing.assert_allclose(values[:, column], cvae.elbo_at(path, x, posterior, posterior.mean), rtol=1e-4)
     names, probabilities = lifelong.recognise(state, images)
     assert set(names) <= set("012")
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)

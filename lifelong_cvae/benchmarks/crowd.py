@@ -28,9 +28,7 @@ class Crowd:
         height, width = source.image_shape[:2]
         places = [(i * height // side, j * width // side) for i in range(side) for j in range(side)]
         made = [(name, place) for place in places for name in source.categories]
-        self._made = {
-            f"{name} at {down},{right}": (name, (down, right)) for name, (down, right) in made[:count]
-        }
+        self._made = {f"{name} at {down},{right}": (name, (down, right)) for name, (down, right) in made[:count]}
 
     @property
     def names(self) -> tuple[str, ...]:

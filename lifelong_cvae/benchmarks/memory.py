@@ -54,9 +54,7 @@ def _source(seed: int) -> Source:
     images = numbers.integers(0, 256, (CATEGORIES * IMAGES, 28, 28), np.uint8)
     labels = np.repeat(np.arange(CATEGORIES), IMAGES)
     half = images[::2], labels[::2]
-    return from_arrays(
-        "noise", train_images=images, train_labels=labels, test_images=half[0], test_labels=half[1]
-    )
+    return from_arrays("noise", train_images=images, train_labels=labels, test_images=half[0], test_labels=half[1])
 
 
 def resident() -> int:

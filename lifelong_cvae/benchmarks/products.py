@@ -55,10 +55,7 @@ def alone(counted: Counter[Product]) -> Callable[[], Any]:
 
     @jax.jit
     def compute(operands: Any) -> Any:
-        return [
-            jax.lax.dot_general(*pair, product.dimensions)
-            for product, pair in zip(wanted, operands, strict=True)
-        ]
+        return [jax.lax.dot_general(*pair, product.dimensions) for product, pair in zip(wanted, operands, strict=True)]
 
     return lambda: compute(operands)
 

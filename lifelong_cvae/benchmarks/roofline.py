@@ -47,9 +47,7 @@ def roofline(setting: Setting) -> dict[str, Any]:
     the ELBO at the mean for each of ten categories. Imagining: images of ten categories, no turn of the
     circle.
     """
-    frozen, learns = (
-        _training(setting.config, train_mixed, rng=setting.rng) for train_mixed in (False, True)
-    )
+    frozen, learns = (_training(setting.config, train_mixed, rng=setting.rng) for train_mixed in (False, True))
     works = {
         "training, mixed part frozen": frozen.work,
         "its matrix products alone": frozen.alone,

@@ -104,9 +104,7 @@ class CVAE(nn.Module):
         self.decoder = Decoder(settings, mean_image)
         self.log_scale, self.latent_size = settings["log_scale"], settings["latent_size"]
 
-    def forward(
-        self, x: torch.Tensor, noise: torch.Tensor, neurons: list[torch.Tensor] | None = None
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, noise: torch.Tensor, neurons: list[torch.Tensor] | None = None) -> torch.Tensor:
         """ELBO in nats per image `[batch]`, with one sample z = mean + deviation * noise.
 
         `neurons` are the encoder's mixed ones, where they are known.

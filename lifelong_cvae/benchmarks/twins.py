@@ -111,9 +111,7 @@ def _sides(
     }
 
 
-def _ours(
-    config: Config, source: Source, images: np.ndarray, *, first: bool, rng: jax.Array
-) -> Callable[[], Any]:
+def _ours(config: Config, source: Source, images: np.ndarray, *, first: bool, rng: jax.Array) -> Callable[[], Any]:
     state = growth.init(config, source.image_shape, rng=rng)
     state = growth.grow(state, "one", rng=rng).replace(childhood_left=int(first))
     data = learning.task_data(state, {"one": images}, rng=rng)
@@ -126,9 +124,7 @@ def _ours(
     return run
 
 
-def _flax(
-    config: Config, images: np.ndarray, *, first: bool, known: bool, rng: jax.Array
-) -> Callable[[], Any]:
+def _flax(config: Config, images: np.ndarray, *, first: bool, known: bool, rng: jax.Array) -> Callable[[], Any]:
     settings, x = plain(config), images.astype(np.float32) / 255
     model = twin_flax.build(settings, x.shape[1])
     neurons: Any = None

@@ -34,9 +34,7 @@ def read_idx(path: Path) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
-                raise InputError(
-                    f"{path}: not an IDX file of uint8: its first bytes are {magic.hex(' ') or 'absent'}"
-                )
+                raise InputError(f"{path}: not an IDX file of uint8: its first bytes are {magic.hex(' ') or 'absent'}")
             sizes = file.read(4 * magic[3])
             shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
             expected = math.prod(shape)
@@ -45,9 +43,7 @@ def read_idx(path: Path) -> np.ndarray:
         raise InputError(f"{path}: damaged gzip data ({error}); the complete file is expected") from error
     if len(sizes) < 4 * magic[3] or len(data) != expected:
         found = f"more than {expected}" if len(data) > expected else len(data)
-        raise InputError(
-            f"{path}: its header says {shape}, {expected} bytes of data are expected, got {found}"
-        )
+        raise InputError(f"{path}: its header says {shape}, {expected} bytes of data are expected, got {found}")
     try:
         return np.frombuffer(data, np.uint8).reshape(shape)
     except ValueError as error:

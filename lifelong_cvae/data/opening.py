@@ -70,9 +70,7 @@ class SourceOptions:
         """
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
-            raise InputError(
-                f"unknown option {unknown[0]!r}: one of {', '.join(cls.__dataclass_fields__)} is expected"
-            )
+            raise InputError(f"unknown option {unknown[0]!r}: one of {', '.join(cls.__dataclass_fields__)} is expected")
         return cls(**values)
 
 

@@ -24,9 +24,7 @@ EVERY = 5
 Files = dict[str, dict[str, list[Path]]]
 
 
-def open_pictures(
-    spec: str, folder: Path, *, image_size: int | None = None, grayscale: bool = False
-) -> Source:
+def open_pictures(spec: str, folder: Path, *, image_size: int | None = None, grayscale: bool = False) -> Source:
     """A source of PNG and JPEG files: `train/CATEGORY/*` and `test/CATEGORY/*`, or `CATEGORY/*` alone.
 
     Without `train` and `test` every fifth picture of a category, in natural order, is a test image (of fewer
@@ -58,9 +56,7 @@ def open_pictures(
             raise InputError(f"{spec} has no split {split!r}: one of {', '.join(files)} is expected")
         return read_pictures(files[split][category][rows], channels, image_size=image_size)
 
-    counts = {
-        split: {name: len(paths) for name, paths in by_name.items()} for split, by_name in files.items()
-    }
+    counts = {split: {name: len(paths) for name, paths in by_name.items()} for split, by_name in files.items()}
     return Source(spec, categories, shape, fingerprint, counts, read)
 
 
@@ -71,9 +67,7 @@ def _files(folder: Path) -> Files:
     there = [split for split in SPLITS if (folder / split).is_dir()]
     if len(there) == 1:
         other = SPLITS[1 - SPLITS.index(there[0])]
-        raise InputError(
-            f"{folder}: {there[0]}/ without {other}/; both are expected, or a folder per category alone"
-        )
+        raise InputError(f"{folder}: {there[0]}/ without {other}/; both are expected, or a folder per category alone")
     if not there:
         return _split(_by_category(folder))
     files = {split: _by_category(folder / split) for split in SPLITS}
@@ -106,9 +100,7 @@ def _split(by_name: dict[str, list[Path]]) -> Files:
     files: Files = {split: {} for split in SPLITS}
     for name, paths in by_name.items():
         if len(paths) < 2:
-            raise InputError(
-                f"{paths[0].parent}: one picture; at least two are expected, one of them to test"
-            )
+            raise InputError(f"{paths[0].parent}: one picture; at least two are expected, one of them to test")
         every = min(EVERY, len(paths))
         files["test"][name] = paths[every - 1 :: every]
         files["train"][name] = [path for index, path in enumerate(paths, start=1) if index % every]

@@ -58,11 +58,7 @@ def prepare(spec: str, builder: Any, manual_dir: Path | None) -> None:
             f"tensorflow_datasets.data_source({arguments}, builder_kwargs={{'file_format': 'array_record'}}) "
             f"prepares it; without TensorFlow {', '.join(FAMILY)} are prepared"
         )
-    needed = (
-        [EMNIST_FILE]
-        if builder.name == "emnist"
-        else [name for pair in MNIST_FILES.values() for name in pair]
-    )
+    needed = [EMNIST_FILE] if builder.name == "emnist" else [name for pair in MNIST_FILES.values() for name in pair]
     found = _place(spec, builder.name, needed, manual_dir)
     if found is None and not answers(builder.URL if builder.name == "emnist" else builder.URL + needed[0]):
         raise InputError(
@@ -149,17 +145,13 @@ def _without_tensorflow(builder: Any) -> Any:
             def _generate_examples(self, images: Any, labels: Any) -> Iterator[tuple[int, dict[str, Any]]]:
                 return _examples(Path(images), Path(labels))
 
-    return WithoutTensorFlow(
-        data_dir=builder.data_dir_root, config=builder.builder_config, file_format="array_record"
-    )
+    return WithoutTensorFlow(data_dir=builder.data_dir_root, config=builder.builder_config, file_format="array_record")
 
 
 def _emnist(archive: Any, config: str) -> dict[str, Any]:
     def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as files:
-            stems = (
-                f"gzip/emnist-{config}-{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")
-            )
+            stems = (f"gzip/emnist-{config}-{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
             yield from _examples(*(Path(files.extract(stem, folder)) for stem in stems))
 
     return {split: examples(split) for split in ("train", "test")}

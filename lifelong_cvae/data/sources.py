@@ -41,9 +41,7 @@ class Source:
     read: Callable[..., np.ndarray]
 
 
-def from_arrays(
-    name: str, *, train_images: Any, train_labels: Any, test_images: Any, test_labels: Any
-) -> Source:
+def from_arrays(name: str, *, train_images: Any, train_labels: Any, test_images: Any, test_labels: Any) -> Source:
     """A source of arrays in memory; a label's text is its category's name.
 
     Args:
@@ -102,9 +100,7 @@ def hold_out(source: Source, fraction: float) -> Source:
     kept = {name: count - held[name] for name, count in source.counts["train"].items()}
     for name, count in source.counts["train"].items():
         if 0 in (held[name], kept[name]):
-            raise InputError(
-                f"validation_fraction={fraction}: category {name!r} has {count} images, too few to split"
-            )
+            raise InputError(f"validation_fraction={fraction}: category {name!r} has {count} images, too few to split")
 
     def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         if split not in ("train", "validation"):
@@ -162,20 +158,15 @@ def _slice(places: range) -> slice:
     return slice(places.start, places.stop, places.step)
 
 
-def _check_pair(
-    name: str, split: str, images: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _check_pair(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if images.ndim not in (3, 4) or not len(images):
         raise InputError(f"{name}: {split} images [n, h, w] or [n, h, w, c] are expected, got {images.shape}")
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise InputError(
-            f"{name}: {split} labels [n] of whole numbers or texts are expected, "
-            f"got {labels.dtype} {labels.shape}"
+            f"{name}: {split} labels [n] of whole numbers or texts are expected, got {labels.dtype} {labels.shape}"
         )
     if len(images) != len(labels):
-        raise InputError(
-            f"{name}: {len(images)} {split} images but {len(labels)} labels: as many are expected"
-        )
+        raise InputError(f"{name}: {len(images)} {split} images but {len(labels)} labels: as many are expected")
     for label in np.unique(labels):
         check_name(str(label))
     as_rows(images, check_image_shape(images.shape[1:]), what=f"{name}: {split} images")

@@ -83,17 +83,13 @@ def _checked(
     if channels_first and x.ndim != 4:
         raise InputError(f"experience {number}: x [n, c, h, w] is expected, got {x.shape}")
     if y.ndim != 1 or y.dtype.kind not in "iuU":
-        raise InputError(
-            f"experience {number}: y [n] of whole numbers or texts is expected, got {y.dtype} {y.shape}"
-        )
+        raise InputError(f"experience {number}: y [n] of whole numbers or texts is expected, got {y.dtype} {y.shape}")
     if task.ndim > 1 or task.dtype.kind not in "iu":
         raise InputError(
-            f"experience {number}: task [n] of whole numbers, or one, is expected, "
-            f"got {task.dtype} {task.shape}"
+            f"experience {number}: task [n] of whole numbers, or one, is expected, got {task.dtype} {task.shape}"
         )
     if len({len(y), *x.shape[:1], *task.shape}) > 1 or not x.ndim:
         raise InputError(
-            f"experience {number}: x, y and task of one length are expected, "
-            f"got {x.shape}, {y.shape}, {task.shape}"
+            f"experience {number}: x, y and task of one length are expected, got {x.shape}, {y.shape}, {task.shape}"
         )
     return np.moveaxis(x, 1, -1) if channels_first else x, y, np.broadcast_to(task, y.shape)

@@ -83,9 +83,7 @@ def open_tfds(
             images[index] = pixels
         return images
 
-    counts = {
-        split: {name: len(rows) for name, (_, rows) in parts.items()} for split, parts in places.items()
-    }
+    counts = {split: {name: len(rows) for name, (_, rows) in parts.items()} for split, parts in places.items()}
     return Source(spec, tuple(places["train"]), shape, digest.hexdigest(), counts, read)
 
 
@@ -107,9 +105,7 @@ def _builder(spec: str, name: str, data_dir: str | None) -> Any:
         raise InputError(f"{spec}: TensorFlow Datasets has no set of this name and version") from error
     except Exception as error:  # a wrong name and damaged files raise many kinds
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"{spec}: a configuration, version and format that is there is expected ({reason})"
-        ) from error
+        raise InputError(f"{spec}: a configuration, version and format that is there is expected ({reason})") from error
 
 
 def _records(spec: str, builder: Any) -> dict[str, Sequence[Any]]:
@@ -124,9 +120,7 @@ def _records(spec: str, builder: Any) -> dict[str, Sequence[Any]]:
     try:
         return {split: builder.as_data_source(split, decoders=decoders) for split in splits}
     except (NotImplementedError, ValueError, OSError) as error:
-        raise InputError(
-            f"{spec}: {builder.data_dir} is not prepared as {FORMAT}: prepare it anew"
-        ) from error
+        raise InputError(f"{spec}: {builder.data_dir} is not prepared as {FORMAT}: prepare it anew") from error
 
 
 def _image_shape(
@@ -140,9 +134,7 @@ def _image_shape(
             raise InputError(f"{spec}: features image and label are expected, it has {', '.join(features)}")
     height, width, channels = features["image"].shape
     if image_size is None and None in (height, width):
-        raise InputError(
-            f"{spec}: its images have different sizes, an image_size to scale them to is expected"
-        )
+        raise InputError(f"{spec}: its images have different sizes, an image_size to scale them to is expected")
     size = (height, width) if image_size is None else (image_size, image_size)
     return *size, 1 if grayscale or channels == 1 else 3
 

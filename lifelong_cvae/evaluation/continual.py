@@ -96,10 +96,7 @@ def forgetting(history: Sequence[Accuracies], final: Accuracies | None = None) -
     """
     last = history[-1] if final is None else final
     earlier = history[:-1]
-    losses = [
-        max(row[name] for row in earlier if name in row) - last[name]
-        for name in _learned_before_last(history)
-    ]
+    losses = [max(row[name] for row in earlier if name in row) - last[name] for name in _learned_before_last(history)]
     return _points(losses)
 
 
@@ -109,14 +106,10 @@ def backward_transfer(history: Sequence[Accuracies]) -> float:
     t_c is the first task after which c is known. What later tasks did to c: negative is forgetting.
     Source: Lopez-Paz and Ranzato 2017 (arXiv 1706.08840), BWT. 0 where there is one task.
     """
-    return _points(
-        [history[-1][name] - _first(history, name)[name] for name in _learned_before_last(history)]
-    )
+    return _points([history[-1][name] - _first(history, name)[name] for name in _learned_before_last(history)])
 
 
-def forward_transfer(
-    history: Sequence[Accuracies], tasks: Sequence[Sequence[str]], untrained: Accuracies
-) -> float:
+def forward_transfer(history: Sequence[Accuracies], tasks: Sequence[Sequence[str]], untrained: Accuracies) -> float:
     """Mean over c learned after the first task of A[t_c - 1, c] - b_c, in percentage points.
 
     t_c is the task of c, b_c the accuracy on c of a learner that has learned nothing. A category that a row

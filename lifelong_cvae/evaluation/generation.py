@@ -28,9 +28,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
         second: features `[m, features]`.
     """
     means = [features.mean(axis=0, dtype=np.float64) for features in (first, second)]
-    covariances = [
-        np.atleast_2d(np.cov(features.astype(np.float64), rowvar=False)) for features in (first, second)
-    ]
+    covariances = [np.atleast_2d(np.cov(features.astype(np.float64), rowvar=False)) for features in (first, second)]
     # tr (C1 C2)^(1/2) by the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), also of short rank.
     values, vectors = scipy.linalg.eigh(covariances[0])
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

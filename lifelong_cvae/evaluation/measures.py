@@ -23,9 +23,7 @@ EMBEDDED_IMAGES = 20_000
 Images = Mapping[str, Any]
 
 
-def evidence_by_category(
-    state: LifelongState, source: Source, split: str, *, rng: jax.Array
-) -> dict[str, np.ndarray]:
+def evidence_by_category(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, np.ndarray]:
     """Evidence of all images of a split: true category to `[n, categories]` in nats."""
     images = real_images(state.names, source, split)
     return _by_category(images, recognition.evidence(state, _together(images), rng=rng))
@@ -67,9 +65,7 @@ def answers_by_category(
     return {key: _by_category(images, values) for key, values in answers.items()}
 
 
-def _scores(
-    readout: closed_form.Readout, images: Images, embedded: MutableMapping[str, jax.Array]
-) -> np.ndarray:
+def _scores(readout: closed_form.Readout, images: Images, embedded: MutableMapping[str, jax.Array]) -> np.ndarray:
     """Scores of all images together; features that are not in `embedded` are put there."""
     for name in images.keys() - embedded.keys():
         embedded[name] = closed_form.embed(readout, images[name])
@@ -86,9 +82,7 @@ def _by_category(images: Images, values: Any) -> dict[str, np.ndarray]:
     return dict(zip(images, np.split(np.asarray(values), ends), strict=True))
 
 
-def recognition_figures(
-    answers: Mapping[str, Mapping[str, np.ndarray]], state: LifelongState
-) -> dict[str, Any]:
+def recognition_figures(answers: Mapping[str, Mapping[str, np.ndarray]], state: LifelongState) -> dict[str, Any]:
     """`continual.accuracies` of the state's recogniser, and with `_elbo` behind each key those of `elbo`."""
     by_elbo = continual.accuracies(answers["elbo"], state.names)
     return {
@@ -164,8 +158,7 @@ def likeness(images: Images, real: Images, judge: Judge) -> dict[str, Any]:
         **generation.likeness(*together),
         "agreement": float(np.mean(list(agreement.values()))),
         "per_category": {
-            name: {**generation.likeness(features[name], target[name]), "agreement": agreement[name]}
-            for name in images
+            name: {**generation.likeness(features[name], target[name]), "agreement": agreement[name]} for name in images
         },
     }
 
@@ -185,9 +178,7 @@ def per_task(
     """
     rows = []
     for names in tasks:
-        first, second = (
-            judge.features(np.concatenate([images[n] for n in names])) for images in (imagined, real)
-        )
+        first, second = (judge.features(np.concatenate([images[n] for n in names])) for images in (imagined, real))
         figures = clusters.precision_and_recall(first, second, seed=seed)
         rows.append({"frechet_distance": generation.frechet_distance(first, second), **figures})
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

@@ -66,7 +66,4 @@ def _squared_radii(features: np.ndarray, slack: float) -> dict[int, np.ndarray]:
     most = min(COVERAGE_NEIGHBOURS, len(features) - 1)
     finder = scikit_learn("neighbors").NearestNeighbors(n_neighbors=most, algorithm="brute")
     distances = finder.fit(features).kneighbors()[0]  # without a query, a point is not its own neighbour
-    return {
-        k: np.square(distances[:, min(k, most) - 1]) + slack
-        for k in (PRECISION_NEIGHBOURS, COVERAGE_NEIGHBOURS)
-    }
+    return {k: np.square(distances[:, min(k, most) - 1]) + slack for k in (PRECISION_NEIGHBOURS, COVERAGE_NEIGHBOURS)}

@@ -85,9 +85,7 @@ def run_cell(cell: Cell, source: Source, judge: Judge, *, samples: int) -> dict[
         evidence = measures.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
         accuracies = continual.accuracies(evidence, state.names)
         history.append(accuracies["accuracy_per_category"])
-        agreements.append(
-            judge.agreement(measures.imagined_images(state, source, AGREEMENT_SAMPLES, rng=rng))
-        )
+        agreements.append(judge.agreement(measures.imagined_images(state, source, AGREEMENT_SAMPLES, rng=rng)))
         if 2 * (index + 1) == len(plan.tasks):
             novelty = measures.novelty_figures(state, source, plan.evaluate_on, evidence=evidence, rng=rng)
     candidates = continual.known_then(plan.tasks)
@@ -168,9 +166,7 @@ def run_cells(
     return [found[cell.name] for cell in cells]
 
 
-def floor(
-    folder: Path, source: Source, judge: Callable[[], Judge], split: str, *, samples: int
-) -> dict[str, Any]:
+def floor(folder: Path, source: Source, judge: Callable[[], Judge], split: str, *, samples: int) -> dict[str, Any]:
     """`run_floor` of a source, kept in the folder."""
     file = folder / FLOOR
     made_of = {"data": source.fingerprint, "split": split, "samples": samples, "counts": source.counts}

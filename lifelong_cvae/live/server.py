@@ -50,10 +50,7 @@ def app(session: Session, hosts: list[str]) -> Starlette:
         routes=[
             *[Route(address, _file(STATIC / name)) for address, name in PAGE.items()],
             Route("/common.css", _file(COMMON)),
-            *[
-                Route(f"/api/{name}", _posted(session, act), methods=["POST"])
-                for name, act in actions.items()
-            ],
+            *[Route(f"/api/{name}", _posted(session, act), methods=["POST"]) for name, act in actions.items()],
             *[Route(f"/api/{name}", _asked(session, ask)) for name, ask in questions.items()],
         ],
         middleware=[Middleware(requests.OwnOrigin, hosts=hosts)],
@@ -145,9 +142,7 @@ def _answer(session: Session, content: bytes, _: Any) -> dict[str, Any]:
         "unknown": answer.unknown,
         "categories": [
             {"name": name, "probability": float(probability), "picture": inline.png(redrawn[None])}
-            for name, probability, redrawn in zip(
-                answer.names, answer.probabilities, answer.redrawn, strict=True
-            )
+            for name, probability, redrawn in zip(answer.names, answer.probabilities, answer.redrawn, strict=True)
         ],
         "turns": inline.png(answer.turns),
     }

@@ -190,9 +190,7 @@ class Session:
     def _take_turn(self) -> None:
         if not self._changes.acquire(blocking=False):
             teaching = self._teaching
-            name = (
-                f"{teaching.name} is being learned" if teaching and not teaching.ended else "a change is made"
-            )
+            name = f"{teaching.name} is being learned" if teaching and not teaching.ended else "a change is made"
             raise BusyError(f"{name}: wait until it is done")
 
     def _become(self, state: LifelongState) -> None:

@@ -98,9 +98,7 @@ def weights(tree, place=""):
 
 @pytest.mark.parametrize("learns", [twin_flax.main, pytest.param(twin_ours.main, marks=pytest.mark.slow)])
 def test_ours_and_the_twin_in_flax_learn_what_they_are_given(tmp_path, setting, stripes, learns):
-    found = learns(
-        twin_runs.task_of(tmp_path / "images.npz", stripes, twins.config_of(setting), seed=setting.seed)
-    )
+    found = learns(twin_runs.task_of(tmp_path / "images.npz", stripes, twins.config_of(setting), seed=setting.seed))
     assert found["accuracy"] == 1
     assert all(found[part] > 0 for part in ("first steps", "learning", "recognising"))
 

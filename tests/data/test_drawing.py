@@ -133,9 +133,7 @@ class TestPen:
         ],
     )
     def test_what_is_no_stroke_is_refused(self, strokes):
-        with pytest.raises(
-            InputError, match=r"a stroke: finite points \[points, 2\] are expected, at least one"
-        ):
+        with pytest.raises(InputError, match=r"a stroke: finite points \[points, 2\] are expected, at least one"):
             pen(strokes)
 
     def test_without_strokes_it_says_so(self):

@@ -265,9 +265,7 @@ class TestNpz:
             with pytest.raises(InputError, match="not a readable npz file"):
                 read_npz(tmp_path / "a.npz", ("images",))
 
-    @pytest.mark.parametrize(
-        ("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "unknown compression"]
-    )
+    @pytest.mark.parametrize(("offset", "value"), [(8, 1), (10, 99)], ids=["encrypted", "unknown compression"])
     def test_a_zip_file_of_a_kind_that_is_not_supported(self, tmp_path, offset, value):
         path = npz(tmp_path / "a.npz", images=np.zeros(3))
         damaged = bytearray(path.read_bytes())

@@ -52,9 +52,7 @@ EXPECTED = {
 
 def write_idx(folder, values, *, zipped=()):
     for key, array in values.items():
-        content = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + bytes(
-            array.ravel().tolist()
-        )
+        content = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + bytes(array.ravel().tolist())
         if key in zipped:
             (folder / f"{STEMS[key]}.gz").write_bytes(gzip.compress(content))
         else:
@@ -89,15 +87,11 @@ class TestFromArrays:
 
     def test_labels_may_be_texts(self):
         names = {2: "T-shirt/top", 7: "ä 猫", 10: "bag"}
-        texts = {
-            key: np.array([names[label] for label in arrays()[key]])
-            for key in ("train_labels", "test_labels")
-        }
+        texts = {key: np.array([names[label] for label in arrays()[key]]) for key in ("train_labels", "test_labels")}
         source = from_arrays("mine", **arrays(**texts))
         assert source.categories == ("T-shirt/top", "bag", "ä 猫")
         assert contents(source) == {
-            split: {names[int(label)]: numbers for label, numbers in parts.items()}
-            for split, parts in EXPECTED.items()
+            split: {names[int(label)]: numbers for label, numbers in parts.items()} for split, parts in EXPECTED.items()
         }
 
     def test_lists_and_texts_of_different_length_are_taken(self):
@@ -132,20 +126,14 @@ class TestFromArrays:
         np.testing.assert_array_equal(source.read("train", "0"), colour[[0, 3]])
 
     def test_an_unknown_split_is_refused_and_the_known_ones_are_named(self):
-        with pytest.raises(
-            InputError, match="mine has no split 'validation': one of train, test is expected"
-        ):
+        with pytest.raises(InputError, match="mine has no split 'validation': one of train, test is expected"):
             from_arrays("mine", **arrays()).read("validation", "2")
 
     @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40))
     def test_nothing_is_lost_and_nothing_is_read_twice(self, labels):
         images = numbered(*range(len(labels)))
-        source = from_arrays(
-            "mine", train_images=images, train_labels=labels, test_images=images, test_labels=labels
-        )
-        found = [
-            (number, name) for name in source.categories for number in numbers_of(source.read("train", name))
-        ]
+        source = from_arrays("mine", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+        found = [(number, name) for name in source.categories for number in numbers_of(source.read("train", name))]
         assert sorted(found) == [(number, str(label)) for number, label in enumerate(labels)]
         assert list(map(int, source.categories)) == sorted(set(labels))
 
@@ -184,9 +172,7 @@ class TestRefusedArrays:
         with pytest.raises(InputError, match="train labels are uint8, test labels <U1"):
             from_arrays("mine", **arrays(test_labels=list("abca")))
 
-    @pytest.mark.parametrize(
-        ("split", "labels"), [("test", [10, 7, 2, 3]), ("train", [2, 10, 2, 3, 7, 10, 2, 2, 10])]
-    )
+    @pytest.mark.parametrize(("split", "labels"), [("test", [10, 7, 2, 3]), ("train", [2, 10, 2, 3, 7, 10, 2, 2, 10])])
     def test_a_label_in_one_split_only(self, split, labels):
         with pytest.raises(InputError, match=r"mine: .*label 3 "):
             from_arrays("mine", **arrays(**{f"{split}_labels": labels}))
@@ -340,9 +326,7 @@ class TestHoldOut:
     def test_the_last_part_of_each_category_is_set_aside_in_order(self):
         # 0.4 of 5, 2 and 3 images: 2, 1 (0.8 rounded) and 1 (1.2 rounded)
         labels = np.array([2, 10, 2, 2, 7, 10, 2, 2, 10, 7], np.uint8)
-        source = from_arrays(
-            "mine", **arrays(train_images=numbered(0, 1, 2, 3, 4, 5, 6, 7, 8, 9), train_labels=labels)
-        )
+        source = from_arrays("mine", **arrays(train_images=numbered(0, 1, 2, 3, 4, 5, 6, 7, 8, 9), train_labels=labels))
         held = hold_out(source, 0.4)
         kept = {name: numbers_of(held.read("train", name)) for name in held.categories}
         aside = {name: numbers_of(held.read("validation", name)) for name in held.categories}
@@ -383,9 +367,7 @@ class TestHoldOut:
         ids=["nothing left to learn", "nothing to validate"],
     )
     def test_a_category_too_small_to_split_is_named(self, fraction, name, count):
-        with pytest.raises(
-            InputError, match=f"validation_fraction={fraction}: category '{name}' has {count}"
-        ):
+        with pytest.raises(InputError, match=f"validation_fraction={fraction}: category '{name}' has {count}"):
             hold_out(from_arrays("mine", **arrays()), fraction)
 
     def test_an_unknown_split_is_refused(self):

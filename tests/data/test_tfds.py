@@ -265,9 +265,7 @@ class TestPreparing:
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 FASHION = SHARED / "fashion_mnist"
 # All of Fashion-MNIST from its original files: `pytest -m external`, a minute.
-fashion = pytest.mark.skipif(
-    not FASHION.is_dir(), reason=f"the four files of Fashion-MNIST: not in {FASHION}"
-)
+fashion = pytest.mark.skipif(not FASHION.is_dir(), reason=f"the four files of Fashion-MNIST: not in {FASHION}")
 
 
 @pytest.fixture(scope="module")

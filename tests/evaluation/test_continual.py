@@ -66,9 +66,7 @@ class TestAccuracy:
 
     def test_log_evidence_serves_as_well(self):
         # A constant per image, such as log p(x), changes no answer.
-        shifted = {
-            name: values + np.arange(len(values))[:, None] * 100.0 for name, values in LOG_POSTERIORS.items()
-        }
+        shifted = {name: values + np.arange(len(values))[:, None] * 100.0 for name, values in LOG_POSTERIORS.items()}
         expected = {"cat": 0.5, "dog": 0.5, "T-shirt/top": 1.0}
         assert accuracy_per_category(shifted, NAMES) == expected
 

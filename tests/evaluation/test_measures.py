@@ -11,9 +11,7 @@ def test_evidence_is_sorted_by_the_true_category(learner, mnist5k, rng):
     evidence = measures.evidence_by_category(learner, mnist5k, "test", rng=rng)
     assert list(evidence) == list(learner.names)
     for name, values in evidence.items():
-        np.testing.assert_allclose(
-            values, lifelong.evidence(learner, mnist5k.read("test", name)), rtol=1e-4, atol=0.01
-        )
+        np.testing.assert_allclose(values, lifelong.evidence(learner, mnist5k.read("test", name)), rtol=1e-4, atol=0.01)
 
 
 def test_density_is_that_of_an_images_own_category_and_bounds_are_ordered(learner, mnist5k, rng, monkeypatch):
@@ -92,9 +90,7 @@ def test_figures_per_task_are_means_over_tasks(generated, learner, mnist5k, stra
     expected = []
     for names in (("2",), ("0", "1")):
         features = [np.concatenate([stranger.features(part[n]) for n in names]) for part in (imagined, real)]
-        expected.append(
-            [generation.frechet_distance(*features), *clusters.precision_and_recall(*features).values()]
-        )
+        expected.append([generation.frechet_distance(*features), *clusters.precision_and_recall(*features).values()])
     assert list(generated["per_task"].values()) == pytest.approx(np.mean(expected, axis=0), rel=1e-3)
 
 

@@ -141,9 +141,7 @@ def test_the_block_does_not_matter(block, monkeypatch):
     assert neighbourhoods(*sets) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("imagined", "real", "words"), [(1, 9, ["imagined", "got 1"]), (9, 0, ["real", "got 0"])]
-)
+@pytest.mark.parametrize(("imagined", "real", "words"), [(1, 9, ["imagined", "got 1"]), (9, 0, ["real", "got 0"])])
 def test_a_set_without_neighbours_is_refused_in_one_line(imagined, real, words):
     with pytest.raises(InputError) as error:
         neighbourhoods(np.zeros((imagined, 2)), np.zeros((real, 2)))

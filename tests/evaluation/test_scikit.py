@@ -13,9 +13,7 @@ def evaluate(folder):
 
 def compare(folder):
     splits = {"validation_fraction": 0.0, "evaluate_on": "test"}
-    comparison.compare(
-        folder, "size", "mnist5k", settings={}, seeds=(1,), samples=100, judges=folder, **splits
-    )
+    comparison.compare(folder, "size", "mnist5k", settings={}, seeds=(1,), samples=100, judges=folder, **splits)
 
 
 @pytest.mark.parametrize("start", [evaluate, compare])

@@ -157,9 +157,7 @@ def write_digits(folder, mnist5k, names):
     folder.mkdir()
     for split, stem, count in [("train", "train", 60), ("test", "t10k", 20)]:
         images = [mnist5k.read(split, name)[:count, ..., 0] for name in names]
-        write_idx(
-            folder / f"{stem}-images-idx3-ubyte{'.gz' if stem == 'train' else ''}", np.concatenate(images)
-        )
+        write_idx(folder / f"{stem}-images-idx3-ubyte{'.gz' if stem == 'train' else ''}", np.concatenate(images))
         write_idx(folder / f"{stem}-labels-idx1-ubyte", np.repeat([int(name) for name in names], count))
 
 

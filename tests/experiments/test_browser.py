@@ -115,9 +115,7 @@ class Browser:
             return
         kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
         for kind, (x, y) in zip(kinds, [*points, points[-1]], strict=True):
-            self.command(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1
-            )
+            self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
 
 @pytest.fixture
@@ -196,14 +194,10 @@ def test_a_drawing_is_recognised_redrawn_and_goes_round_the_circle(browser, addr
 def test_of_a_hundred_test_images_replayed_as_strokes_most_are_recognised(browser, address, mnist5k):
     page = ready(browser, address)
     right = [
-        page.draw(digit) == name
-        for name in mnist5k.categories
-        for digit in mnist5k.read("test", name)[:10, ..., 0]
+        page.draw(digit) == name for name in mnist5k.categories for digit in mnist5k.read("test", name)[:10, ..., 0]
     ]
     times = page.script("return performance.getEntriesByName('answer').map((entry) => entry.duration)")
-    print(
-        f"\n{sum(right)} of 100 strokes recognised; answers after {statistics.median(times):.0f} ms (median)"
-    )
+    print(f"\n{sum(right)} of 100 strokes recognised; answers after {statistics.median(times):.0f} ms (median)")
     assert sum(right) >= 90
 
 
@@ -250,13 +244,8 @@ def test_a_category_is_taught_by_drawings_and_uploads_recognised_and_dropped(
     page.find("#save").click()
     page.until("document.querySelector('#status').textContent.startsWith('Saved into')")
     before, after = (
-        {
-            name: np.mean(lifelong.recognise(ready_state, mnist5k.read("test", name))[0] == name)
-            for name in "0123456789"
-        }
-        for ready_state in map(
-            lifelong.recogniser, (run.load_state(digits_run), lifelong.load(digits_run / "taught"))
-        )
+        {name: np.mean(lifelong.recognise(ready_state, mnist5k.read("test", name))[0] == name) for name in "0123456789"}
+        for ready_state in map(lifelong.recogniser, (run.load_state(digits_run), lifelong.load(digits_run / "taught")))
     )
     lost = 100 * np.mean([before[name] - after[name] for name in before])
     new = sum(name == "<i>strange</i>" for name in taken)
@@ -276,9 +265,7 @@ def test_what_is_wrong_is_told_in_the_page(browser, address, tmp_path):
     page = ready(browser, address)
     page.find("#name").send_keys("x")
     page.find("#teach button[type=submit]").click()
-    page.until(
-        "document.querySelector('#status').textContent === 'x: at least 10 examples are expected, got 0'"
-    )
+    page.until("document.querySelector('#status').textContent === 'x: at least 10 examples are expected, got 0'")
     page.find("#add").click()
     page.until("document.querySelector('#status').textContent.startsWith('Draw something first')")
     (tmp_path / "no.png").write_text("no picture")

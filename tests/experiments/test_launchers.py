@@ -320,9 +320,7 @@ def test_a_run_goes_on_with_its_own_settings_and_further_categories(learned, lau
 
 def test_damage_without_consequence_is_not_spoken_of(learned, launch, tmp_path):
     copy = shutil.copytree(learned[0], tmp_path / "copy")
-    (copy / "checkpoints/2/_CHECKPOINT_METADATA").write_text(
-        ""
-    )  # Orbax writes it, and logs what is wrong with it
+    (copy / "checkpoints/2/_CHECKPOINT_METADATA").write_text("")  # Orbax writes it, and logs what is wrong with it
     flags = ("--per_category=1", f"--output={tmp_path / 'imagined.npz'}")
     assert launch("imagine", f"--workdir={copy}", *flags) == Ended(0, "", "")
 
@@ -385,9 +383,7 @@ def test_a_folder_of_jpegs_of_different_sizes_is_learned_imagined_and_recognised
     # As the library says of the same pictures, read from the source that the run has recorded.
     source = open_source(read_plan(workdir).dataset, read_plan(workdir).options)
     state = run.load_state(workdir)
-    by_split = {
-        split: lifelong.recognise(state, source.read(split, "zero"))[0] for split in ("train", "test")
-    }
+    by_split = {split: lifelong.recognise(state, source.read(split, "zero"))[0] for split in ("train", "test")}
     assert answers[4::5] == by_split["test"].tolist()
     assert [answer for index, answer in enumerate(answers) if index % 5 != 4] == by_split["train"].tolist()
     # What was begun goes on with the same options, without naming them.
@@ -426,9 +422,7 @@ def test_digits_in_an_npz_are_recognised_in_their_order(learned, launch, test_di
     assert [row["unknown"] for row in rows] == [str(value).lower() for value in unknown.tolist()]
 
 
-def test_a_folder_of_pictures_gives_the_answers_of_the_same_images_in_an_npz(
-    learned, launch, test_digits, tmp_path
-):
+def test_a_folder_of_pictures_gives_the_answers_of_the_same_images_in_an_npz(learned, launch, test_digits, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for index, image in enumerate(test_digits):  # image2 comes before image10
@@ -671,9 +665,7 @@ def test_what_is_wrong_with_recognising_is_told_in_one_line(launch, places, tmp_
         ("imagine", "--workdir={run} --output={new}.png", "matplotlib", "figures"),
     ],
 )
-def test_a_package_that_is_not_installed_is_told_with_its_extra(
-    launch, places, tmp_path, name, line, without, extra
-):
+def test_a_package_that_is_not_installed_is_told_with_its_extra(launch, places, tmp_path, name, line, without, extra):
     words = [without, f"lifelong_cvae[{extra}]"]
     refused(launch, places, name, line, words, tmp_path, without=[without])
 

@@ -188,9 +188,7 @@ class TestBadRequests:
                 st.none() | st.floats() | st.text(max_size=5),
                 lambda inner: (
                     st.lists(inner, max_size=3)
-                    | st.dictionaries(
-                        st.sampled_from(["strokes", "pixels", "examples", "name"]), inner, max_size=3
-                    )
+                    | st.dictionaries(st.sampled_from(["strokes", "pixels", "examples", "name"]), inner, max_size=3)
                 ),
             ).map(lambda value: json.dumps(value).encode()),
         ),
@@ -244,13 +242,9 @@ class TestOrigin:
             {"sec-fetch-site": "same-site"},
         ],
     )
-    @pytest.mark.parametrize(
-        ("method", "address"), [("GET", "/"), ("GET", "/api/state"), ("POST", "/api/save")]
-    )
+    @pytest.mark.parametrize(("method", "address"), [("GET", "/"), ("GET", "/api/state"), ("POST", "/api/save")])
     def test_others_are_refused(self, client, headers, method, address):
-        refused(
-            client.request(method, address, headers=headers), 403, "open http://127.0.0.1:8000/ in a window"
-        )
+        refused(client.request(method, address, headers=headers), 403, "open http://127.0.0.1:8000/ in a window")
 
     @pytest.mark.parametrize(
         "headers",

@@ -54,9 +54,7 @@ class TestAnswer:
             z, x = cvae.circulate(path, np.zeros((1, 4), np.float32), x, 1, rng=keys[turn])
             np.testing.assert_allclose(answer.turns[turn].reshape(1, -1), cvae.draw(path, z), atol=1e-4)
 
-    def test_of_many_categories_the_likeliest_are_shown_as_they_were_learned(
-        self, session, mnist5k, monkeypatch
-    ):
+    def test_of_many_categories_the_likeliest_are_shown_as_they_were_learned(self, session, mnist5k, monkeypatch):
         monkeypatch.setattr(live, "SHOWN", 2)
         image = mnist5k.read("test", "1")[0]
         answer = session.answer(image)
@@ -128,9 +126,7 @@ class TestTeaching:
             ("7", 9, "7: at least 10 examples are expected, got 9"),
         ],
     )
-    def test_what_cannot_be_taught_is_refused_and_nothing_is_held(
-        self, session, learner, digits, name, count, words
-    ):
+    def test_what_cannot_be_taught_is_refused_and_nothing_is_held(self, session, learner, digits, name, count, words):
         with pytest.raises(InputError, match=words):
             session.teach(name, digits["7"][:count])
         assert session.teaching is None
