@@ -21,9 +21,10 @@ import jax
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import preset, tables
-from lifelong_cvae.benchmarks.catalogue import BENCHMARKS, benchmark
-from lifelong_cvae.benchmarks.setting import Setting
+from experiments.benchmarks import registry
+from experiments.benchmarks.config import BenchmarkConfig
+from experiments.studies import tables
+from lifelong_cvae import preset
 from lifelong_cvae.data import open_source
 from lifelong_cvae.presets import PRESETS
 
@@ -32,7 +33,7 @@ launcher.define_data()
 launcher.define_seed()
 launcher.define_settings()
 flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
-flags.DEFINE_enum("what", "playback", list(BENCHMARKS), "What to measure.")
+flags.DEFINE_enum("what", "playback", list(registry.BENCHMARKS), "What to measure.")
 flags.DEFINE_enum(
     "precision",
     "default",
@@ -45,7 +46,7 @@ flags.DEFINE_string("output", "benchmark.json", "File to write.")
 
 def main() -> None:
     """Flags to one call of `benchmark`; prints its figures as the documents show them."""
-    setting = Setting(
+    setting = BenchmarkConfig(
         seed=FLAGS.seed,
         config=preset(FLAGS.preset).with_settings(launcher.settings_of(FLAGS.set)),
         open_source=lambda: open_source(FLAGS.dataset, launcher.options()),
@@ -53,7 +54,7 @@ def main() -> None:
     )
     precision = None if FLAGS.precision == "default" else FLAGS.precision
     with jax.default_matmul_precision(precision):
-        values = benchmark(FLAGS.what, Path(FLAGS.output), setting)
+        values = registry.benchmark(FLAGS.what, Path(FLAGS.output), setting)
     sys.stdout.write(tables.benchmark_markdown(values))
 
 

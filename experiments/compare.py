@@ -16,14 +16,14 @@ from pathlib import Path
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import comparison
+from experiments.studies import grids
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the figures; default results/STUDY/DATASET.")
 launcher.define_data()
 launcher.define_settings()
 launcher.define_judging()
-flags.DEFINE_enum("study", "strategies", list(comparison.STUDIES), "What to compare.")
+flags.DEFINE_enum("study", "strategies", list(grids.STUDIES), "What to compare.")
 flags.DEFINE_list("strategies", None, "Presets to compare; all: every strategy of the study, as without the flag.")
 flags.DEFINE_list("seeds", ["1", "2", "3"], "A run for each; also seeds of the order of the categories.")
 flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once.", lower_bound=1)
@@ -33,7 +33,7 @@ flags.DEFINE_bool("figures", True, "Draw figures (the extra `figures`).")
 def main() -> None:
     """Flags to one call of `comparison.compare`."""
     everything = FLAGS.strategies in (None, ["all"])
-    tables = comparison.compare(
+    tables = grids.compare(
         Path(FLAGS.workdir or Path("results") / FLAGS.study / Path(FLAGS.dataset.split(":")[-1]).stem),
         FLAGS.study,
         FLAGS.dataset,

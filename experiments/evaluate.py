@@ -27,9 +27,9 @@ flags.DEFINE_string("unknown", None, f"A data set whose images should look novel
 def main() -> None:
     """Flags to one call of `assessment.evaluate`."""
     # Here, so that --help and flags that are wrong are answered before JAX is imported.
-    from lifelong_cvae import assessment
+    from lifelong_cvae.runs.evaluate import evaluate_run
 
-    values = assessment.evaluate(
+    values = evaluate_run(
         launcher.workdir(),
         Path(FLAGS.judges),
         samples=FLAGS.samples,

@@ -26,10 +26,11 @@ flags.DEFINE_string("output", None, "File to write: .npz or .png.", required=Tru
 def main() -> None:
     """Flags to one call of `export.imagined`."""
     # Here, so that --help and flags that are wrong are answered before JAX is imported.
-    from lifelong_cvae import export, run
+    from lifelong_cvae.runs import columns
+    from lifelong_cvae.runs.workdir import load_state
 
-    state = run.load_state(launcher.workdir())
-    export.imagined(
+    state = load_state(launcher.workdir())
+    columns.write_samples(
         state,
         state.names if FLAGS.categories is None else FLAGS.categories,
         FLAGS.per_category,

@@ -17,14 +17,14 @@ from tqdm import tqdm
 
 from experiments import launcher, processes
 from lifelong_cvae import InputError, preset
-from lifelong_cvae.config import CHECKPOINT_EVERY, RECOGNISERS
+from lifelong_cvae.config import CHECKPOINT_EVERY, RECOGNIZERS
 from lifelong_cvae.presets import PRESETS
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from lifelong_cvae.data import SourceOptions
-    from lifelong_cvae.plan import Plan
+    from lifelong_cvae.runs.config import RunConfig
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the run: new, or with --resume the one to go on with.", required=True)
@@ -41,7 +41,7 @@ flags.DEFINE_integer("full_categories", 0, "So many categories have all their im
 flags.DEFINE_enum(
     "recogniser",
     None,
-    RECOGNISERS,
+    RECOGNIZERS,
     "Recogniser whose accuracy is reported as accuracy; default the preset's. That of elbo stands beside it.",
 )
 flags.DEFINE_bool(
@@ -73,18 +73,19 @@ def main() -> None:
 
 def _learn(workdir: Path, mesh: Mesh | None) -> None:
     # Here, so that --help and flags that are wrong are answered before JAX is imported.
-    from lifelong_cvae import parallel, run
     from lifelong_cvae.data import hold_out, open_source
-    from lifelong_cvae.plan import read_plan
+    from lifelong_cvae.distributed import is_main_process, run_on_main
+    from lifelong_cvae.runs import runner
+    from lifelong_cvae.runs.config import read_run_config
 
-    recorded = read_plan(workdir) if FLAGS.resume else None
+    recorded = read_run_config(workdir) if FLAGS.resume else None
     options = launcher.options(recorded and recorded.options)
     dataset = _value("dataset", recorded)
     # The first process prepares what is not there yet.
-    opened = parallel.first(lambda: open_source(dataset, options)) or open_source(dataset, options)
+    opened = run_on_main(lambda: open_source(dataset, options)) or open_source(dataset, options)
     source = hold_out(opened, _value("validation_fraction", recorded))
     plan = _plan(source.categories, options, recorded)
-    result = run.learn(
+    result = runner.run(
         workdir,
         plan,
         source,
@@ -98,36 +99,36 @@ def _learn(workdir: Path, mesh: Mesh | None) -> None:
         stopping=launcher.asked_to_stop(),
         mesh=mesh,
     )
-    if parallel.leads():
+    if is_main_process():
         print(
             f"recognised {100 * result['accuracy']:.2f} % of the {plan.evaluate_on} images of "
             f"{len(result['categories'])} categories; {result['seconds_total']:.0f} seconds; see {workdir}"
         )
 
 
-def _value(name: str, recorded: Plan | None) -> Any:
+def _value(name: str, recorded: RunConfig | None) -> Any:
     """A flag; when resuming, what the run was begun with, unless the flag is given."""
     return getattr(recorded, name) if recorded and not FLAGS[name].present else FLAGS[name].value
 
 
-def _plan(available: tuple[str, ...], options: SourceOptions, recorded: Plan | None) -> Plan:
-    from lifelong_cvae.data import tasks
-    from lifelong_cvae.plan import Plan
+def _plan(available: tuple[str, ...], options: SourceOptions, recorded: RunConfig | None) -> RunConfig:
+    from lifelong_cvae.data import make_tasks
+    from lifelong_cvae.runs.config import RunConfig
 
     if FLAGS.full_categories and _value("images_per_category", recorded) is None:
         raise InputError("--full_categories without --images_per_category: all categories are full then")
-    names = set(Plan.__dataclass_fields__) - {"tasks", "options", "config"}
+    names = set(RunConfig.__dataclass_fields__) - {"tasks", "options", "config"}
     values = {name: _value(name, recorded) for name in names}
     config = preset(FLAGS.preset) if FLAGS["preset"].present or not recorded else recorded.config
     stream = ("categories", "order_seed", "categories_per_task")
     if recorded and not any(FLAGS[name].present for name in stream):
         chosen = recorded.tasks
     else:
-        chosen = tasks(available, **{name: FLAGS[name].value for name in stream})
+        chosen = make_tasks(available, **{name: FLAGS[name].value for name in stream})
     settings = launcher.settings_of(FLAGS.set)
     if FLAGS.recogniser is not None:
         settings["recogniser"] = FLAGS.recogniser
-    return Plan(tasks=chosen, options=options, config=config.with_settings(settings), **values)
+    return RunConfig(tasks=chosen, options=options, config=config.with_settings(settings), **values)
 
 
 if __name__ == "__main__":

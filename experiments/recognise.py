@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae.config import RECOGNISERS, REJECTED_PART
+from lifelong_cvae.config import RECOGNIZERS, REJECT_RATE
 
 FLAGS = flags.FLAGS
 launcher.define_workdir()
@@ -25,7 +25,7 @@ flags.DEFINE_string(
     "those that the run learned from, where it had an --image_size.",
     required=True,
 )
-flags.DEFINE_enum("recogniser", None, RECOGNISERS, "Recogniser; default the run's.")
+flags.DEFINE_enum("recogniser", None, RECOGNIZERS, "Recogniser; default the run's.")
 flags.DEFINE_integer(
     "candidates",
     None,
@@ -34,7 +34,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_float(
     "reject",
-    REJECTED_PART,
+    REJECT_RATE,
     "Part of the images of known categories that may be called unknown; 0: none is.",
     lower_bound=0,
     upper_bound=0.999,
@@ -45,17 +45,18 @@ flags.DEFINE_string("output", None, "CSV file to write.", required=True)
 def main() -> None:
     """Flags to one call of `export.recognised`."""
     # Here, so that --help and flags that are wrong are answered before JAX is imported.
-    from lifelong_cvae import export, run
     from lifelong_cvae.data.files import read_images
-    from lifelong_cvae.plan import read_plan
+    from lifelong_cvae.runs import columns
+    from lifelong_cvae.runs.config import read_run_config
+    from lifelong_cvae.runs.workdir import load_state
 
-    state = run.load_state(launcher.workdir())
+    state = load_state(launcher.workdir())
     images = read_images(
         Path(FLAGS.images),
         channels=state.image_shape[-1],
-        image_size=read_plan(launcher.workdir()).options.image_size,
+        image_size=read_run_config(launcher.workdir()).options.image_size,
     )
-    export.recognised(
+    columns.write_predictions(
         state,
         images,
         Path(FLAGS.output),

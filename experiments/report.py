@@ -16,9 +16,9 @@ launcher.define_workdir()
 def main() -> None:
     """Flags to one call of `report.of_run`."""
     # Here, so that --help and flags that are wrong are answered before JAX is imported.
-    from lifelong_cvae import report
+    from lifelong_cvae.runs import html_report
 
-    print(f"wrote {report.of_run(launcher.workdir())}")
+    print(f"wrote {html_report.report_run(launcher.workdir())}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae import documents
+from experiments.studies import documents
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("document", "RESULTS.md", "The Markdown file.")
@@ -24,7 +24,7 @@ flags.DEFINE_bool("check", False, "Write nothing; exit with 1 where the tables a
 def main() -> None:
     """Flags to one call of `documents.refresh`."""
     file = Path(FLAGS.document)
-    changes = documents.refresh(file, Path(), check=FLAGS.check)
+    changes = documents.update_document(file, Path(), check=FLAGS.check)
     state = "is not up to date" if changes and FLAGS.check else "written" if changes else "is up to date"
     print(f"{file} {state}")
     if changes and FLAGS.check:

@@ -23,9 +23,9 @@ flags.DEFINE_bool("taught", True, "Go on with what was taught and saved before, 
 def main() -> None:
     """Flags to one call of `live.open_page`."""
     # Here, so that --help and flags that are wrong are answered before JAX is imported.
-    from lifelong_cvae import live
+    from lifelong_cvae import webapp
 
-    live.open_page(launcher.workdir(), port=FLAGS.port, seed=FLAGS.seed, taught=FLAGS.taught)
+    webapp.open_page(launcher.workdir(), port=FLAGS.port, seed=FLAGS.seed, taught=FLAGS.taught)
 
 
 if __name__ == "__main__":

@@ -3,71 +3,38 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, NetworkConfig, RecognitionConfig
-from lifelong_cvae.errors import InputError, MissingExtraError
-from lifelong_cvae.presets import preset
-from lifelong_cvae.version import __version__
+from lifelong_cvae import deprecated
 
-if TYPE_CHECKING:
-    from lifelong_cvae.checkpoint import load, save
-    from lifelong_cvae.closed_form import drop
-    from lifelong_cvae.growth import LifelongState, init
-    from lifelong_cvae.learning import Report, learn, learn_stream
-    from lifelong_cvae.parallel import make_mesh
-    from lifelong_cvae.playback import imagine
-    from lifelong_cvae.recognition import evidence, recognise, recogniser, unknown
-
-__all__ = [
-    "ClosedFormConfig",
-    "Config",
-    "InputError",
-    "LearningConfig",
-    "LifelongState",
-    "MissingExtraError",
-    "NetworkConfig",
-    "RecognitionConfig",
-    "Report",
-    "__version__",
-    "drop",
-    "evidence",
-    "imagine",
-    "init",
-    "learn",
-    "learn_stream",
-    "load",
-    "make_mesh",
-    "preset",
-    "recognise",
-    "recogniser",
-    "save",
-    "unknown",
-]
-
-# Imported when first asked for: constants and errors are there at once, JAX and Orbax take seconds.
-_MODULES = {
-    "LifelongState": "growth",
-    "Report": "learning",
-    "drop": "closed_form",
-    "evidence": "recognition",
-    "imagine": "playback",
-    "init": "growth",
-    "learn": "learning",
-    "learn_stream": "learning",
-    "load": "checkpoint",
-    "make_mesh": "parallel",
-    "recognise": "recognition",
-    "recogniser": "recognition",
-    "save": "checkpoint",
-    "unknown": "recognition",
+# Public names by module. Modules are imported on first use: importing JAX and Orbax takes seconds.
+_PUBLIC = {
+    "checkpoints": ("load", "save"),
+    "config": ("ClosedFormConfig", "Config", "LearningConfig", "NetworkConfig", "RecognitionConfig"),
+    "errors": ("InputError", "MissingExtraError"),
+    "presets": ("preset",),
+    "recognition": ("evidence", "make_recognizer", "recognize", "unknown"),
+    "recognition.ridge_classifier": ("drop",),
+    "sampling": ("imagine",),
+    "sharding": ("make_mesh",),
+    "state": ("LifelongState", "init"),
+    "training.learn": ("Report", "learn", "learn_stream"),
+    "version": ("__version__",),
 }
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name in deprecated.PUBLIC_NAMES:
+        deprecated.warn(f"{__name__}.{name}", f"{__name__}.{deprecated.PUBLIC_NAMES[name]}")
+        name = deprecated.PUBLIC_NAMES[name]
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lifelong_cvae.checks import cast, require, require_choice, require_not_negative, require_positive
+from lifelong_cvae.errors import InputError
 
 GROWTHS = ("neurons", "vectors")
 SCALES = ("shared", "own")
@@ -19,14 +19,14 @@ MIXED_MODES = ("frozen", "playback", "free", "none")
 MEMORY_TERMS = ("playback", "generate", "recognise", "circulate")
 GRAMS = ("mixed", "own")
 COMPUTES = ("float32", "bfloat16")
-RECOGNISERS = ("elbo", "closed_form", "combined")
+RECOGNIZERS = ("elbo", "closed_form", "combined")
 BOUNDS = ("mean", "sampled", "importance")
 # Images that figures are measured on.
 SPLITS = ("test", "validation")
 # Seconds between two saves within a task.
 CHECKPOINT_EVERY = 60.0
 # Part of the images of known categories that may be called unknown.
-REJECTED_PART = 0.01
+REJECT_RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class RecognitionConfig:
     block_images: int = 1024
 
     def __post_init__(self):
-        require_choice("recogniser", self.recogniser, RECOGNISERS)
+        require_choice("recogniser", self.recogniser, RECOGNIZERS)
         require_choice("bound", self.bound, BOUNDS)
         require_positive("samples", self.samples)
         require_positive("block_images", self.block_images)
@@ -279,3 +279,42 @@ class Config:
 
 def _sections() -> dict[str, type]:
     return typing.get_type_hints(Config)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises InputError with the message where the condition does not hold."""
+    if not condition:
+        raise InputError(message)
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Of a setting that is one of a few texts."""
+    require(value in choices, f"setting {name}={value!r}: one of {', '.join(choices)} is expected")
+
+
+def require_positive(name: str, *values: float) -> None:
+    """Of a setting that is a number above 0, or several."""
+    require(all(v > 0 for v in values), f"setting {name}: values above 0 are expected, got {values}")
+
+
+def require_not_negative(name: str, value: float) -> None:
+    """Of a setting that is a number, 0 or more."""
+    require(value >= 0, f"setting {name}={value}: at least 0 is expected")
+
+
+def cast(name: str, value: Any, kind: Any) -> Any:
+    """`value` as `kind` (str, int, float or tuple of int), where nothing is lost by it."""
+    if kind == tuple[int, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            raise InputError(f'setting {name}={value!r}: whole numbers such as "400,400" are expected')
+        return tuple(cast(name, part, int) for part in parts)
+    expected = {str: "a text", int: "a whole number", float: "a number"}[kind]
+    try:
+        found = kind(value)
+        exact = isinstance(value, str) or found == value
+    except (TypeError, ValueError, OverflowError):
+        exact = False
+    if not exact or isinstance(value, bool) or found != found or found in (float("inf"), -float("inf")):
+        raise InputError(f"setting {name}={value!r}: {expected} is expected")
+    return found

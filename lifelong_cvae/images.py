@@ -13,7 +13,7 @@ import numpy as np
 from lifelong_cvae.errors import InputError
 
 Shape = tuple[int, int, int]
-MINIMUM_AVERAGED = 50
+MIN_AVERAGED = 50
 
 
 def check_image_shape(shape: Sequence[int]) -> Shape:
@@ -28,7 +28,7 @@ def check_image_shape(shape: Sequence[int]) -> Shape:
     return int(height), int(width), int(channels)
 
 
-def as_rows(images: Any, image_shape: Shape, *, what: str = "images") -> Any:
+def flatten_images(images: Any, image_shape: Shape, *, what: str = "images") -> Any:
     """Checks images and flattens each to a row.
 
     Inside a `jit` of the caller the values cannot be seen: there only type and shape are checked.
@@ -67,7 +67,7 @@ def _first(wrong: np.ndarray) -> int:
     return int(np.argmax(wrong.any(axis=1)))
 
 
-def to_unit(rows: jax.Array) -> jax.Array:
+def to_float(rows: jax.Array) -> jax.Array:
     """Pixels as float32 in [0, 1], from uint8 or from float that is there already. Any shape."""
     return rows.astype(jnp.float32) / 255 if rows.dtype == jnp.uint8 else rows
 
@@ -84,7 +84,7 @@ def pad_rows(rows: Any, length: int) -> Any:
     return pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
 
-def blocks(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int, jax.Array]]:
+def padded_batches(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int, jax.Array]]:
     """Rows in blocks of one size, so that few sizes are compiled: start, and rows padded with zeros.
 
     Args:
@@ -97,7 +97,7 @@ def blocks(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int, jax.Ar
         yield start, jnp.asarray(pad_rows(rows[start : start + size], size))
 
 
-def unpadded(parts: Sequence[jax.Array], rows: int, columns: int) -> jax.Array:
+def concat_unpadded(parts: Sequence[jax.Array], rows: int, columns: int) -> jax.Array:
     """What was computed of `blocks`, one after another, without what stands for padding: `[rows, columns]`.
 
     Outside a `jit` of the caller by the host, which compiles nothing for yet another size.
@@ -112,4 +112,4 @@ def unpadded(parts: Sequence[jax.Array], rows: int, columns: int) -> jax.Array:
 def mean_image(rows: np.ndarray) -> np.ndarray:
     """Average of images `[n, pixels]`, in [0, 1]; of few also over the pixels, for it must not show any."""
     mean = rows.mean(axis=0, dtype=np.float32) / np.float32(255 if rows.dtype == np.uint8 else 1)
-    return mean if len(rows) >= MINIMUM_AVERAGED else np.full_like(mean, mean.mean())
+    return mean if len(rows) >= MIN_AVERAGED else np.full_like(mean, mean.mean())

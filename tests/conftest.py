@@ -14,9 +14,9 @@ import pytest
 from scipy import special, stats
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import run
 from lifelong_cvae.data import open_source
-from lifelong_cvae.evaluation import judge
+from lifelong_cvae.evaluation.reference_classifier import ClassifierNetwork, ReferenceClassifier
+from lifelong_cvae.runs.workdir import load_state
 
 # The first example compiles, and machines are of all speeds.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -110,9 +110,9 @@ def learner(small_config, digits, rng):
 @pytest.fixture(scope="session")
 def stranger(mnist5k):
     """A judge that has learned nothing: enough where what it says does not matter."""
-    network = judge.Network(10)
+    network = ClassifierNetwork(10)
     params = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
-    return judge.Judge(params, mnist5k.categories, (28, 28, 1))
+    return ReferenceClassifier(params, mnist5k.categories, (28, 28, 1))
 
 
 def one_line(error, *words):
@@ -160,7 +160,7 @@ def without_times(values):
 
 def assert_runs_equal(first, second):
     """The same state bit for bit, the same lines and result but for times."""
-    states = [run.load_state(workdir) for workdir in (first, second)]
+    states = [load_state(workdir) for workdir in (first, second)]
     assert states[0].names == states[1].names
     assert states[0].visits == states[1].visits
     assert states[0].childhood_left == states[1].childhood_left

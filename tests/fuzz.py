@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lifelong_cvae.data.files import read_idx, read_npz, read_pictures
+from lifelong_cvae.data.files import read_idx, read_image_files, read_npz
 from lifelong_cvae.errors import InputError
 
 # What a header may claim: nothing, one, a little too much, and as much as fits.
@@ -47,7 +47,7 @@ def whole_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callable
     ):
         stream = io.BytesIO()
         Image.fromarray(image).save(stream, "JPEG" if name.endswith("jpg") else "PNG", exif=turned)
-        files[name] = (stream.getvalue(), lambda path: read_pictures([path], 1))
+        files[name] = (stream.getvalue(), lambda path: read_image_files([path], 1))
     return files
 
 

@@ -14,7 +14,7 @@ from lifelong_cvae.config import (
     GRAMS,
     LIKELIHOODS,
     MIXED_MODES,
-    RECOGNISERS,
+    RECOGNIZERS,
     ClosedFormConfig,
     Config,
     LearningConfig,
@@ -62,7 +62,7 @@ def configs(draw):
             gram=draw(st.sampled_from(GRAMS)),
         ),
         recognition=RecognitionConfig(
-            recogniser=draw(st.sampled_from(RECOGNISERS)),
+            recogniser=draw(st.sampled_from(RECOGNIZERS)),
             bound=draw(st.sampled_from(BOUNDS)),
             samples=draw(count),
             block_images=draw(count),

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import closed_form, growth
 from lifelong_cvae.data import open_source
+from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.state import add_category
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
@@ -29,10 +30,10 @@ def scores(mnist, order):
     state = lifelong.init(lifelong.Config(), mnist.image_shape, rng=rng)
     for name in order:
         images = mnist.read("train", name).reshape(-1, 784)
-        state = closed_form.add(growth.grow(state, name, rng=rng), {name: images}, rng=rng)
-    state, _ = closed_form.choose_ridge(state)
+        state = ridge_classifier.update(add_category(state, name, rng=rng), {name: images}, rng=rng)
+    state, _ = ridge_classifier.select_ridge(state)
     images = np.concatenate([mnist.read("test", name) for name in "0123456789"])
-    return np.asarray(closed_form.scores(closed_form.solve(state), images))[:, np.argsort(list(order))]
+    return np.asarray(ridge_classifier.scores(ridge_classifier.solve(state), images))[:, np.argsort(list(order))]
 
 
 @pytest.fixture(scope="module")

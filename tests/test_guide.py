@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import presets, run
-from lifelong_cvae.plan import Plan
+from lifelong_cvae.presets import PRESETS
+from lifelong_cvae.runs import runner
+from lifelong_cvae.runs.config import RunConfig
 from tests.conftest import SMALL, SMALL_FEATURES
 from tests.experiments.conftest import launch  # noqa: F401
 
@@ -88,13 +89,13 @@ def run_command(launch, command, here):  # noqa: F811
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_of_python_runs(page, here, mnist5k, monkeypatch):
     config = lifelong.Config().with_settings(QUICK)
-    monkeypatch.setitem(presets.PRESETS, "default", config)
+    monkeypatch.setitem(PRESETS, "default", config)
     names = {"__name__": "__main__"}
     for kind, content in blocks(page):
         assert kind in ("python", "sh", *SHOWN), f"{page.name}: a block of {kind!r}, which nobody runs"
         if "runs/digits" in content and kind == "python" and not Path("runs").exists():
-            plan = Plan("mnist5k", (("3",), ("1",)), config=config)  # what a command before it has learned
-            run.learn(
+            plan = RunConfig("mnist5k", (("3",), ("1",)), config=config)  # what a command before it has learned
+            runner.run(
                 Path("runs/digits"),
                 plan,
                 mnist5k,

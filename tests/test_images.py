@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import (
-    as_rows,
-    blocks,
     check_image_shape,
+    concat_unpadded,
+    flatten_images,
     pad_rows,
+    padded_batches,
     power_of_two,
-    to_unit,
-    unpadded,
+    to_float,
 )
 
 SHAPE = (2, 3, 2)
@@ -50,46 +50,46 @@ class TestImageShape:
 
 class TestRows:
     def test_uint8_stays_uint8_with_its_values(self):
-        rows = as_rows(images(np.uint8), SHAPE)
+        rows = flatten_images(images(np.uint8), SHAPE)
         assert rows.dtype == np.uint8
         assert rows.tolist() == [list(range(start, start + 12)) for start in (0, 12, 24, 36)]
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, jnp.bfloat16])
     def test_floats_become_float32(self, dtype):
         given_images = images(dtype)
-        rows = as_rows(given_images, SHAPE)
+        rows = flatten_images(given_images, SHAPE)
         assert rows.dtype == np.float32
         expected = [[np.float32(value) for value in image.flat] for image in given_images]
         np.testing.assert_array_equal(rows, np.array(expected, np.float32))
 
     def test_the_order_is_height_width_channels(self):
-        rows = as_rows(images(np.uint8), SHAPE)
+        rows = flatten_images(images(np.uint8), SHAPE)
         for n, h, w, c in np.ndindex(4, *SHAPE):
             assert rows[n, (h * 3 + w) * 2 + c] == images(np.uint8)[n, h, w, c]
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
     def test_one_channel_may_be_left_out(self, dtype):
         with_channel = images(dtype, shape=(2, 3, 1))
-        rows = as_rows(with_channel[..., 0], (2, 3, 1))
+        rows = flatten_images(with_channel[..., 0], (2, 3, 1))
         assert rows.shape == (4, 6)
-        np.testing.assert_array_equal(rows, as_rows(with_channel, (2, 3, 1)))
+        np.testing.assert_array_equal(rows, flatten_images(with_channel, (2, 3, 1)))
 
     def test_the_callers_array_is_not_changed(self):
         given_images = images(np.float64)
         copy = given_images.copy()
-        as_rows(given_images, SHAPE)[:] = 0
+        flatten_images(given_images, SHAPE)[:] = 0
         np.testing.assert_array_equal(given_images, copy)
 
     def test_jax_arrays_and_lists_are_taken(self):
-        np.testing.assert_array_equal(as_rows(jnp.asarray(images()), SHAPE), images().reshape(4, 12))
-        np.testing.assert_array_equal(as_rows(images().tolist(), SHAPE), images().reshape(4, 12))
+        np.testing.assert_array_equal(flatten_images(jnp.asarray(images()), SHAPE), images().reshape(4, 12))
+        np.testing.assert_array_equal(flatten_images(images().tolist(), SHAPE), images().reshape(4, 12))
 
     def test_the_bounds_themselves_are_in_range(self):
-        assert as_rows(np.array([[[0.0, 1.0, -0.0]]]), (1, 3, 1)).tolist() == [[0.0, 1.0, 0.0]]
+        assert flatten_images(np.array([[[0.0, 1.0, -0.0]]]), (1, 3, 1)).tolist() == [[0.0, 1.0, 0.0]]
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
     def test_no_images_make_no_rows(self, dtype):
-        rows = as_rows(np.zeros((0, *SHAPE), dtype), SHAPE)
+        rows = flatten_images(np.zeros((0, *SHAPE), dtype), SHAPE)
         assert rows.shape == (0, 12)
         assert rows.dtype == dtype
 
@@ -99,19 +99,19 @@ class TestRefusedImages:
     def test_another_type(self, dtype):
         wrong = np.zeros((4, *SHAPE)).astype(dtype)
         with pytest.raises(InputError) as caught:
-            as_rows(wrong, SHAPE)
+            flatten_images(wrong, SHAPE)
         assert str(caught.value) == f"images: uint8, or float in [0, 1], is expected, got {wrong.dtype}"
 
     @pytest.mark.parametrize("shape", [(), (12,), (4, 12), (2, 3, 2), (4, 2, 3), (1, 4, 2, 3, 2)])
     def test_another_rank(self, shape):
         with pytest.raises(InputError) as caught:
-            as_rows(np.zeros(shape), SHAPE)
+            flatten_images(np.zeros(shape), SHAPE)
         assert str(caught.value) == f"images: shape [n, 2, 3, 2] is expected, got {shape}"
 
     @pytest.mark.parametrize("shape", [(4, 3, 2, 2), (4, 2, 3, 1), (4, 2, 3, 3), (4, 2, 4, 2), (4, 0, 3, 2)])
     def test_another_size(self, shape):
         with pytest.raises(InputError) as caught:
-            as_rows(np.zeros(shape, np.uint8), SHAPE)
+            flatten_images(np.zeros(shape, np.uint8), SHAPE)
         assert str(caught.value) == f"images: shape [n, 2, 3, 2] is expected, got {shape}"
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -119,56 +119,56 @@ class TestRefusedImages:
         wrong = images()
         wrong[2, 1, 2, 1] = wrong[3, 0, 0, 0] = bad
         with pytest.raises(InputError, match=r"images: image 2 holds NaN or infinity"):
-            as_rows(wrong, SHAPE)
+            flatten_images(wrong, SHAPE)
 
     @pytest.mark.parametrize("bad", [-1e-6, 1.00001, 255.0, -3.0])
     def test_out_of_range_names_the_first_bad_image(self, bad):
         wrong = images()
         wrong[1, 1, 2, 1] = wrong[2, 0, 0, 0] = bad
         with pytest.raises(InputError, match=r"images: image 1 has values outside \[0, 1\]: .*uint8"):
-            as_rows(wrong, SHAPE)
+            flatten_images(wrong, SHAPE)
 
     def test_a_double_too_large_for_float32_is_refused(self):
         wrong = images(np.float64)
         wrong[3, 0, 0, 0] = 1e300
         with pytest.raises(InputError, match="image 3 "):
-            as_rows(wrong, SHAPE)
+            flatten_images(wrong, SHAPE)
 
     def test_messages_call_the_images_what_the_caller_does(self):
         with pytest.raises(InputError, match=r"^the mask: "):
-            as_rows(np.zeros((4, 2)), SHAPE, what="the mask")
+            flatten_images(np.zeros((4, 2)), SHAPE, what="the mask")
 
     @given(image=st.integers(0, 3), pixel=st.integers(0, 11), bad=st.sampled_from([np.nan, np.inf, -0.5, 1.5]))
     def test_one_bad_pixel_anywhere_is_found(self, image, pixel, bad):
         wrong = images()
         wrong.reshape(4, 12)[image, pixel] = bad
         with pytest.raises(InputError, match=f"image {image} "):
-            as_rows(wrong, SHAPE)
+            flatten_images(wrong, SHAPE)
 
 
 class TestInsideJit:
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float16])
     def test_gives_the_same_rows(self, dtype):
-        traced = jax.jit(lambda x: as_rows(x, SHAPE))(images(dtype))
-        outside = as_rows(images(dtype), SHAPE)
+        traced = jax.jit(lambda x: flatten_images(x, SHAPE))(images(dtype))
+        outside = flatten_images(images(dtype), SHAPE)
         assert traced.dtype == outside.dtype
         np.testing.assert_array_equal(np.asarray(traced), outside)
 
     def test_values_are_not_checked(self):
         wrong = images()
         wrong[0, 0, 0, 0], wrong[1, 0, 0, 0] = np.nan, 7
-        rows = np.asarray(jax.jit(lambda x: as_rows(x, SHAPE))(wrong))
+        rows = np.asarray(jax.jit(lambda x: flatten_images(x, SHAPE))(wrong))
         np.testing.assert_array_equal(rows, wrong.reshape(4, 12))
 
     @pytest.mark.parametrize("wrong", [np.zeros((4, *SHAPE), np.int32), np.zeros((4, 2, 3, 1), np.float32)])
     def test_type_and_shape_are_checked(self, wrong):
         with pytest.raises(InputError, match="is expected, got"):
-            jax.jit(lambda x: as_rows(x, SHAPE))(wrong)
+            jax.jit(lambda x: flatten_images(x, SHAPE))(wrong)
 
 
 class TestUnit:
     def test_every_byte_is_its_255th(self):
-        unit = to_unit(jnp.arange(256, dtype=jnp.uint8).reshape(2, 128))
+        unit = to_float(jnp.arange(256, dtype=jnp.uint8).reshape(2, 128))
         assert unit.dtype == jnp.float32
         assert unit.shape == (2, 128)
         expected = [np.float32(byte) / np.float32(255) for byte in range(256)]
@@ -178,11 +178,11 @@ class TestUnit:
 
     def test_floats_stay_as_they_are(self):
         rows = jnp.asarray([[0.0, 0.25, 1.0]])
-        np.testing.assert_array_equal(np.asarray(to_unit(rows)), np.array([[0.0, 0.25, 1.0]], np.float32))
+        np.testing.assert_array_equal(np.asarray(to_float(rows)), np.array([[0.0, 0.25, 1.0]], np.float32))
 
     def test_under_jit_it_is_the_same(self):
         rows = jnp.arange(256, dtype=jnp.uint8)[None]
-        np.testing.assert_array_max_ulp(np.asarray(jax.jit(to_unit)(rows)), np.asarray(to_unit(rows)), maxulp=1)
+        np.testing.assert_array_max_ulp(np.asarray(jax.jit(to_float)(rows)), np.asarray(to_float(rows)), maxulp=1)
 
 
 class TestPadding:
@@ -226,8 +226,8 @@ class TestUnpadded:
     @pytest.mark.parametrize("count", [0, 1, 5, 8, 13])
     def test_gives_back_what_was_cut_into_blocks(self, count):
         rows = np.arange(count * 3, dtype=np.float32).reshape(count, 3)
-        parts = [jnp.pad(block, ((0, 0), (0, 2))) for _, block in blocks(rows, 2, 4)]
-        result = unpadded(parts, count, 3)
+        parts = [jnp.pad(block, ((0, 0), (0, 2))) for _, block in padded_batches(rows, 2, 4)]
+        result = concat_unpadded(parts, count, 3)
         assert isinstance(result, jax.Array)
         np.testing.assert_array_equal(result, rows)
 
@@ -235,6 +235,6 @@ class TestUnpadded:
         rows = jnp.arange(15.0).reshape(5, 3)
 
         def there_and_back(rows):
-            return unpadded([block for _, block in blocks(rows, 2, 4)], 5, 2)
+            return concat_unpadded([block for _, block in padded_batches(rows, 2, 4)], 5, 2)
 
         np.testing.assert_array_equal(jax.jit(there_and_back)(rows), rows[:, :2])

@@ -32,7 +32,7 @@ rng = jax.random.key(0)
 state = lifelong.init(config, (8, 8), rng=rng)
 for state, _ in lifelong.learn_stream(state, images.items(), rng=rng):
     pass
-names, _ = lifelong.recognise(state, stripes.swapaxes(1, 2))
+names, _ = lifelong.recognize(state, stripes.swapaxes(1, 2))
 assert (names == "standing").all(), names
 print(lifelong.__version__)
 """
@@ -71,7 +71,7 @@ def test_the_wheel_holds_the_library_and_no_more(built):
         text = file.read(metadata).decode()
     assert modules_of(names) == here()
     beside = {"lifelong_cvae/py.typed"}
-    for folder in ("lifelong_cvae/templates", "lifelong_cvae/live/static"):
+    for folder in ("lifelong_cvae/runs/templates", "lifelong_cvae/webapp/static"):
         beside |= {str(file.relative_to(ROOT)) for file in (ROOT / folder).iterdir()}
     assert set(names) - here() == beside
     assert f"\nVersion: {lifelong.__version__}\n" in text

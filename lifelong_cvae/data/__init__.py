@@ -1,6 +1,6 @@
 """Where images come from: files, sources of categories, streams of tasks."""
 
-from lifelong_cvae.data.drawing import centred, ink_of, pen
-from lifelong_cvae.data.opening import SourceOptions, open_source
-from lifelong_cvae.data.sources import Source, from_arrays, hold_out, scarce, shared
-from lifelong_cvae.data.streams import from_experiences, tasks
+from lifelong_cvae.data.registry import SourceOptions, open_source
+from lifelong_cvae.data.source import Source, from_arrays, hold_out, limit_train_images, split_reading
+from lifelong_cvae.data.strokes import center_ink, extract_ink, render_strokes
+from lifelong_cvae.data.tasks import from_experiences, make_tasks

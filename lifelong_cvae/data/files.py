@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lifelong_cvae.errors import InputError
 
-PICTURES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -75,7 +75,7 @@ def read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
             if missing:
                 raise InputError(f"{path}: lacks {', '.join(missing)}; it holds {', '.join(file)}")
             for key in keys:
-                _check_claim(path, file.zip, f"{key}.npy")
+                _check_header(path, file.zip, f"{key}.npy")
             arrays = [file[key] for key in keys]
             if not all(isinstance(array, np.ndarray) for array in arrays):
                 raise InputError(f"{path}: not a readable npz file of plain arrays")
@@ -87,7 +87,7 @@ def read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
         raise InputError(f"{path}: not a readable npz file of plain arrays ({reason})") from error
 
 
-def _check_claim(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+def _check_header(path: Path, archive: zipfile.ZipFile, name: str) -> None:
     """Raises InputError where an array's header claims another size than there is, before it is allocated."""
     try:
         info = archive.getinfo(name)
@@ -110,7 +110,7 @@ def _check_claim(path: Path, archive: zipfile.ZipFile, name: str) -> None:
         )
 
 
-def read_picture(
+def read_image_file(
     file: Path | IO[bytes], channels: int, *, image_size: int | None = None, what: Any = None
 ) -> np.ndarray:
     """A picture, upright as its EXIF data say: uint8 `[h, w, channels]`; 1 channel is grey, 3 are colour.
@@ -151,7 +151,7 @@ def read_picture(
     return pixels[..., None] if channels == 1 else pixels
 
 
-def read_pictures(paths: list[Path], channels: int, *, image_size: int | None = None) -> np.ndarray:
+def read_image_files(paths: list[Path], channels: int, *, image_size: int | None = None) -> np.ndarray:
     """Pictures of one size as uint8 `[n, h, w, channels]`, each as `read_picture` reads it.
 
     Raises:
@@ -159,7 +159,7 @@ def read_pictures(paths: list[Path], channels: int, *, image_size: int | None = 
     """
     images: list[np.ndarray] = []
     for path in paths:
-        pixels = read_picture(path, channels, image_size=image_size)
+        pixels = read_image_file(path, channels, image_size=image_size)
         if images and pixels.shape != images[0].shape:
             raise InputError(f"{path}: size {pixels.shape[:2]}, but {paths[0]} has {images[0].shape[:2]}")
         images.append(pixels)
@@ -175,12 +175,12 @@ def read_images(path: Path, channels: int, *, image_size: int | None = None) -> 
         InputError: nothing readable is there.
     """
     if path.is_dir():
-        paths = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=natural_order)
+        paths = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_order)
         if not paths:
-            raise InputError(f"{path}: no picture ({', '.join(PICTURES)}) in this folder")
-        return read_pictures(paths, channels, image_size=image_size)
-    if path.suffix.lower() in PICTURES:
-        return read_pictures([path], channels, image_size=image_size)
+            raise InputError(f"{path}: no picture ({', '.join(IMAGE_SUFFIXES)}) in this folder")
+        return read_image_files(paths, channels, image_size=image_size)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return read_image_files([path], channels, image_size=image_size)
     return read_npz(path, ("images",))[0] if path.suffix == ".npz" else read_idx(path)
 
 

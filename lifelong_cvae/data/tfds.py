@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from lifelong_cvae.data import preparing
-from lifelong_cvae.data.files import read_picture
-from lifelong_cvae.data.sources import ALL, Source
+from lifelong_cvae.data.files import read_image_file
+from lifelong_cvae.data.source import ALL, Source
+from lifelong_cvae.data.tfds_prepare import prepare
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.growth import check_name
+from lifelong_cvae.state import check_name
 
 NAME = re.compile(r"\w+(/[\w.-]+)?(:[\w.*]+)?")
 FORMAT = "array_record"
 # So many records are in memory at once.
 BATCH = 1024
 # Of a set without a test split, the last so many-th part of each category is test images.
-PART = 5
+TEST_PART = 5
 
 # Split to category to places in the records of a split of the data set: its name, and which of them.
-Places = dict[str, dict[str, tuple[str, np.ndarray]]]
+RecordIndex = dict[str, dict[str, tuple[str, np.ndarray]]]
 
 
 def open_tfds(
@@ -66,7 +66,7 @@ def open_tfds(
     labels, digest = {}, hashlib.sha256(repr((image_size, shape, names)).encode())
     for split, data in records.items():
         labels[split] = _labels(data, digest)
-    places = _places(spec, names, labels)
+    places = _find_records(spec, names, labels)
 
     def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         if split not in places:
@@ -77,7 +77,7 @@ def open_tfds(
         for index, example in enumerate(_examples(records[source], chosen)):
             what = f"{spec}, record {chosen[index]} of {source}"
             picture = io.BytesIO(example["image"])
-            pixels = read_picture(picture, shape[2], image_size=image_size, what=what)
+            pixels = read_image_file(picture, shape[2], image_size=image_size, what=what)
             if pixels.shape != shape:
                 raise InputError(f"{what}: an image of {shape} is expected, got {pixels.shape}")
             images[index] = pixels
@@ -91,7 +91,7 @@ def _prepared(spec: str, name: str, data_dir: str | None, manual_dir: str | None
     """The builder of a set that is prepared, now if not before."""
     builder = _builder(spec, name, data_dir)
     if not builder.is_prepared():
-        preparing.prepare(spec, builder, None if manual_dir is None else Path(manual_dir))
+        prepare(spec, builder, None if manual_dir is None else Path(manual_dir))
         builder = _builder(spec, name, data_dir)
     return builder
 
@@ -163,15 +163,15 @@ def _labels(data: Any, digest: Any) -> np.ndarray:
     return labels
 
 
-def _places(spec: str, names: Sequence[str], labels: Mapping[str, np.ndarray]) -> Places:
-    places: Places = {"train": {}, "test": {}}
+def _find_records(spec: str, names: Sequence[str], labels: Mapping[str, np.ndarray]) -> RecordIndex:
+    places: RecordIndex = {"train": {}, "test": {}}
     for label, name in enumerate(names):
         rows = {split: np.flatnonzero(values == label) for split, values in labels.items()}
         count = len(rows["train"])
         if not any(map(len, rows.values())):
             continue
         check_name(name)
-        kept = count - max(1, count // PART) if "test" not in rows else count
+        kept = count - max(1, count // TEST_PART) if "test" not in rows else count
         test = ("test", rows["test"]) if "test" in rows else ("train", rows["train"][kept:])
         if not kept or not len(test[1]):
             raise InputError(f"{spec}: category {name!r} has no train or no test images, both are expected")

@@ -17,7 +17,7 @@ class Confusion(NamedTuple):
     fraction: float  # of the category's images
 
 
-def worst(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str], count: int) -> list[Confusion]:
+def worst_confusions(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str], count: int) -> list[Confusion]:
     """The confusions that concern the largest parts of their categories, at most `count`.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from lifelong_cvae.evaluation.confidence import expected_calibration_error
+from lifelong_cvae.evaluation import calibration
 
 Accuracies = Mapping[str, float]
 
@@ -38,7 +38,7 @@ def accuracy_per_category(
     return fractions
 
 
-def known_then(tasks: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+def known_after_task(tasks: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     """Category to the categories known after the task in which it was learned."""
     known: list[str] = []
     then: dict[str, list[str]] = {}
@@ -54,7 +54,7 @@ def pooled_accuracy(accuracies: Accuracies, counts: Mapping[str, int]) -> float:
     return sum(accuracies[name] * counts[name] for name in accuracies) / total
 
 
-def accuracies(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+def recognition_accuracies(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
     """`accuracy` over all images, `accuracy_per_category`, `calibration_error`; arguments as above."""
     per_category = accuracy_per_category(log_posteriors, names)
     counts = {name: len(values) for name, values in log_posteriors.items()}
@@ -64,7 +64,7 @@ def accuracies(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -
     return {
         "accuracy": pooled_accuracy(per_category, counts),
         "accuracy_per_category": per_category,
-        "calibration_error": expected_calibration_error(probabilities.max(axis=1), right),
+        "calibration_error": calibration.expected_calibration_error(probabilities.max(axis=1), right),
     }
 
 
@@ -97,7 +97,7 @@ def forgetting(history: Sequence[Accuracies], final: Accuracies | None = None) -
     last = history[-1] if final is None else final
     earlier = history[:-1]
     losses = [max(row[name] for row in earlier if name in row) - last[name] for name in _learned_before_last(history)]
-    return _points(losses)
+    return _mean_points(losses)
 
 
 def backward_transfer(history: Sequence[Accuracies]) -> float:
@@ -106,7 +106,7 @@ def backward_transfer(history: Sequence[Accuracies]) -> float:
     t_c is the first task after which c is known. What later tasks did to c: negative is forgetting.
     Source: Lopez-Paz and Ranzato 2017 (arXiv 1706.08840), BWT. 0 where there is one task.
     """
-    return _points([history[-1][name] - _first(history, name)[name] for name in _learned_before_last(history)])
+    return _mean_points([history[-1][name] - _first_row(history, name)[name] for name in _learned_before_last(history)])
 
 
 def forward_transfer(history: Sequence[Accuracies], tasks: Sequence[Sequence[str]], untrained: Accuracies) -> float:
@@ -122,7 +122,7 @@ def forward_transfer(history: Sequence[Accuracies], tasks: Sequence[Sequence[str
         tasks: the categories of each task.
         untrained: b; 0 for categories that are not named.
     """
-    return _points(
+    return _mean_points(
         [
             history[task].get(name, 0.0) - untrained.get(name, 0.0)
             for task, names in enumerate(tasks[1:])
@@ -142,7 +142,7 @@ def intransigence(history: Sequence[Accuracies], reference: Sequence[Accuracies]
         reference: A of another learner of the same categories.
     """
     names = list(history[-1])
-    return _points([_first(reference, name)[name] - _first(history, name)[name] for name in names])
+    return _mean_points([_first_row(reference, name)[name] - _first_row(history, name)[name] for name in names])
 
 
 def summary(history: Sequence[Accuracies]) -> dict[str, float]:
@@ -159,10 +159,10 @@ def _learned_before_last(history: Sequence[Accuracies]) -> list[str]:
     return [name for name in history[-1] if any(name in row for row in history[:-1])]
 
 
-def _first(history: Sequence[Accuracies], name: str) -> Accuracies:
+def _first_row(history: Sequence[Accuracies], name: str) -> Accuracies:
     """The row of t_c, the first that knows a category."""
     return next(row for row in history if name in row)
 
 
-def _points(fractions: Sequence[float]) -> float:
+def _mean_points(fractions: Sequence[float]) -> float:
     return 100 * float(np.mean(fractions)) if fractions else 0.0

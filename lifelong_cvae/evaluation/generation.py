@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from lifelong_cvae.evaluation import neighbours
-from lifelong_cvae.images import as_rows, check_image_shape
+from lifelong_cvae.evaluation import prdc
+from lifelong_cvae.images import check_image_shape, flatten_images
 
-BLOCK = 500
+BATCH = 500
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -37,10 +37,10 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.square(means[0] - means[1]).sum() + trace)
 
 
-def likeness(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
+def feature_metrics(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
     """Fréchet distance, precision, recall, density and coverage of features `[n, features]`."""
     distance = frechet_distance(imagined, real)
-    return {"frechet_distance": distance, **neighbours.neighbourhoods(imagined, real)}
+    return {"frechet_distance": distance, **prdc.prdc(imagined, real)}
 
 
 def nearest_distances(images: Any, training: Any) -> np.ndarray:
@@ -51,16 +51,16 @@ def nearest_distances(images: Any, training: Any) -> np.ndarray:
         training: as many pixels, `[m, h, w, c]`.
     """
     shape = check_image_shape(np.shape(training)[1:])
-    queries, stored = (_unit(as_rows(values, shape)) for values in (images, training))
+    queries, stored = (_unit(flatten_images(values, shape)) for values in (images, training))
     squares = np.square(stored).sum(axis=1)
     nearest = [
         (squares - 2 * block @ stored.T).min(axis=1) + np.square(block).sum(axis=1)
-        for block in (queries[start : start + BLOCK] for start in range(0, len(queries), BLOCK))
+        for block in (queries[start : start + BATCH] for start in range(0, len(queries), BATCH))
     ]
     return np.sqrt(np.maximum(np.concatenate(nearest), 0))
 
 
-def copying(
+def nearest_neighbor_metrics(
     imagined: Mapping[str, Any],
     training: Mapping[str, Any],
     held_out: Mapping[str, Any],

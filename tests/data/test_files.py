@@ -15,14 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lifelong_cvae.data.files import (
-    natural_order,
-    read_idx,
-    read_images,
-    read_npz,
-    read_picture,
-    read_pictures,
-)
+from lifelong_cvae.data.files import natural_order, read_idx, read_image_file, read_image_files, read_images, read_npz
 from lifelong_cvae.errors import InputError
 from tests.fuzz import fuzz, outcome
 
@@ -286,23 +279,23 @@ class TestPictures:
             put(tmp_path, "a.png", png_bytes(GREY, 3, 2)),
             put(tmp_path, "b.png", png_bytes(GREY[::-1], 3, 2)),
         ]
-        images = read_pictures(paths, 1)
+        images = read_image_files(paths, 1)
         assert images.dtype == np.uint8
         assert images.shape == (2, 2, 3, 1)
         assert images[..., 0].tolist() == [GREY, GREY[::-1]]
 
     def test_colour(self, tmp_path):
-        images = read_pictures([put(tmp_path, "a.png", png_bytes(COLOUR, 2, 2, colour=2))], 3)
+        images = read_image_files([put(tmp_path, "a.png", png_bytes(COLOUR, 2, 2, colour=2))], 3)
         assert images.shape == (1, 2, 2, 3)
         assert images.tolist() == [[[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]]]
 
     def test_a_grey_one_as_colour_has_three_equal_channels(self, tmp_path):
-        images = read_pictures([put(tmp_path, "a.png", png_bytes(GREY, 3, 2))], 3)
+        images = read_image_files([put(tmp_path, "a.png", png_bytes(GREY, 3, 2))], 3)
         for channel in range(3):
             assert images[0, :, :, channel].tolist() == GREY
 
     def test_a_colour_one_as_grey_has_its_luma(self, tmp_path):
-        images = read_pictures([put(tmp_path, "a.png", png_bytes(COLOUR, 2, 2, colour=2))], 1)
+        images = read_image_files([put(tmp_path, "a.png", png_bytes(COLOUR, 2, 2, colour=2))], 1)
         # ITU-R 601-2: 0.299 red + 0.587 green + 0.114 blue
         expected = [[76.2, 149.7], [29.1, 18.2]]
         np.testing.assert_allclose(images[0, :, :, 0], expected, atol=1)
@@ -310,7 +303,7 @@ class TestPictures:
     def test_16_bits_are_scaled_or_refused_not_cut_off(self, tmp_path):
         rows = [struct.pack(">3H", 0, 0x4000, 0xFFFF)]
         try:
-            images = read_pictures([put(tmp_path, "a.png", png_bytes(rows, 3, 1, depth=16))], 1)
+            images = read_image_files([put(tmp_path, "a.png", png_bytes(rows, 3, 1, depth=16))], 1)
         except InputError:
             return
         assert images[0, 0, :, 0].tolist() == [0, 0x40, 0xFF]
@@ -318,7 +311,7 @@ class TestPictures:
     @pytest.mark.parametrize("channels", [0, 2, 4])
     def test_other_numbers_of_channels_are_refused(self, tmp_path, channels):
         with pytest.raises(InputError, match=f"1 or 3 channels, images of {channels} are expected"):
-            read_pictures([put(tmp_path, "a.png", png_bytes(GREY, 3, 2))], channels)
+            read_image_files([put(tmp_path, "a.png", png_bytes(GREY, 3, 2))], channels)
 
     def test_unequal_sizes_name_the_file_and_both_sizes(self, tmp_path):
         paths = [
@@ -326,25 +319,25 @@ class TestPictures:
             put(tmp_path, "b.png", png_bytes([[1, 2], [3, 4], [5, 6]], 2, 3)),
         ]
         with pytest.raises(InputError, match=r"b\.png: size \(3, 2\), but .*a\.png has \(2, 3\)"):
-            read_pictures(paths, 1)
+            read_image_files(paths, 1)
 
     def test_a_png_whose_pixels_are_cut_short(self, tmp_path):
         noise = np.random.default_rng(0).integers(0, 256, (16, 16)).tolist()
         whole = png_bytes(noise, 16, 16)
         for kept in range(0, len(whole) - 30, 7):
             with pytest.raises(InputError, match=r"a\.png: not a readable picture"):
-                read_pictures([put(tmp_path, "a.png", whole[:kept])], 1)
+                read_image_files([put(tmp_path, "a.png", whole[:kept])], 1)
 
     def test_a_flipped_bit_of_the_pixels(self, tmp_path):
         damaged = bytearray(png_bytes([list(range(16))] * 16, 16, 16))
         damaged[damaged.index(b"IDAT") + 8] ^= 4
         with pytest.raises(InputError, match=r"a\.png: not a readable picture"):
-            read_pictures([put(tmp_path, "a.png", bytes(damaged))], 1)
+            read_image_files([put(tmp_path, "a.png", bytes(damaged))], 1)
 
     @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
     def test_a_text_called_a_picture(self, tmp_path, name):
         with pytest.raises(InputError, match=f"{name}: not a readable picture"):
-            read_pictures([put(tmp_path, name, b"hello")], 1)
+            read_image_files([put(tmp_path, name, b"hello")], 1)
 
 
 class TestScaled:
@@ -353,7 +346,7 @@ class TestScaled:
         wide[:, 20:40] = 90
         for index, picture in enumerate((wide, wide.T)):
             Image.fromarray(picture).save(tmp_path / f"{index}.png")
-            pixels = read_picture(tmp_path / f"{index}.png", 1, image_size=20)
+            pixels = read_image_file(tmp_path / f"{index}.png", 1, image_size=20)
             assert (pixels == 90).all()
             assert pixels.shape == (20, 20, 1)
 
@@ -361,20 +354,20 @@ class TestScaled:
         stripes = np.zeros((64, 64), np.uint8)
         stripes[:, ::2] = 255
         Image.fromarray(stripes).save(tmp_path / "a.png")
-        pixels = read_picture(tmp_path / "a.png", 1, image_size=8)
+        pixels = read_image_file(tmp_path / "a.png", 1, image_size=8)
         np.testing.assert_allclose(pixels[:, 1:-1], 127.5, atol=8)
 
     def test_a_picture_of_the_size_asked_for_stays_as_it_is(self, tmp_path):
         noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / "a.png")
-        np.testing.assert_array_equal(read_picture(tmp_path / "a.png", 3, image_size=16), noise)
+        np.testing.assert_array_equal(read_image_file(tmp_path / "a.png", 3, image_size=16), noise)
 
     def test_a_large_jpeg_is_what_a_png_of_it_is(self, tmp_path):
         y, x = np.mgrid[:512, :384]
         picture = Image.fromarray(np.uint8(np.stack([x / 2, y / 2, (x + y) / 4], axis=-1)))
         picture.save(tmp_path / "a.png")
         picture.save(tmp_path / "a.jpg", quality=95)
-        exact, drafted = (read_picture(tmp_path / name, 3, image_size=16) for name in ("a.png", "a.jpg"))
+        exact, drafted = (read_image_file(tmp_path / name, 3, image_size=16) for name in ("a.png", "a.jpg"))
         np.testing.assert_allclose(exact.astype(int), drafted, atol=4)
 
     def test_sizes_that_differ_are_no_matter_then(self, tmp_path):
@@ -390,7 +383,7 @@ class TestUpright:
         picture, exif = np.arange(0, 240, 40, np.uint8).reshape(2, 3), Image.Exif()
         exif[0x0112] = orientation
         Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
-        assert read_picture(tmp_path / "a.png", 1)[..., 0].tolist() == np.rot90(picture, turns).tolist()
+        assert read_image_file(tmp_path / "a.png", 1)[..., 0].tolist() == np.rot90(picture, turns).tolist()
 
     def test_damaged_exif_data_are_passed_over_or_told(self, tmp_path):
         exif = Image.Exif()
@@ -404,7 +397,7 @@ class TestUpright:
                 damaged = bytearray(whole)
                 damaged[place] ^= 1 << bit
                 path = put(tmp_path, "a.jpg", bytes(damaged))
-                assert outcome(path, lambda path: read_picture(path, 1)) in ("read", "refused")
+                assert outcome(path, lambda path: read_image_file(path, 1)) in ("read", "refused")
 
 
 class TestImages:

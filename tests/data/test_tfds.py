@@ -11,10 +11,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download.download_manager import DownloadManager
 
-from lifelong_cvae import run
-from lifelong_cvae.data import SourceOptions, from_arrays, open_source, preparing
+from lifelong_cvae.data import SourceOptions, from_arrays, open_source, tfds_prepare
+from lifelong_cvae.data.tfds_prepare import server_responds
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.plan import Plan
+from lifelong_cvae.runs import runner
+from lifelong_cvae.runs.config import RunConfig
 from tests.conftest import one_line
 from tests.experiments.conftest import write_idx
 
@@ -247,7 +248,7 @@ class TestPreparing:
         assert not (tmp_path / "data").exists()
 
     def test_without_an_answer_the_files_and_their_place_are_named(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(preparing, "answers", lambda url: False)
+        monkeypatch.setattr(tfds_prepare, "answers", lambda url: False)
         with pytest.raises(InputError) as error:
             open_source("tfds:fashion_mnist", SourceOptions(tfds_data_dir=str(tmp_path / "data")))
         one_line(error, "does not answer", "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
@@ -255,11 +256,11 @@ class TestPreparing:
         assert not (tmp_path / "data").exists()
 
     def test_a_server_that_refuses_or_is_silent_does_not_answer(self, monkeypatch):
-        monkeypatch.setattr(preparing, "PATIENCE", 0.2)
+        monkeypatch.setattr(tfds_prepare, "PATIENCE", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}/file"
-            assert not preparing.answers(url)
-        assert not preparing.answers(url)
+            assert not server_responds(url)
+        assert not server_responds(url)
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -294,6 +295,6 @@ def test_fashion_mnist_is_learned(sources, small_config, tmp_path):
     source, _ = sources
     config = small_config.with_settings({"min_steps": 200, "chunk_steps": 100, "batch_size": 64})
     tasks = (("Trouser",), ("Ankle boot",))
-    plan = Plan(source.name, tasks, images_per_category=500, config=config)
-    result = run.learn(tmp_path / "run", plan, source, draw=False, write_report=False, say=lambda line: None)
+    plan = RunConfig(source.name, tasks, images_per_category=500, config=config)
+    result = runner.run(tmp_path / "run", plan, source, draw=False, write_report=False, say=lambda line: None)
     assert result["accuracy"] > 0.95

@@ -11,12 +11,12 @@ def test_the_worst_come_first_with_the_surest_mistakes():
         "dog": np.asarray([[4, 1, 0]] + 9 * [[0, 1, 0]], float),  # one of ten: a cat
         "horse": np.asarray([[0, 0, 1], [1, 0, 2]], float),
     }
-    found = confusions.worst(answers, ("cat", "dog", "horse"), 5)
+    found = confusions.worst_confusions(answers, ("cat", "dog", "horse"), 5)
     assert [(one.category, one.taken_for, one.images.tolist(), one.fraction) for one in found] == [
         ("cat", "dog", [2, 1], 0.5),
         ("dog", "cat", [0], 0.1),
     ]
-    (only,) = confusions.worst(answers, ("cat", "dog", "horse"), 1)
+    (only,) = confusions.worst_confusions(answers, ("cat", "dog", "horse"), 1)
     assert only.category == "cat"
 
 
@@ -24,7 +24,7 @@ def test_they_are_what_is_not_recognised():
     random = np.random.default_rng(0)
     names = ("a", "b", "c", "d")
     answers = {name: random.normal(size=(50, 4)) for name in names}
-    found = confusions.worst(answers, names, 100)
+    found = confusions.worst_confusions(answers, names, 100)
     assert all(one.category != one.taken_for for one in found)
     for name in names:
         wrong = np.flatnonzero(answers[name].argmax(axis=1) != names.index(name))

@@ -45,9 +45,9 @@ def test_copies_show(digits, mnist5k):
     held_out = {name: mnist5k.read("test", name) for name in "01"}
     blurred = {n: (0.5 * x + 0.5 * x.mean(axis=0)) / 255 for n, x in held_out.items()}
     copies = {n: x[:50] for n, x in train.items()}
-    assert generation.copying(copies, train, held_out, blurred)["ratio"] < 0.01
-    same = generation.copying(held_out, train, held_out, blurred)
+    assert generation.nearest_neighbor_metrics(copies, train, held_out, blurred)["ratio"] < 0.01
+    same = generation.nearest_neighbor_metrics(held_out, train, held_out, blurred)
     assert same["ratio"] == 1
     assert same["ratio_reconstructed"] == same["held_out"] / same["reconstructed"]
     noise = {n: np.random.default_rng(0).random((50, 28, 28, 1), np.float32) for n in "01"}
-    assert generation.copying(noise, train, held_out, blurred)["ratio"] > 1.5
+    assert generation.nearest_neighbor_metrics(noise, train, held_out, blurred)["ratio"] > 1.5

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import run
+from lifelong_cvae.runs.workdir import load_state
 from tests.experiments.conftest import ROOT, environment
 from tests.strokes import strokes_of
 
@@ -244,8 +244,8 @@ def test_a_category_is_taught_by_drawings_and_uploads_recognised_and_dropped(
     page.find("#save").click()
     page.until("document.querySelector('#status').textContent.startsWith('Saved into')")
     before, after = (
-        {name: np.mean(lifelong.recognise(ready_state, mnist5k.read("test", name))[0] == name) for name in "0123456789"}
-        for ready_state in map(lifelong.recogniser, (run.load_state(digits_run), lifelong.load(digits_run / "taught")))
+        {name: np.mean(lifelong.recognize(ready_state, mnist5k.read("test", name))[0] == name) for name in "0123456789"}
+        for ready_state in map(lifelong.make_recognizer, (load_state(digits_run), lifelong.load(digits_run / "taught")))
     )
     lost = 100 * np.mean([before[name] - after[name] for name in before])
     new = sum(name == "<i>strange</i>" for name in taken)

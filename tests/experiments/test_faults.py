@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from lifelong_cvae import resuming, run
+from lifelong_cvae.runs.workdir import load_state, lock_workdir
 from tests.conftest import SMALL, assert_runs_equal
 from tests.experiments.conftest import write_digits
 
@@ -94,7 +94,7 @@ def test_a_run_that_is_asked_to_stop_saves_says_so_and_goes_on(two, tmp_path):
 def test_a_second_run_in_a_folder_is_refused_and_the_lock_dies_with_its_owner(two, tmp_path):
     workdir = tmp_path / "run"
     two.learn(workdir, kill=(signal.SIGKILL, 0.6 * two.seconds), expected=-signal.SIGKILL)
-    with resuming.locked(workdir):
+    with lock_workdir(workdir):
         before = sorted(path.name for path in workdir.rglob("*"))
         ended = two.launch("learn", f"--workdir={workdir}", "--resume")
         assert ended.code == 2
@@ -119,4 +119,4 @@ def test_100_kills_of_a_run_of_ten_categories_are_survived(ten, tmp_path):
     killed = codes.count(-signal.SIGKILL)
     print(f"{killed} of 100 runs were killed within {ten.seconds:.1f} s, all ended with the same parameters")
     assert killed >= 90
-    assert run.load_state(ten.whole).names == tuple("0123456789")
+    assert load_state(ten.whole).names == tuple("0123456789")

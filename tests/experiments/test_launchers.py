@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import playback, run
+from lifelong_cvae import sampling
 from lifelong_cvae.data import SourceOptions, open_source
-from lifelong_cvae.evaluation import judge
-from lifelong_cvae.plan import read_plan
+from lifelong_cvae.evaluation.reference_classifier import ClassifierNetwork, ReferenceClassifier, _write, file_name
+from lifelong_cvae.runs.config import read_run_config
+from lifelong_cvae.runs.workdir import load_state
 from tests.conftest import SMALL, snapshot
 from tests.experiments.conftest import SETTINGS, Ended, in_a_process, write_idx
 
@@ -231,8 +232,8 @@ def test_what_is_compiled_is_kept_where_that_is_wanted(launch, learned, tmp_path
 @pytest.mark.slow
 def test_a_run_is_evaluated_with_a_judge_that_is_kept(launch, learned, data, tmp_path):
     source = open_source(f"idx:{data}")
-    untrained = judge.Network(3).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
-    judge._write(judge.Judge(untrained, source.categories, (28, 28, 1)), tmp_path / judge.file_name(source))
+    untrained = ClassifierNetwork(3).init(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
+    _write(ReferenceClassifier(untrained, source.categories, (28, 28, 1)), tmp_path / file_name(source))
     ended = launch(
         "evaluate", f"--workdir={learned[0]}", f"--judges={tmp_path}", "--samples=10", f"--unknown=idx:{data}"
     )
@@ -264,7 +265,7 @@ def test_orders_that_are_no_numbers_are_told_in_one_line(launch, tmp_path):
 def test_learning_writes_a_run_and_says_how_well_it_went(learned, data):
     workdir, ended = learned
     assert ended.err == ""
-    plan = read_plan(workdir)
+    plan = read_run_config(workdir)
     assert plan.tasks == (("3",), ("1",))
     assert plan.dataset == f"idx:{data}"
     assert plan.config == lifelong.Config().with_settings({**SMALL, "mixed_mode": "none"})
@@ -312,7 +313,7 @@ def test_a_run_goes_on_with_its_own_settings_and_further_categories(learned, lau
     assert second.pop("digest") != first.pop("digest")
     assert second == {**first, "tasks": [["3"], ["1"], ["0"]]}
     # What an earlier category is stays as it was.
-    states = [run.load_state(folder) for folder in (learned[0], workdir)]
+    states = [load_state(folder) for folder in (learned[0], workdir)]
     for name in ("3", "1"):
         leaves = [state.params["categories"][name]["decoder"] for state in states]
         assert str(leaves[0]) == str(leaves[1])
@@ -335,8 +336,8 @@ def test_imagined_images_are_those_of_the_library(learned, launch, tmp_path):
     assert images.shape == (6, 28, 28, 1)
     assert images.dtype == np.uint8
     assert labels.tolist() == ["1"] * 3 + ["3"] * 3
-    state = run.load_state(learned[0])
-    expected = playback.imagine(state, ("1", "3"), 3, rng=jax.random.key(4), cycles=1)
+    state = load_state(learned[0])
+    expected = sampling.imagine(state, ("1", "3"), 3, rng=jax.random.key(4), cycles=1)
     fractions = np.concatenate([np.asarray(expected[name]) for name in ("1", "3")])
     assert np.abs(images - 255 * fractions).max() < 0.51
 
@@ -369,7 +370,7 @@ def test_a_folder_of_jpegs_of_different_sizes_is_learned_imagined_and_recognised
     flags = ("--image_size=28", "--grayscale", "--nofigures", "--noreport", *SETTINGS)
     ended = launch("learn", f"--workdir={workdir}", dataset, *flags)
     assert (ended.code, ended.err) == (0, "")
-    assert read_plan(workdir).options == SourceOptions(image_size=28, grayscale=True)
+    assert read_run_config(workdir).options == SourceOptions(image_size=28, grayscale=True)
     result = json.loads((workdir / "result.json").read_text("utf-8"))
     assert result["categories"] == ["one", "three", "zero"]
     assert launch("imagine", f"--workdir={workdir}", f"--output={tmp_path / 'drawn.npz'}") == Ended(0, "", "")
@@ -381,9 +382,9 @@ def test_a_folder_of_jpegs_of_different_sizes_is_learned_imagined_and_recognised
     answers = [row["category"] for row in answers_of(file)]
     assert len(answers) == 75
     # As the library says of the same pictures, read from the source that the run has recorded.
-    source = open_source(read_plan(workdir).dataset, read_plan(workdir).options)
-    state = run.load_state(workdir)
-    by_split = {split: lifelong.recognise(state, source.read(split, "zero"))[0] for split in ("train", "test")}
+    source = open_source(read_run_config(workdir).dataset, read_run_config(workdir).options)
+    state = load_state(workdir)
+    by_split = {split: lifelong.recognize(state, source.read(split, "zero"))[0] for split in ("train", "test")}
     assert answers[4::5] == by_split["test"].tolist()
     assert [answer for index, answer in enumerate(answers) if index % 5 != 4] == by_split["train"].tolist()
     # What was begun goes on with the same options, without naming them.
@@ -404,20 +405,20 @@ def answers_of(file):
 
 def test_digits_in_an_npz_are_recognised_in_their_order(learned, launch, test_digits, tmp_path):
     np.savez(tmp_path / "digits.npz", images=test_digits)
-    evidence = lifelong.evidence(run.load_state(learned[0]), test_digits)
+    evidence = lifelong.evidence(load_state(learned[0]), test_digits)
     best = np.asarray(evidence).max(axis=1)
     file = tmp_path / "answers.csv"
     flags = (f"--workdir={learned[0]}", f"--images={tmp_path / 'digits.npz'}", f"--output={file}")
     ended = launch("recognise", *flags, "--reject=0.4")
     assert ended == Ended(0, "", "")
     rows = answers_of(file)
-    names, probabilities = lifelong.recognise(run.load_state(learned[0]), test_digits)
+    names, probabilities = lifelong.recognize(load_state(learned[0]), test_digits)
     assert [row["index"] for row in rows] == [*map(str, range(12))]
     assert [row["category"] for row in rows] == names.tolist()
     np.testing.assert_allclose([float(row["log_evidence"]) for row in rows], best, rtol=1e-5)
     chances = [float(row["probability"]) for row in rows]
     np.testing.assert_allclose(chances, probabilities.max(axis=1), rtol=1e-3)
-    unknown = lifelong.unknown(run.load_state(learned[0]), evidence, names, part=0.4)
+    unknown = lifelong.unknown(load_state(learned[0]), evidence, names, part=0.4)
     assert set(unknown.tolist()) == {True, False}
     assert [row["unknown"] for row in rows] == [str(value).lower() for value in unknown.tolist()]
 
@@ -436,7 +437,7 @@ def test_a_folder_of_pictures_gives_the_answers_of_the_same_images_in_an_npz(lea
         assert ended == Ended(0, "", "")
         answers.append(answers_of(file))
     assert answers[0] == answers[1]
-    best = np.asarray(lifelong.evidence(run.load_state(learned[0]), test_digits)).max(axis=1)
+    best = np.asarray(lifelong.evidence(load_state(learned[0]), test_digits)).max(axis=1)
     np.testing.assert_allclose([float(row["log_evidence"]) for row in answers[0]], best, rtol=1e-5)
 
 

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from lifelong_cvae.plan import read_plan
+from lifelong_cvae.runs.config import read_run_config
 from tests.conftest import SMALL, lines_of, result_of
 from tests.experiments.conftest import ROOT, Ended, environment, launch  # noqa: F401
 
@@ -189,7 +189,7 @@ def test_a_run_goes_on_on_other_devices(two, cache):
     with Processes(workdir, cache, *more, "--mesh=1x2", devices=1) as processes:
         assert [processes.end(own).code for own in (0, 1)] == [0, 0]
     assert result_of(workdir)["categories"] == list("310476")
-    assert read_plan(workdir).tasks == tuple((name,) for name in "310476")
+    assert read_run_config(workdir).tasks == tuple((name,) for name in "310476")
 
 
 @pytest.mark.external

@@ -1,0 +1,1 @@
+"""Studies of this repository: grids of runs, tables, documents. Not installed."""

@@ -1,0 +1,58 @@
+"""Curves of a study: how strategies fare as categories arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lifelong_cvae import plotting
+from lifelong_cvae.evaluation import continual
+
+WIDTH, HEIGHT = 4.2, 3.2
+
+
+def plot_over_time(results: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Average accuracy, forgetting and the judge's agreement after each task, a line per kind of run.
+
+    Lines are means over seeds, bands reach from the lowest to the highest. A run of one task is a level.
+
+    Args:
+        results: cells of a study (`study.run_cells`).
+        file: the PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        label = ", ".join(str(v) for k, v in result["labels"].items() if k != "seed")
+        groups.setdefault(label, []).append(result)
+    panels = {
+        "average accuracy, %": ("history", lambda rows: 100 * continual.average_accuracy(rows)),
+        "forgetting, points": ("history", continual.forgetting),
+        "judge agrees with imagined images, %": (
+            "agreement_history",
+            lambda rows: 100 * continual.average_accuracy(rows),
+        ),
+    }
+    figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), dpi=150, layout="constrained")
+    for axes, (title, (key, measure)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for index, (label, members) in enumerate(groups.items()):
+            histories = [member[key] for member in members]
+            values = np.asarray([[measure(h[: t + 1]) for t in range(len(h))] for h in histories])
+            _line(axes, values, label, f"C{index % 10}" if index < 10 else "0.5")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("task")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    plotting.write_figure(figure, file)
+
+
+def _line(axes: Any, values: np.ndarray, label: str, colour: str) -> None:
+    if values.shape[1] == 1:
+        axes.axhline(values.mean(), color=colour, linestyle="--", label=label)
+        return
+    steps = range(1, values.shape[1] + 1)
+    axes.plot(steps, values.mean(axis=0), color=colour, label=label, marker=".")
+    axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)

@@ -1,0 +1,165 @@
+"""Tables of a study's figures: means and standard deviations over seeds, as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lifelong_cvae.evaluation import continual
+from lifelong_cvae.presets import PRESETS
+
+Result = Mapping[str, Any]
+
+
+class Column(NamedTuple):
+    """A column: its heading, the key of its figure (dots go into dicts), a factor and digits."""
+
+    heading: str
+    key: str
+    factor: float = 1.0
+    digits: int = 2
+
+
+COLUMNS = {
+    "recognition": (
+        Column("accuracy, %", "accuracy", 100),
+        Column("average incremental, %", "over_time.average_incremental_accuracy", 100),
+        Column("forgetting, points", "over_time.forgetting"),
+        Column("the same candidates", "forgetting_same_candidates"),
+        Column("backward transfer, points", "over_time.backward_transfer"),
+        Column("intransigence, points", "intransigence"),
+        Column("novelty, AUROC", "novelty.not_learned", digits=3),
+        Column("parameters", "parameters", digits=0),
+        Column("of them a category", "parameters_per_category", digits=0),
+    ),
+    "generation": (
+        Column("Fréchet distance", "imagined.frechet_distance", digits=1),
+        Column("precision", "imagined.precision", digits=3),
+        Column("recall", "imagined.recall", digits=3),
+        Column("density", "imagined.density", digits=2),
+        Column("coverage", "imagined.coverage", digits=3),
+        Column("judge agrees, %", "imagined.agreement", 100, 1),
+        Column("its forgetting, points", "generation_over_time.forgetting", digits=1),
+        Column("fitting capacity, %", "imagined.fitting_capacity", 100, 1),
+        Column("ELBO, nats", "density.elbo", digits=0),
+        Column("bound, nats", "density.importance_bound", digits=0),
+    ),
+    "per_task": (
+        Column("Fréchet distance", "per_task.frechet_distance", digits=1),
+        Column("precision", "per_task.precision", digits=3),
+        Column("recall", "per_task.recall", digits=3),
+    ),
+}
+
+
+def aggregate_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row per combination of labels, the seed aside: figures as means and sample standard deviations.
+
+    Returns:
+        Dicts of `labels`, `runs`, `mean` and `deviation` (key of a column to value; deviations where
+        there is more than one run). `intransigence` is that to the `joint` of the same other labels.
+    """
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        groups.setdefault(tuple(_labels(result).items()), []).append(result)
+    references = {
+        _same(result): result["history"]
+        for result in results
+        if result["labels"].get("strategy") == "joint" and "history" in result
+    }
+    keys = [column.key for columns in COLUMNS.values() for column in columns]
+    table = []
+    for labels, members in groups.items():
+        values = {key: [_figure(member, key, references) for member in members] for key in keys}
+        known = {key: np.asarray(v, np.float64) for key, v in values.items() if None not in v}
+        deviations = {key: float(v.std(ddof=1)) for key, v in known.items() if len(v) > 1}
+        means = {key: float(v.mean()) for key, v in known.items()}
+        table.append({"labels": dict(labels), "runs": len(members), "mean": means, "deviation": deviations})
+    return table
+
+
+def label_key(labels: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Sorts labels: numbers before texts, strategies as the presets stand in `presets.py`."""
+    strategies = list(PRESETS)
+
+    def place(value: Any) -> tuple[Any, ...]:
+        if value in strategies:
+            return (0, strategies.index(value), "")
+        number = re.match(r"\d+", str(value))
+        return (0, int(number[0]), str(value)) if number else (1, 0, str(value))
+
+    return tuple(place(value) for value in labels.values())
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
+    """A table of one of `COLUMNS`; columns that no row has a figure for are left out."""
+    columns = [c for c in COLUMNS[kind] if any(c.key in row["mean"] for row in rows)]
+    chosen = [row for row in rows if any(c.key in row["mean"] for c in columns)]
+    labels = list(dict.fromkeys(label for row in chosen for label in row["labels"]))
+    headings = [*labels, *(column.heading for column in columns), "runs"]
+    lines = [_line(headings), _line(["---"] * len(headings))]
+    for row in chosen:
+        cells = [str(row["labels"].get(label, "")) for label in labels]
+        lines.append(_line([*cells, *(_cell(row, column) for column in columns), str(row["runs"])]))
+    return "\n".join(lines) + "\n"
+
+
+def benchmark_markdown(values: Mapping[str, Any]) -> str:
+    """The figures of a benchmark: a table of its `rows`, where it has some, and one of its single figures."""
+    lines, rows = [], values.get("rows", [])
+    if rows:
+        headings = list(dict.fromkeys(key for row in rows for key in row))
+        lines += [_line(headings), _line(["---"] * len(headings))]
+        lines += [_line([_short(row.get(heading, "")) for heading in headings]) for row in rows]
+    single = {
+        key: value for key, value in values.items() if isinstance(value, float | int) and key not in ("schema", "seed")
+    }
+    if rows and single:
+        lines.append("")
+    if single:
+        lines += [_line(["figure", "value"]), _line(["---"] * 2)]
+        lines += [_line([key.replace("_", " "), _short(value)]) for key, value in single.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _short(value: Any) -> str:
+    """A number with four digits that count; texts as they are."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _labels(result: Result) -> dict[str, Any]:
+    return {label: value for label, value in result["labels"].items() if label != "seed"}
+
+
+def _same(result: Result) -> frozenset[tuple[str, Any]]:
+    """The labels that a run shares with runs of other strategies."""
+    strategy = ("strategy", "categories a task")
+    return frozenset((label, value) for label, value in result["labels"].items() if label not in strategy)
+
+
+def _figure(result: Result, key: str, references: Mapping[Any, Any]) -> float | None:
+    if key == "intransigence":
+        reference = references.get(_same(result))
+        has_both = reference is not None and "history" in result
+        return continual.intransigence(result["history"], reference) if has_both else None
+    value: Any = result
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _cell(row: Mapping[str, Any], column: Column) -> str:
+    if column.key not in row["mean"]:
+        return ""
+    mean = f"{column.factor * row['mean'][column.key]:.{column.digits}f}"
+    deviation = column.factor * row["deviation"].get(column.key, 0.0)
+    return f"{mean} ± {deviation:.{column.digits}f}" if deviation > 1e-9 else mean
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,3 @@
+"""Checkpoints of states and of tasks in progress."""
+
+from lifelong_cvae.checkpoints.state import digest, load, save

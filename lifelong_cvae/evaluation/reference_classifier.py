@@ -1,0 +1,199 @@
+"""The judge: a small convolutional classifier of real images, which no generative model ever sees.
+
+It says what imagined images show (`agreement`), and its last hidden layer gives the features for
+distances between sets of images. It learns all categories at once, from all training images.
+
+Its convolutions are written as matrix products over patches: several times faster on a CPU than XLA's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lifelong_cvae.data import Source
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.files import atomic_write
+from lifelong_cvae.images import Shape, flatten_images, padded_batches, to_float
+
+FEATURES = 84
+LAYERS = ((24, 6), (48, 4))  # channels and side of the patches of each convolution, stride 2
+EPOCHS = 4
+MIN_STEPS = 600
+MAX_EPOCHS = 100  # for the sake of the minimum of steps
+BATCH = 128
+LEARNING_RATE = 2e-3
+MAX_BATCH = 1024
+MIN_BATCH = 64
+
+
+class ClassifierNetwork(nn.Module):
+    """Images `[batch, h, w, c]` to features `[batch, FEATURES]` and logits `[batch, categories]`."""
+
+    categories: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        hidden = images - 0.5
+        for channels, side in LAYERS:
+            hidden = nn.relu(nn.Dense(channels)(_patches(hidden, side)))
+        features = nn.relu(nn.Dense(FEATURES)(hidden.reshape(len(hidden), -1)))
+        return features, nn.Dense(self.categories)(features)
+
+
+class ReferenceClassifier(flax.struct.PyTreeNode):
+    """A trained judge.
+
+    Attributes:
+        params: of `Network`.
+        names: the categories, in the order of the logits.
+        image_shape: (height, width, channels).
+    """
+
+    params: Any
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    image_shape: Shape = flax.struct.field(pytree_node=False)
+
+    def features(self, images: Any) -> np.ndarray:
+        """Features of images (uint8 or float in [0, 1], `[n, h, w, c]`): float32 `[n, FEATURES]`."""
+        return self.judge(images)[0]
+
+    def answers(self, images: Any) -> np.ndarray:
+        """The category that each image shows: texts `[n]`."""
+        return self.judge(images)[1]
+
+    def agreement(self, images: Mapping[str, Any]) -> dict[str, float]:
+        """Of each category's images, the part in which the judge sees this category."""
+        return {name: float((self.answers(values) == name).mean()) for name, values in images.items()}
+
+    def judge(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Both at once."""
+        rows = flatten_images(images, self.image_shape)
+        outputs = [
+            [np.asarray(part[: len(rows) - start]) for part in _forward(self, block)]
+            for start, block in padded_batches(rows, MIN_BATCH, MAX_BATCH)
+        ]
+        features, logits = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        return features, np.asarray(self.names)[logits.argmax(axis=1)]
+
+
+def train_classifier(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.Array) -> ReferenceClassifier:
+    """Trains a judge.
+
+    Args:
+        images: category to its images, uint8 or float in [0, 1], `[n, h, w, c]`.
+        image_shape: (h, w, c).
+        rng: of initial values and batches.
+    """
+    parts = [flatten_images(values, image_shape) for values in images.values()]
+    answers = jnp.asarray(np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
+    rows = jnp.asarray(np.concatenate(parts))
+    network = ClassifierNetwork(len(parts))
+    init_rng, step_rng = jax.random.split(rng)
+    params = jax.jit(network.init)(init_rng, jnp.zeros((1, *image_shape)))
+    batch = min(BATCH, len(rows))
+    most = MAX_EPOCHS * math.ceil(len(rows) / batch)
+    steps = max(EPOCHS * len(rows) // BATCH, min(MIN_STEPS, most))
+    sizes = {"shape": image_shape, "steps": steps, "batch": batch}
+    params = _fit(params, rows, answers, step_rng, network=network, **sizes)
+    return ReferenceClassifier(params, tuple(images), image_shape)
+
+
+def fitting_capacity(images: Mapping[str, Any], real: Mapping[str, Any], *, rng: jax.Array) -> float:
+    """Accuracy on real images of a classifier that has learned from other ones alone, as a fraction.
+
+    What imagined images teach a network like the judge's. Source: Lesort et al. 2019 (arXiv 1806.10840).
+
+    Args:
+        images: category to the images to learn from, `[n, h, w, c]`.
+        real: category to the images to be tested on, all of them together.
+        rng: of the training.
+    """
+    student = train_classifier(images, np.shape(next(iter(images.values())))[1:], rng=rng)
+    right = student.agreement(real)
+    return sum(right[name] * len(real[name]) for name in real) / sum(map(len, real.values()))
+
+
+def load_or_train(source: Source, folder: Path) -> ReferenceClassifier:
+    """The judge of a source, trained where `folder` does not hold it yet."""
+    file = folder / file_name(source)
+    if file.exists():
+        return _read(file, source)
+    images = {name: source.read("train", name) for name in source.categories}
+    judge = train_classifier(images, source.image_shape, rng=jax.random.key(0))
+    _write(judge, file)
+    return judge
+
+
+def file_name(source: Source) -> str:
+    """Name of the file of a source's judge: other images, or others held out, give another one."""
+    return f"judge-{source.fingerprint[:16]}-{sum(source.counts['train'].values())}.npz"
+
+
+def _write(judge: ReferenceClassifier, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as draft:
+        np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(judge.params).items()})
+
+
+def _read(file: Path, source: Source) -> ReferenceClassifier:
+    try:
+        with file.open("rb") as stream, np.load(stream) as arrays:
+            flat = {tuple(path.split("/")): jnp.asarray(arrays[path]) for path in arrays.files}
+    except Exception as error:  # zip and numpy raise many kinds for damage
+        raise InputError(f"{file} cannot be read: remove it, and the judge is trained anew") from error
+    return ReferenceClassifier(unflatten_dict(flat), source.categories, source.image_shape)
+
+
+def _patches(images: jax.Array, side: int) -> jax.Array:
+    """Patches at every second place, zeros around: `[batch, h / 2, w / 2, side * side * channels]`."""
+    height, width = images.shape[1:3]
+    before = (side - 2) // 2
+    images = jnp.pad(images, [(0, 0), (before, side), (before, side), (0, 0)])
+    rows, columns = 2 * ((height + 1) // 2), 2 * ((width + 1) // 2)
+    shifted = [images[:, i : i + rows : 2, j : j + columns : 2] for i in range(side) for j in range(side)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+@jax.jit
+def _forward(judge: ReferenceClassifier, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    images = to_float(rows).reshape(-1, *judge.image_shape)
+    return ClassifierNetwork(len(judge.names)).apply(judge.params, images)
+
+
+@partial(jax.jit, static_argnames=("network", "shape", "steps", "batch"))
+def _fit(
+    params: Any,
+    images: jax.Array,
+    answers: jax.Array,
+    rng: jax.Array,
+    *,
+    network: ClassifierNetwork,
+    shape: Shape,
+    steps: int,
+    batch: int,
+) -> Any:
+    transform = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
+
+    def loss(params: Any, rows: jax.Array, answers: jax.Array) -> jax.Array:
+        logits = network.apply(params, to_float(rows).reshape(-1, *shape))[1]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, answers).mean()
+
+    def step(carry: Any, key: jax.Array):
+        params, moments = carry
+        index = jax.random.randint(key, (batch,), 0, len(images))
+        updates, moments = transform.update(jax.grad(loss)(params, images[index], answers[index]), moments)
+        return (optax.apply_updates(params, updates), moments), None
+
+    return jax.lax.scan(step, (params, transform.init(params)), jax.random.split(rng, steps))[0][0]

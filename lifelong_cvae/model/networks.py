@@ -1,0 +1,244 @@
+"""The two forms of growth, put together from the layers in `modules`.
+
+`neurons`: a category owns neurons in every hidden layer, beside the mixed ones, which never read them.
+
+`vectors`: everything is mixed but a vector w_c that is added in the first layer of encoder and decoder,
+`W [x; onehot(c)] = W_x x + w_c`. This is the one-hot conditional VAE of Sohn, Lee and Yan 2015.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lifelong_cvae.config import NetworkConfig
+from lifelong_cvae.images import Shape
+from lifelong_cvae.model import low_rank_noise, mixture_prior, rejection
+from lifelong_cvae.model.layers import (
+    CategoryDecoder,
+    CategoryEncoder,
+    GaussianParams,
+    LocalDecoder,
+    MixedNeurons,
+    OneHotLayers,
+    mean_and_log_var,
+)
+
+# Below it a learned scale would shrink on black borders until it wins every comparison.
+LOG_SCALE_FLOOR = -2.5
+# A pixel that is always black starts near it, where the sigmoid still has a slope.
+MEAN_IMAGE_RANGE = (0.005, 0.995)
+HALVES = ("encoder", "decoder")
+# What a category may own besides its networks and its scale: fitted or counted when a task ends, not trained.
+PARTS_BESIDE_NETWORKS = ("prior", "factors", "contrast", "spread", "thresholds", "images")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The modules of a model, and what they compute. Static: hashable, equal by value.
+
+    What both forms of growth share stands here; `Neurons` and `Vectors` add `init_mixed`,
+    `init_category`, `shared`, `encode`, `decode` and `scale_of`, which `cvae` calls.
+
+    Attributes:
+        likelihood: `gaussian` or `bernoulli`.
+        scale: `shared` or `own`.
+        first_log_scale: log of the Gaussian's scale; where it is learned, the first one.
+        latent_size: size of z.
+        pixels: values of an image.
+        compute: type that modules compute in, `float32` or `bfloat16`; what they take and give is float32.
+    """
+
+    likelihood: str
+    scale: str
+    first_log_scale: float
+    latent_size: int
+    pixels: int
+    compute: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Inputs of each half."""
+        return dict(zip(HALVES, (self.pixels, self.latent_size), strict=True))
+
+    def apply(self, module: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
+        """What a module computes, in the type that `compute` names."""
+        if self.compute == "float32":
+            return module.apply(params, *inputs, **options)
+        params, inputs = jax.tree.map(lambda leaf: leaf.astype(self.compute), (params, inputs))
+        outputs = module.apply(params, *inputs, **options)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), outputs)
+
+    def fresh_scale(self) -> dict[str, jax.Array]:
+        """Log of the Gaussian's scale per pixel, where it is learned; else nothing."""
+        if self.likelihood != "gaussian" or self.scale == "shared":
+            return {}
+        return {"log_scale": jnp.full((self.pixels,), self.first_log_scale, jnp.float32)}
+
+    def log_scale(self, mixed: Any, category: Any) -> jax.Array:
+        """Log of the Gaussian's scale, `[pixels]`: learned and floored, or the one of all categories."""
+        learned = self.scale_of(mixed, category).get("log_scale")
+        if learned is None:
+            return jnp.full((self.pixels,), self.first_log_scale, jnp.float32)
+        return jnp.maximum(learned, LOG_SCALE_FLOOR)
+
+
+@dataclass(frozen=True)
+class GrowingNetworks(Networks):
+    """Growth `neurons`; the mixed modules are None where there is no mixed part.
+
+    The local decoder, None where nothing is drawn patch by patch, belongs to the mixed part, or, where there
+    is none, to each category.
+    """
+
+    mixed_encoder: MixedNeurons | None
+    mixed_decoder: MixedNeurons | None
+    local_decoder: LocalDecoder | None
+    category_encoder: CategoryEncoder
+    category_decoder: CategoryDecoder
+    prior_components: int
+    factors: int
+    texture: bool
+
+    def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
+        """Fresh parameters of the mixed part; `{}` where there is none."""
+        if self.mixed_encoder is None:
+            return {}
+        modules = (self.mixed_encoder, self.mixed_decoder)
+        mixed = {
+            half: module.init(key, jnp.zeros((1, self.sizes[half])))
+            for half, module, key in zip(HALVES, modules, jax.random.split(rng), strict=True)
+        }
+        return {**mixed, **self._init_local(rng)}
+
+    def _init_local(self, rng: jax.Array) -> dict[str, Any]:
+        if self.local_decoder is None:
+            return {}
+        numbers = jnp.zeros((1, self.local_decoder.inputs))
+        return {"local": self.local_decoder.init(jax.random.fold_in(rng, 2), numbers)}
+
+    def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
+        """Fresh parameters of a category, whose decoder starts by drawing `mean_image` `[pixels]`."""
+        encoder_rng, decoder_rng = jax.random.split(rng)
+        x, z = jnp.zeros((1, self.pixels)), jnp.zeros((1, self.latent_size))
+        decoder = self.category_decoder.init(decoder_rng, z, self.shared(mixed, "decoder", z))
+        decoder["params"]["pixels"]["bias"] = jax.scipy.special.logit(jnp.clip(mean_image, *MEAN_IMAGE_RANGE))
+        return {
+            "encoder": self.category_encoder.init(encoder_rng, x, self.shared(mixed, "encoder", x)),
+            "decoder": decoder,
+            "scale": self.fresh_scale(),
+            "prior": mixture_prior.standard_normal(self.latent_size, max(1, self.prior_components)),
+            "factors": low_rank_noise.empty(self.factors, self.pixels) if self.factors else {},
+            "contrast": jnp.ones(()),
+            "spread": jnp.ones((self.pixels,)) if self.texture else {},
+            "thresholds": rejection.uncalibrated_thresholds(),
+            "images": jnp.zeros(()),
+            **({} if "decoder" in mixed else self._init_local(rng)),
+        }
+
+    def shared(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
+        """The mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer."""
+        module = getattr(self, f"mixed_{half}")
+        return [] if module is None else self.apply(module, mixed[half], inputs)
+
+    def encode(self, mixed: Any, category: Any, x: jax.Array, shared: list[jax.Array]) -> GaussianParams:
+        """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
+        return self.apply(self.category_encoder, category["encoder"], x, shared)
+
+    def decode(self, mixed: Any, category: Any, z: jax.Array, shared: list[jax.Array]) -> jax.Array:
+        """Logits `[batch, pixels]`."""
+        logits, numbers = self.apply(self.category_decoder, category["decoder"], z, shared)
+        if numbers is None:
+            return logits
+        local_params = mixed["local"] if "local" in mixed else category["local"]
+        return logits + self.apply(self.local_decoder, local_params, numbers)
+
+    def scale_of(self, mixed: Any, category: Any) -> Any:
+        """The subtree of the scale: the category's own."""
+        return category["scale"]
+
+
+@dataclass(frozen=True)
+class OneHotNetworks(Networks):
+    """Growth `vectors`: a category owns two vectors; its prior is N(0, I), the scale is mixed."""
+
+    layers_encoder: OneHotLayers
+    layers_decoder: OneHotLayers
+
+    def _layers(self, half: str) -> OneHotLayers:
+        return getattr(self, f"layers_{half}")
+
+    def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
+        """Fresh parameters of all that is mixed."""
+        mixed = {"scale": self.fresh_scale()}
+        for half, key in zip(HALVES, jax.random.split(rng), strict=True):
+            layers, inputs = self._layers(half), jnp.zeros((1, self.sizes[half]))
+            mixed[half] = layers.init(key, inputs, jnp.zeros(layers.widths[0]), method="all_layers")
+        return mixed
+
+    def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
+        """Fresh vectors, spread as one more column of the first layer's weights, and nothing else."""
+        keys = dict(zip(HALVES, jax.random.split(rng), strict=True))
+        category: dict[str, Any] = {part: {} for part in ("scale", *PARTS_BESIDE_NETWORKS)}
+        for half, key in keys.items():
+            noise = jax.random.normal(key, (self._layers(half).widths[0],))
+            category[half] = {"vector": noise * self.sizes[half] ** -0.5}
+        return category
+
+    def shared(self, mixed: Any, half: str, inputs: jax.Array) -> jax.Array:
+        """The first layer before the vector is added, `[batch, width]`."""
+        return self.apply(self._layers(half), mixed[half], inputs, method="first")
+
+    def encode(self, mixed: Any, category: Any, x: jax.Array, shared: jax.Array) -> GaussianParams:
+        """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
+        vector = category["encoder"]["vector"]
+        return mean_and_log_var(self.apply(self.layers_encoder, mixed["encoder"], shared, vector))
+
+    def decode(self, mixed: Any, category: Any, z: jax.Array, shared: jax.Array) -> jax.Array:
+        """Logits `[batch, pixels]`."""
+        return self.apply(self.layers_decoder, mixed["decoder"], shared, category["decoder"]["vector"])
+
+    def scale_of(self, mixed: Any, category: Any) -> Any:
+        """The subtree of the scale: the mixed one."""
+        return mixed["scale"]
+
+
+def build_networks(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool, compute: str = "float32") -> Networks:
+    """The networks for images of `image_shape` (height, width, channels)."""
+    height, width, channels = image_shape
+    pixels = height * width * channels
+    common = {
+        "likelihood": config.likelihood,
+        "scale": config.scale,
+        "first_log_scale": config.log_scale,
+        "latent_size": config.latent_size,
+        "pixels": pixels,
+        "compute": compute,
+    }
+    widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]
+    if config.growth == "vectors":
+        return OneHotNetworks(
+            **common,
+            layers_encoder=OneHotLayers(widths, 2 * config.latent_size),
+            layers_decoder=OneHotLayers(mirrored, pixels),
+        )
+    drawn_locally = config.local != "none"
+    local_decoder = LocalDecoder(config.local, image_shape) if drawn_locally else None
+    known = min(config.factors, pixels) if config.likelihood == "gaussian" else 0
+    return GrowingNetworks(
+        **common,
+        mixed_encoder=MixedNeurons(widths) if has_mixed else None,
+        mixed_decoder=MixedNeurons(mirrored) if has_mixed else None,
+        category_encoder=CategoryEncoder(config.category_widths, config.latent_size),
+        category_decoder=CategoryDecoder(
+            config.category_widths[::-1], config.rank, pixels, local_decoder.inputs if local_decoder else 0
+        ),
+        local_decoder=local_decoder,
+        prior_components=config.prior_components,
+        factors=known,
+        texture=known > 0 and config.drawing == "texture",
+    )

@@ -1,0 +1,11 @@
+"""Recognition: from a state and images to categories."""
+
+from lifelong_cvae.recognition.recognizer import (
+    Recognizer,
+    evidence,
+    log_likelihoods,
+    log_posteriors,
+    make_recognizer,
+    recognize,
+    unknown,
+)

@@ -1,0 +1,1 @@
+"""Ridge regression from sums of image features."""

@@ -1,0 +1,87 @@
+"""What a finished run is worth: all figures of recognition, density, generation and novelty in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lifelong_cvae.files import device_description
+from lifelong_cvae.files import package_versions
+from lifelong_cvae.files import write_json
+from lifelong_cvae.data import Source
+from lifelong_cvae.data import hold_out
+from lifelong_cvae.data import open_source
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.evaluation import metrics
+from lifelong_cvae.evaluation.reference_classifier import load_or_train
+from lifelong_cvae.evaluation.scikit import require_scikit_learn
+from lifelong_cvae.runs.config import read_run_config
+from lifelong_cvae.runs.workdir import load_state
+
+
+def evaluate_run(
+    workdir: Path, judges: Path, *, samples: int, cycles: int, seed: int, unknown: str | None = None
+) -> dict[str, Any]:
+    """Evaluates the newest state of a run, and writes `evaluation.json` into its folder.
+
+    Args:
+        workdir: of the run.
+        judges: folder that keeps trained judges.
+        samples: imagined images of all categories together.
+        cycles: turns of the circle before an image is judged.
+        seed: of the samples.
+        unknown: another data set, as `--dataset` names it, whose images should look novel. It is opened
+            with the options of the run, as far as it takes them.
+
+    Returns:
+        `recognition`, `density`, `generation` and `novelty` (see `evaluation.measures`).
+
+    Raises:
+        InputError: there is no run, its data are gone, `unknown` has images of another size, or the extra
+            `evaluation` is missing.
+    """
+    require_scikit_learn()
+    plan, state, rng = read_run_config(workdir), load_state(workdir), jax.random.key(seed)
+    source = hold_out(open_source(plan.dataset, plan.options), plan.validation_fraction)
+    other = {}
+    if unknown is not None:
+        opened = open_source(unknown, plan.options.taken_by(unknown))
+        other["other"] = _all_images(opened, state.image_shape)
+    judge, split = load_or_train(source, judges), plan.evaluate_on
+    answers = metrics.log_posteriors_by_category(state, source, split, rng=rng)
+    known = [tuple(name for name in names if name in state.names) for names in plan.tasks]
+    values = {
+        "recognition": {
+            "recogniser": state.config.recognition.recogniser,
+            **metrics.recognition_metrics(answers, state),
+        },
+        "density": metrics.density(state, source, split, rng=rng),
+        "generation": metrics.evaluate_generation(
+            state,
+            source,
+            split,
+            judge,
+            learned_from=plan.narrowed(source),
+            samples=samples,
+            tasks=[names for names in known if names],
+            cycles=cycles,
+            rng=rng,
+        ),
+        "novelty": metrics.ood_metrics(state, source, split, other=other, evidence=answers["elbo"], rng=rng),
+        "evaluate_on": split,
+        "versions": package_versions(),
+        "device": device_description(),
+    }
+    write_json(workdir / "evaluation.json", values)
+    return values
+
+
+def _all_images(source: Source, image_shape: tuple[int, int, int]) -> np.ndarray:
+    if source.image_shape != image_shape:
+        raise InputError(
+            f"{source.name}: images of {image_shape} are expected, as the run has learned, got {source.image_shape}"
+        )
+    return np.concatenate([source.read("test", name) for name in source.categories])

@@ -1,0 +1,17 @@
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks.timing import median_seconds
+
+
+def test_functions_take_turns_after_each_has_run_once():
+    calls = []
+
+    def function(name):
+        calls.append(name)
+        return jnp.ones(3)
+
+    seconds = median_seconds({name: lambda name=name: function(name) for name in "ab"}, rounds=3)
+    assert calls == list("ab" * 4)
+    assert list(seconds) == ["a", "b"]
+    assert all(value >= 0 for value in jax.tree.leaves(seconds))

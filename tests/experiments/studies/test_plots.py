@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from experiments.studies import plots
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What is drawn instead of a file: label of a run to its values, panel by panel."""
+    panels = []
+
+    def note(axes, values, label, colour):
+        if not panels or axes is not panels[-1][0]:
+            panels.append((axes, {}))
+        panels[-1][1][label] = values
+
+    monkeypatch.setattr(plots, "_line", note)
+    monkeypatch.setattr(plots, "write_figure", lambda figure, file: None)
+    return panels
+
+
+def result(strategy, seed, *history):
+    agreements = [{name: 0.5 for name in row} for row in history]
+    labels = {"strategy": strategy, "seed": seed}
+    return {"labels": labels, "history": history, "agreement_history": agreements}
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels")
+def test_curves_are_measures_after_each_task_for_every_seed(lines, tmp_path):
+    results = [
+        result("full", 1, {"a": 1.0}, {"a": 0.5, "b": 1.0}),
+        result("full", 2, {"a": 0.8}, {"a": 0.8, "b": 0.6}),
+        result("joint", 1, {"a": 1.0, "b": 0.5}),
+    ]
+    plots.plot_over_time(results, tmp_path / "x.png")
+    accuracy, forgetting, agreement = (values for _, values in lines)
+    np.testing.assert_allclose(accuracy["full"], [[100, 75], [80, 70]])
+    np.testing.assert_allclose(accuracy["joint"], [[75]])
+    np.testing.assert_allclose(forgetting["full"], [[0, 50], [0, 0]], atol=1e-9)
+    np.testing.assert_allclose(agreement["full"], [[50, 50], [50, 50]])

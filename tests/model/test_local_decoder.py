@@ -1,0 +1,58 @@
+"""What is drawn patch by patch, against loops over patches."""
+
+import jax
+import numpy as np
+import pytest
+from scipy import special
+
+import lifelong_cvae as lifelong
+from lifelong_cvae.model import cvae
+from lifelong_cvae.model.layers import PATCH_CHANNELS, PATCH_SIDE, LocalDecoder
+from lifelong_cvae.state import add_category
+from tests.conftest import assert_trees_equal
+
+SHAPE = (6, 9, 3)  # two rows and three columns of patches, cut
+
+
+@pytest.mark.parametrize("form", ["patches", "convolution"])
+def test_an_image_is_the_sum_of_what_its_patches_draw(form):
+    decoder = LocalDecoder(form, SHAPE)
+    numbers = np.random.default_rng(0).normal(size=(2, decoder.inputs)).astype(np.float32)
+    params = decoder.init(jax.random.key(0), numbers)
+    (kernel,) = jax.tree.leaves(params)
+    grid = (numbers * special.expit(numbers)).reshape(2, 2, 3, PATCH_CHANNELS)
+    window = PATCH_SIDE if form == "patches" else 2 * PATCH_SIDE
+    around = (window - PATCH_SIDE) // 2
+    canvas = np.zeros((2, 8 + 2 * around, 12 + 2 * around, 3))
+    for row, column in np.ndindex(2, 3):
+        if form == "patches":
+            drawn = grid[:, row, column] @ np.asarray(kernel)
+        else:
+            drawn = np.einsum("bi,yxio->byxo", grid[:, row, column], np.asarray(kernel)[::-1, ::-1])
+        y, x = row * PATCH_SIDE, column * PATCH_SIDE
+        canvas[:, y : y + window, x : x + window] += drawn.reshape(2, window, window, 3)
+    expected = canvas[:, around : around + 6, around : around + 9].reshape(2, -1)
+    np.testing.assert_allclose(decoder.apply(params, numbers), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["patches", "convolution"])
+def test_patches_are_learned_in_childhood_and_frozen_then(small_config, digits, rng, form):
+    state = lifelong.init(small_config.with_settings({"local": form}), (28, 28), rng=rng)
+    fresh = jax.tree.map(np.array, state.params["mixed"]["local"])
+    child, _ = lifelong.learn(state, {"0": digits["0"][:60]}, rng=rng)
+    (before,), (after,) = jax.tree.leaves(fresh), jax.tree.leaves(child.params["mixed"]["local"])
+    assert np.abs(after - before).max() > 1e-3
+    grown, _ = lifelong.learn(child, {"1": digits["1"][:60]}, rng=rng)
+    assert_trees_equal(grown.params["mixed"], child.params["mixed"])
+    numbers = grown.params["categories"]["1"]["decoder"]["params"]["patches"]["kernel"]
+    assert np.abs(numbers).max() > 1e-3, "what a category says of patches is its own"
+
+
+def test_where_nothing_is_mixed_a_category_draws_its_own_patches(small_config, rng):
+    config = small_config.with_settings({"local": "patches", "mixed_mode": "none"})
+    state = add_category(lifelong.init(config, (28, 28), rng=rng), "0", rng=rng)
+    assert state.params["mixed"] == {}
+    assert "local" in state.params["categories"]["0"]
+    z = jax.random.normal(rng, (2, config.network.latent_size))
+    assert cvae.decode(state.path("0"), z).shape == (2, 784)

@@ -1,0 +1,61 @@
+"""Colour images of 32 x 32, end to end: an npz, a run, recognition and drawings."""
+
+import numpy as np
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae.data import open_source
+from lifelong_cvae.runs import columns, runner
+from lifelong_cvae.runs.config import RunConfig
+from lifelong_cvae.runs.workdir import load_state
+from tests.conftest import SMALL, SMALL_FEATURES
+
+COLOURS = {"rust": (0.8, 0.3, 0.1), "sea": (0.1, 0.4, 0.7), "moss": (0.3, 0.6, 0.2)}
+
+
+def discs(colour, count, seed):
+    """Discs of a colour, of different sizes and places, on a dark and noisy ground: uint8 [n, 32, 32, 3]."""
+    numbers = np.random.default_rng(seed)
+    y, x = np.mgrid[:32, :32]
+    centre, radius = numbers.uniform(11, 21, (2, count, 1, 1)), numbers.uniform(4, 9, (count, 1, 1))
+    inside = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
+    ground = numbers.uniform(0, 0.15, (count, 32, 32, 3))
+    return np.uint8(255 * np.where(inside[..., None], np.asarray(colour), ground))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    parts = {}
+    for split, count, seed in (("train", 100, 0), ("test", 20, 10)):
+        images = [discs(colour, count, seed + index) for index, colour in enumerate(COLOURS.values())]
+        parts |= {
+            f"{split}_images": np.concatenate(images),
+            f"{split}_labels": np.repeat(list(COLOURS), count),
+        }
+    file = tmp_path_factory.mktemp("colour") / "discs.npz"
+    np.savez(file, **parts)
+    return file
+
+
+@pytest.mark.slow
+def test_colour_images_are_learned_recognised_and_drawn(file, tmp_path):
+    settings = {**SMALL, **SMALL_FEATURES, "recogniser": "combined", "min_steps": 100, "batch_size": 32}
+    config = lifelong.Config().with_settings(settings)
+    plan = RunConfig(f"npz:{file}", tuple((name,) for name in COLOURS), config=config)
+    result = runner.run(
+        tmp_path / "run",
+        plan,
+        open_source(plan.dataset),
+        draw=False,
+        tensorboard=False,
+        say=lambda line: None,
+    )
+    assert result["accuracy"] > 0.95
+    assert result["accuracy_elbo"] > 0.95
+    state = load_state(tmp_path / "run")
+    columns.write_samples(state, list(COLOURS), 20, tmp_path / "drawn.npz", seed=0)
+    drawn = np.load(tmp_path / "drawn.npz")
+    assert drawn["images"].shape == (60, 32, 32, 3)
+    for name, colour in COLOURS.items():
+        middle = drawn["images"][drawn["labels"] == name][:, 14:18, 14:18].mean(axis=(0, 1, 2))
+        np.testing.assert_allclose(middle / middle.max(), colour / np.max(colour), atol=0.1)

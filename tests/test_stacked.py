@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae import stacked
+from lifelong_cvae.stacked import category_rngs, stack_categories
+from lifelong_cvae.state import add_category, category_rng
+from tests.conftest import assert_trees_equal
+
+
+@pytest.fixture(scope="module")
+def state(small_config, rng):
+    state = lifelong.init(small_config, (28, 28), rng=rng)
+    for name in ("b", "T-shirt/top", "a"):
+        state = add_category(state, name, rng=rng)
+    return state
+
+
+def test_a_stack_holds_each_category_in_order_and_pads_to_a_power_of_two(state, rng, monkeypatch):
+    monkeypatch.setattr(stacked, "STACK_MINIMUM", 4)
+    names = ("a", "b")
+    stack = stack_categories(state, names)
+    assert (stack.capacity, int(stack.count)) == (4, 2)
+    for index, name in enumerate(names):
+        assert_trees_equal(
+            jax.tree.map(lambda leaf, i=index: leaf[i], stack.categories), state.params["categories"][name]
+        )
+    for name in ("d", "e"):
+        state = add_category(state, name, rng=rng)
+    assert stack_categories(state, state.names).capacity == 8
+
+
+def test_stacking_inside_a_jit_gives_the_same(state):
+    inside = jax.jit(lambda s: stack_categories(s, ("b", "a")))(state)
+    assert_trees_equal(inside, stack_categories(state, ("b", "a")))
+
+
+def test_mapping_over_a_stack_equals_a_loop_over_the_categories(state):
+    def norm(subtree, factor):
+        return factor * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(subtree))
+
+    stack = stack_categories(state, state.names)
+    factors = jnp.arange(1.0, 1 + stack.capacity)
+    expected = [norm(state.params["categories"][n], f) for n, f in zip(state.names, factors[:3], strict=True)]
+    np.testing.assert_allclose(stack.map(norm, factors)[:3], expected, rtol=1e-5)
+    # What accelerators run instead of the loop.
+    np.testing.assert_allclose(jax.vmap(norm)(stack.categories, factors)[:3], expected, rtol=1e-5)
+
+
+def test_keys_of_many_categories_are_those_of_each(rng):
+    names = ("b", "a", "ü")
+    keys = category_rngs(rng, names, 4)
+    expected = [category_rng(rng, name, 0) for name in (*names, "b")]
+    assert [jax.random.key_data(key).tolist() for key in keys] == [
+        jax.random.key_data(key).tolist() for key in expected
+    ]
