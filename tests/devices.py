@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 import lifelong_cvae as lifelong
-from tests.test_parallel import MESH, NEW, says
+from tests.test_sharding import MESH, NEW, says
 
 
 def main():

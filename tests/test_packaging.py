@@ -126,13 +126,17 @@ def test_the_version_stands_in_one_place():
     assert holding == ["version.py"]
 
 
-def test_every_package_is_packed():
-    settings = configparser.ConfigParser()
-    settings.read(ROOT / "setup.cfg")
-    packed = set(settings["options"]["packages"].split())
-    assert packed == {
-        str(path.parent.relative_to(ROOT)).replace("/", ".") for path in ROOT.glob("lifelong_cvae/**/__init__.py")
-    }
+def test_wheel_holds_the_files_of_the_tree(tmp_path):
+    tracked = subprocess.run(["git", "ls-files", "lifelong_cvae"], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [file for file in tracked.stdout.splitlines() if (ROOT / file).is_file()]
+    for file in [*files, "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"]:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name for name in archive.namelist() if ".dist-info/" not in name} == set(files)
 
 
 def test_every_import_of_the_library_is_declared():

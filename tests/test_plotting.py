@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lifelong_cvae import plotting
-from lifelong_cvae.errors import MissingExtraError
+from lifelong_cvae.errors import MissingExtraError, use_package
 
 TILE = plotting.TILE_INCHES * plotting.DOTS_PER_INCH  # pixels of a tile and its gap
 VIRIDIS_LOW, VIRIDIS_HIGH = (68, 1, 84), (253, 231, 37)
@@ -206,10 +206,10 @@ def test_figures_are_the_same_file_every_time(tmp_path):
 
 
 def test_missing_matplotlib_is_told_in_one_line_that_names_the_extra(monkeypatch):
-    plotting.require_matplotlib()
+    use_package("matplotlib")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError) as error:
-        plotting.require_matplotlib()
+        use_package("matplotlib")
     message = str(error.value)
     assert "\n" not in message
     assert "matplotlib" in message

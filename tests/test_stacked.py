@@ -19,7 +19,7 @@ def state(small_config, rng):
 
 
 def test_a_stack_holds_each_category_in_order_and_pads_to_a_power_of_two(state, rng, monkeypatch):
-    monkeypatch.setattr(stacked, "STACK_MINIMUM", 4)
+    monkeypatch.setattr(stacked, "MIN_CAPACITY", 4)
     names = ("a", "b")
     stack = stack_categories(state, names)
     assert (stack.capacity, int(stack.count)) == (4, 2)

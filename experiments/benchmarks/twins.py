@@ -20,7 +20,7 @@ from experiments.benchmarks.config import BenchmarkConfig
 from experiments.benchmarks.timing import median_seconds
 from lifelong_cvae.config import Config
 from lifelong_cvae.data import Source
-from lifelong_cvae.extras import required
+from lifelong_cvae.errors import use_package
 from lifelong_cvae.images import flatten_images
 from lifelong_cvae.state import add_category, init
 from lifelong_cvae.training.learn import make_task_data
@@ -93,7 +93,7 @@ def config_of(setting: BenchmarkConfig) -> Config:
 
 def require_torch() -> None:
     """Raises MissingExtraError where PyTorch is not installed."""
-    required(True, "torch", purpose="the twin in PyTorch", extra="benchmark")
+    use_package("torch")
 
 
 def rows_of(source: Source, category: str, split: str) -> np.ndarray:

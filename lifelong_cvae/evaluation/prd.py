@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation.scikit import scikit_learn
+from lifelong_cvae.errors import InputError, use_package
 
 CLUSTERS = 20
 ANGLES = 1001
@@ -27,6 +26,9 @@ def precision_and_recall(imagined: np.ndarray, real: np.ndarray, *, seed: int = 
     Raises:
         InputError: a set is empty.
     """
+    use_package("sklearn")
+    from sklearn.cluster import MiniBatchKMeans
+
     count = min(len(imagined), len(real))
     if not count:
         raise InputError("no image: at least one imagined and one real image are expected")
@@ -36,7 +38,7 @@ def precision_and_recall(imagined: np.ndarray, real: np.ndarray, *, seed: int = 
     clusters = min(CLUSTERS, count)
     scores = []
     for repeat in range(REPEATS):
-        means = scikit_learn("cluster").MiniBatchKMeans(clusters, n_init=10, random_state=seed + repeat)
+        means = MiniBatchKMeans(clusters, n_init=10, random_state=seed + repeat)
         labels = means.fit_predict(together)
         shares = [np.bincount(part, minlength=clusters) / count for part in (labels[:count], labels[count:])]
         scores.append(_scores(*shares))

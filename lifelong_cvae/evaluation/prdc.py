@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation.scikit import scikit_learn
+from lifelong_cvae.errors import InputError, use_package
 
 PRECISION_NEIGHBORS = 3
 COVERAGE_NEIGHBORS = 5
@@ -35,6 +34,9 @@ def prdc(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
     Raises:
         InputError: a set of one member, which has no neighbours.
     """
+    use_package("sklearn")
+    from sklearn.metrics.pairwise import euclidean_distances
+
     for name, features in (("imagined", imagined), ("real", real)):
         if len(features) < 2:
             raise InputError(f"at least two {name} images are expected, got {len(features)}")
@@ -44,10 +46,9 @@ def prdc(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
     imagined_radii, real_radii = _squared_radii(imagined, slack), _squared_radii(real, slack)
     precise, held = np.zeros(len(imagined), bool), np.zeros(len(imagined))
     recalled, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
-    distance = scikit_learn("metrics").pairwise.euclidean_distances
     for start in range(0, len(imagined), BLOCK):
         part = slice(start, start + BLOCK)
-        distances = distance(imagined[part], real, squared=True)
+        distances = euclidean_distances(imagined[part], real, squared=True)
         precise[part] = (distances <= real_radii[PRECISION_NEIGHBORS]).any(axis=1)
         inside = distances <= real_radii[COVERAGE_NEIGHBORS]
         held[part] = inside.sum(axis=1)
@@ -63,7 +64,9 @@ def prdc(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
 
 def _squared_radii(features: np.ndarray, slack: float) -> dict[int, np.ndarray]:
     """For each k, every member's squared distance to its k-th nearest neighbour, itself left out: `[n]`."""
+    from sklearn.neighbors import NearestNeighbors
+
     most = min(COVERAGE_NEIGHBORS, len(features) - 1)
-    finder = scikit_learn("neighbors").NearestNeighbors(n_neighbors=most, algorithm="brute")
+    finder = NearestNeighbors(n_neighbors=most, algorithm="brute")
     distances = finder.fit(features).kneighbors()[0]  # without a query, a point is not its own neighbour
     return {k: np.square(distances[:, min(k, most) - 1]) + slack for k in (PRECISION_NEIGHBORS, COVERAGE_NEIGHBORS)}

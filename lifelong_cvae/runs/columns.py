@@ -16,7 +16,7 @@ from lifelong_cvae.files import atomic_write
 from lifelong_cvae import recognition
 from lifelong_cvae.files import read_lines
 from lifelong_cvae.config import REJECT_RATE
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.state import LifelongState
 from lifelong_cvae.runs.config import read_run_config
 
@@ -143,7 +143,7 @@ def write_samples(state: LifelongState, names: Sequence[str], count: int, file: 
     """
     _check_file(file, (".npz", ".png"))
     if file.suffix == ".png":
-        plotting.require_matplotlib()
+        use_package("matplotlib")
     images = sampling.imagine(state, names, count, rng=jax.random.key(seed), cycles=cycles)
     if file.suffix == ".png":
         return plotting.image_grid(images, file)

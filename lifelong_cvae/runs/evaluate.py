@@ -17,7 +17,7 @@ from lifelong_cvae.data import open_source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
-from lifelong_cvae.evaluation.scikit import require_scikit_learn
+from lifelong_cvae.errors import use_package
 from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.runs.workdir import load_state
 
@@ -43,7 +43,7 @@ def evaluate_run(
         InputError: there is no run, its data are gone, `unknown` has images of another size, or the extra
             `evaluation` is missing.
     """
-    require_scikit_learn()
+    use_package("sklearn")
     plan, state, rng = read_run_config(workdir), load_state(workdir), jax.random.key(seed)
     source = hold_out(open_source(plan.dataset, plan.options), plan.validation_fraction)
     other = {}

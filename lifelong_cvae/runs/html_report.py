@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae.extras import required
+from lifelong_cvae.errors import use_package
 from lifelong_cvae.runs import figures
 from lifelong_cvae import plotting
 from lifelong_cvae.files import atomic_write
@@ -39,22 +39,13 @@ CONFUSIONS = 8
 CONFUSED_IMAGES = 10
 
 
-def required(wanted: bool | None) -> bool:
-    """Whether a report is written: where it is wanted, or, for None, where Jinja2 is installed.
-
-    Raises:
-        MissingExtraError: it is wanted, and Jinja2 is not installed.
-    """
-    return required(wanted, "jinja2", purpose="writing a report", extra="report")
-
-
 def report_run(workdir: Path) -> Path:
     """Writes the report of a run from its folder and its data, finished or not, and returns the file.
 
     Raises:
         InputError: there is no run, it has finished no task, its data are not there, or Jinja2 is missing.
     """
-    required(True)
+    use_package("jinja2")
     plan = read_run_config(workdir)
     state = load_state(workdir)
     source = plan.narrowed(hold_out(open_source(plan.dataset, plan.options), plan.validation_fraction))

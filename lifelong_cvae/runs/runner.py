@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from lifelong_cvae import checkpoints
-from lifelong_cvae.extras import required
+from lifelong_cvae.errors import use_package
 from lifelong_cvae import plotting
 from lifelong_cvae.runs import figures
 from lifelong_cvae.state import LifelongState
@@ -104,11 +104,9 @@ def run(
     start = time.perf_counter()
     sharding.check_batch_size(mesh, plan.config.learning.batch_size)
     if draw:
-        plotting.require_matplotlib()
-    with_events = required(
-        tensorboard, "tensorboardX", purpose="writing events for TensorBoard", extra="tensorboard"
-    )
-    with_report = html_report.required(write_report)
+        use_package("matplotlib")
+    with_events = use_package("tensorboardX", tensorboard)
+    with_report = use_package("jinja2", write_report)
     leads = is_main_process()
     draw = draw and leads
     curves = EventWriter(workdir / EVENTS if with_events and leads else None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lifelong_cvae import checkpoints
 from lifelong_cvae.checkpoints import orbax_store
-from lifelong_cvae.extras import required
+from lifelong_cvae.errors import use_package
 from lifelong_cvae.runs.workdir import load_state
 
 
@@ -23,7 +23,7 @@ def open_page(workdir: Path, *, port: int, seed: int = 0, taught: bool = True) -
         InputError: there is no run, its checkpoint is damaged, the port is taken, or packages are missing.
     """
     for module in ("starlette", "uvicorn"):
-        required(True, module, purpose="serving a page", extra="live")
+        use_package(module)
     from lifelong_cvae.webapp.server import serve
     from lifelong_cvae.webapp.session import TAUGHT_DIR, Session
 

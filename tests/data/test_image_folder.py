@@ -91,7 +91,7 @@ class TestFolders:
             opened.append(path)
             return np.zeros((2, 3, 3), np.uint8)
 
-        monkeypatch.setattr(files, "read_picture", read)
+        monkeypatch.setattr(files, "read_image_file", read)
         source.read("train", "10")
         assert [path.relative_to(folder).as_posix() for path in opened] == [
             f"train/10/{index}.png" for index in (1, 2, 3)

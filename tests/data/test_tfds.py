@@ -248,7 +248,7 @@ class TestPreparing:
         assert not (tmp_path / "data").exists()
 
     def test_without_an_answer_the_files_and_their_place_are_named(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(tfds_prepare, "answers", lambda url: False)
+        monkeypatch.setattr(tfds_prepare, "server_responds", lambda url: False)
         with pytest.raises(InputError) as error:
             open_source("tfds:fashion_mnist", SourceOptions(tfds_data_dir=str(tmp_path / "data")))
         one_line(error, "does not answer", "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
@@ -256,7 +256,7 @@ class TestPreparing:
         assert not (tmp_path / "data").exists()
 
     def test_a_server_that_refuses_or_is_silent_does_not_answer(self, monkeypatch):
-        monkeypatch.setattr(tfds_prepare, "PATIENCE", 0.2)
+        monkeypatch.setattr(tfds_prepare, "TIMEOUT_SECONDS", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}/file"
             assert not server_responds(url)

@@ -47,7 +47,7 @@ def test_features_and_answers_do_not_depend_on_the_block(trained, source, monkey
     images = source.read("test", "3")
     features, answers = trained.features(images), trained.answers(images)
     assert features.shape == (100, FEATURES)
-    monkeypatch.setattr(reference_classifier, "BLOCK", 7)
+    monkeypatch.setattr(reference_classifier, "MAX_BATCH", 7)
     np.testing.assert_allclose(trained.features(images), features, rtol=1e-3, atol=1e-3)
     assert (trained.answers(images) == answers).mean() >= 0.99
 
@@ -64,7 +64,7 @@ def test_patches_are_those_of_a_convolution(trained):
 
 
 def test_a_judge_is_trained_once_for_the_same_data(trained, source, folder, monkeypatch):
-    monkeypatch.setattr(reference_classifier, "train", None)
+    monkeypatch.setattr(reference_classifier, "train_classifier", None)
     again = load_or_train(source, folder)
     images = source.read("test", "0")
     np.testing.assert_array_equal(again.features(images), trained.features(images))
@@ -79,7 +79,7 @@ def test_a_damaged_judge_is_told_in_one_line(trained, source, folder, tmp_path):
 
 @pytest.mark.slow
 def test_fitting_capacity_is_what_images_teach(source, monkeypatch):
-    monkeypatch.setattr(reference_classifier, "MINIMUM_STEPS", 120)
+    monkeypatch.setattr(reference_classifier, "MIN_STEPS", 120)
     real = {name: source.read("test", name) for name in source.categories}
     good = {name: source.read("train", name)[:200] for name in source.categories}
     assert fitting_capacity(good, real, rng=jax.random.key(0)) > 0.9

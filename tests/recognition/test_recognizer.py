@@ -44,7 +44,7 @@ def test_blocks_change_nothing(state, images):
 
 def test_evidence_is_the_same_with_few_categories_side_by_side_at_a_time(state, images, monkeypatch):
     whole = lifelong.evidence(state, images)
-    monkeypatch.setattr(stacked, "STACK_MINIMUM", 1)
+    monkeypatch.setattr(stacked, "MIN_CAPACITY", 1)
     for size, groups in ((2, 2), (1, 3)):
         category = jax.tree.leaves({**state.params["categories"]["0"], "closed_form": {}})
         monkeypatch.setattr(stacked, "GROUP_BYTES", size * sum(leaf.nbytes for leaf in category))

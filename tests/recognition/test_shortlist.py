@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 import lifelong_cvae as lifelong
 from lifelong_cvae import recognition, stacked
 from lifelong_cvae.model import cvae
-from lifelong_cvae.recognition import shortlist
+from lifelong_cvae.recognition import recognizer as recognizer_module
+from lifelong_cvae.recognition import ridge_classifier, shortlist
 from lifelong_cvae.stacked import category_groups, stack_categories
 from lifelong_cvae.state import add_category, init
 from lifelong_cvae.training import compilations
@@ -70,7 +71,7 @@ def test_blocks_and_groups_of_categories_change_nothing(crowd, images, full, mon
     whole = of_pairs(crowd, images, chosen)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(crowd.params["categories"]["category 0"]))
     monkeypatch.setattr(stacked, "GROUP_BYTES", 8 * size)
-    monkeypatch.setattr(shortlist, "BLOCK_IMAGES", (8, 32))
+    monkeypatch.setattr(shortlist, "BATCH_SIZES", (8, 32))
     assert [len(names) for names in category_groups(crowd)] == [8, 8, 5]
     np.testing.assert_allclose(of_pairs(crowd, images, chosen), whole, rtol=1e-5)
 
@@ -154,9 +155,9 @@ def test_a_recogniser_holds_its_categories_side_by_side(learner, images, monkeyp
     ready = lifelong.make_recognizer(learner)
     expected = lifelong.evidence(learner, images)
     with monkeypatch.context() as context:
-        context.setattr(stacked, "stack", lambda *_: pytest.fail("they are there already"))
+        context.setattr(recognizer_module, "stack_categories", lambda *_: pytest.fail("they are there already"))
         assert_trees_equal(lifelong.evidence(ready, images), expected)
-    monkeypatch.setattr(stacked, "STACK_MINIMUM", 1)
+    monkeypatch.setattr(stacked, "MIN_CAPACITY", 1)
     monkeypatch.setattr(stacked, "GROUP_BYTES", 1)
     many = lifelong.make_recognizer(learner)
     assert many.stacks is None
@@ -175,7 +176,7 @@ def test_where_a_state_keeps_sums_the_regression_chooses(with_sums, images, kind
     ready = lifelong.make_recognizer(state, kind, candidates=2)
     assert ready.prototypes is None
     all_of_them = lifelong.make_recognizer(state, kind)
-    scores = np.asarray(recognition.closed_form.scores(ready.readout, images))
+    scores = np.asarray(ridge_classifier.scores(ready.readout, images))
     expected = np.array(recognition.log_likelihoods(all_of_them, images))
     np.put_along_axis(expected, scores.argmin(axis=1)[:, None], -np.inf, axis=1)
     found = np.asarray(recognition.log_likelihoods(ready, images))

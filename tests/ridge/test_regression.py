@@ -57,7 +57,7 @@ def test_sums_are_means_and_every_twentieth_image_is_apart(sums, phi):
 
 
 def test_blocks_change_nothing(rows, dictionary, sums, monkeypatch):
-    monkeypatch.setattr(features, "BLOCK_IMAGES", (16, 16))
+    monkeypatch.setattr(features, "BATCH_SIZES", (16, 16))
     expand = features.expansion_matrix(dictionary, SETTINGS, SHAPE)
     in_blocks = regression.compute_sums(dictionary, expand, rows[0], image_shape=SHAPE, settings=SETTINGS)
     for first, second in zip(jax.tree.leaves(in_blocks), jax.tree.leaves(sums[0]), strict=True):
@@ -90,7 +90,7 @@ def test_weights_are_those_of_joint_ridge_regression_with_categories_weighing_th
 
 
 def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi, monkeypatch):
-    monkeypatch.setattr(regression, "SEARCHED_EVERY", 1)
+    monkeypatch.setattr(regression, "SEARCH_STRIDE", 1)
     gram, vectors = together(sums)
     upper = np.triu(regression.unpack_gram(gram["fit"], 16))
     symmetric = upper + np.triu(upper, 1).T
@@ -135,7 +135,7 @@ def test_float32_solves_as_well_as_float64(four_digits, value):
 def test_a_quarter_of_the_features_tells_the_ridge_of_all(four_digits, monkeypatch):
     found = four_digits[1]
     quarter, _ = regression.select_ridge(*found)
-    monkeypatch.setattr(regression, "SEARCHED_EVERY", 1)
+    monkeypatch.setattr(regression, "SEARCH_STRIDE", 1)
     searched, _ = regression.select_ridge(*found)
     assert 1 / 4 < quarter / searched < 4
 

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lifelong_cvae.state import category_rng
 from lifelong_cvae import plotting, sampling
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.runs import figures
@@ -41,7 +42,7 @@ def test_the_circle_is_drawn_turn_by_turn_from_a_real_and_an_imagined_image(lear
     np.testing.assert_allclose(real[0], mnist5k.read("test", "2")[0] / 255, atol=1e-6)
     # The second column is one turn of the first, and turns change images.
     path, x = learner.path("2"), real[0].reshape(1, -1)
-    keys = [jax.random.fold_in(figures.growth.category_rng(rng, "2", 0), turn) for turn in range(2)]
+    keys = [jax.random.fold_in(category_rng(rng, "2", 0), turn) for turn in range(2)]
     z, mean = cvae.circulate(path, np.zeros((1, 4), np.float32), x, 1, rng=keys[0])
     np.testing.assert_allclose(real[1].reshape(1, -1), cvae.sample_image(path, z), atol=1e-4)
     # It is the mean that goes on.

@@ -7,12 +7,11 @@ import optax
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae import sampling
 from lifelong_cvae.config import MEMORY_TERMS
 from lifelong_cvae.model import cvae
 from lifelong_cvae.stacked import stack_categories
 from lifelong_cvae.state import add_category
-from lifelong_cvae.training import compilations
+from lifelong_cvae.training import compilations, teacher
 from lifelong_cvae.training.learn import TASK, make_task_data
 from lifelong_cvae.training.losses import ReplayData, replay_terms
 from lifelong_cvae.training.replay import sample_memory
@@ -152,7 +151,7 @@ def recorded(monkeypatch):
         calls.append((stack, remember(mixed, stack, **settings)))
         return calls[-1][1]
 
-    monkeypatch.setattr(sampling, "remember", recording)
+    monkeypatch.setattr(teacher, "sample_memory", recording)
     return calls
 
 

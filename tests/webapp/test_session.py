@@ -11,6 +11,7 @@ import lifelong_cvae as lifelong
 from lifelong_cvae import InputError, checkpoints, sampling
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.runs.workdir import lock_workdir
+from lifelong_cvae.webapp import session as session_module
 from lifelong_cvae.webapp.session import TURNS, BusyError, Session
 from tests.conftest import assert_trees_equal, one_line
 
@@ -55,7 +56,7 @@ class TestAnswer:
             np.testing.assert_allclose(answer.turns[turn].reshape(1, -1), cvae.sample_image(path, z), atol=1e-4)
 
     def test_of_many_categories_the_likeliest_are_shown_as_they_were_learned(self, session, mnist5k, monkeypatch):
-        monkeypatch.setattr(session, "SHOWN", 2)
+        monkeypatch.setattr(session_module, "MAX_SHOWN", 2)
         image = mnist5k.read("test", "1")[0]
         answer = session.answer(image)
         everything = lifelong.recognize(session.state, image[None])[1][0]
@@ -141,7 +142,7 @@ class TestTeaching:
             may_end.wait(60)
             raise FloatingPointError("loss is not finite")
 
-        monkeypatch.setattr(session.learning, "learn", learn)
+        monkeypatch.setattr(session_module, "learn", learn)
         session.teach("7", digits["7"][:10])
         going.wait(60)
         assert session.answer(digits["0"][0]).best in learner.names

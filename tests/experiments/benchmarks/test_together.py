@@ -6,7 +6,7 @@ def test_a_task_of_several_is_compared_with_as_many_tasks_of_one(small_config, m
     monkeypatch.setattr(together, "COUNTS", (1, 2))
     monkeypatch.setattr(together, "MODES", ("none",))
     found = []
-    monkeypatch.setattr(together, "medians", lambda functions: found.extend(functions.values()) or times)
+    monkeypatch.setattr(together, "median_seconds", lambda functions: found.extend(functions.values()) or times)
     times = {"1": 3.0, "2": 4.0}
     config = small_config.with_settings({"min_steps": 10})
     (row,) = together.together(BenchmarkConfig(0, config, lambda: None, {}))["rows"]

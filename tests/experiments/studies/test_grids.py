@@ -104,7 +104,7 @@ def fake(monkeypatch):
 
     monkeypatch.setattr(cells, "run_cell", run_cell)
     monkeypatch.setattr(cells, "run_floor", lambda *_, samples: {"imagined": {"frechet_distance": 1.0}})
-    monkeypatch.setattr(grids, "cached", lambda *_: None)
+    monkeypatch.setattr(grids, "load_or_train", lambda *_: None)
     return ran
 
 

@@ -15,7 +15,7 @@ def lines(monkeypatch):
         panels[-1][1][label] = values
 
     monkeypatch.setattr(plots, "_line", note)
-    monkeypatch.setattr(plots, "write_figure", lambda figure, file: None)
+    monkeypatch.setattr(plots.plotting, "write_figure", lambda figure, file: None)
     return panels
 
 
