@@ -1,0 +1,1 @@
+"""Runs: a directory, its configuration, metrics, figures and report."""
