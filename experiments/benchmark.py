@@ -2,14 +2,14 @@
 
     python -m experiments.benchmark --what=roofline --output=benchmark.json
 
-`roofline`: training, recognising and imagining against the rate of one large matrix product (a minute on two
+`roofline`: training, recognizing and imagining against the rate of one large matrix product (a minute on two
 CPU cores). `playback`: a training step with 10 and with 100 small earlier categories played back (a minute).
 `agreement`: how far the devices of this machine are from its CPU, in what they learn, say and draw. `memory`:
 what a process holds while it learns 50 categories (five minutes). `twins`: training steps a second, ours,
 plain Flax's and PyTorch's (two minutes). `twins_ten_categories`: how long each takes to learn all categories
 of --dataset, in a fresh process of its own. `accuracy`: how long ours takes with --preset, and what it
-recognises then. `together`: several categories in one task, against one by one (two minutes). `growth`: a
-thousand small categories, learned and recognised (ten minutes). Run it from a checkout of the repository.
+recognizes then. `together`: several categories in one task, against one by one (two minutes). `growth`: a
+thousand small categories, learned and recognized (ten minutes). Run it from a checkout of the repository.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def main() -> None:
         validation_fraction=FLAGS.validation_fraction,
         evaluate_on=FLAGS.evaluate_on,
         samples=FLAGS.samples,
-        judges=Path(FLAGS.judges),
+        classifiers_dir=Path(FLAGS.judges),
         draw=FLAGS.figures,
     )
     print(tables)

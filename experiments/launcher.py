@@ -160,7 +160,7 @@ def define_data() -> None:
         "stay as they are, and must have one size.",
         lower_bound=1,
     )
-    flags.DEFINE_bool("grayscale", False, "Take the images of images:DIR and tfds:NAME as grey ones.")
+    flags.DEFINE_bool("grayscale", False, "Take the images of images:DIR and tfds:NAME as gray ones.")
     flags.DEFINE_string(
         "tfds_data_dir",
         None,
@@ -190,7 +190,7 @@ def options(recorded: SourceOptions | None = None) -> SourceOptions:
 def define_judging() -> None:
     """How imagined images are judged, for the launchers that measure generation."""
     flags.DEFINE_integer("samples", 10_000, "Imagined images of all categories together.", lower_bound=2)
-    flags.DEFINE_string("judges", "runs/judges", "Folder that keeps trained judges, one per data set.")
+    flags.DEFINE_string("judges", "runs/judges", "Folder that keeps trained reference classifiers, one per data set.")
 
 
 def workdir() -> Path:

@@ -3,7 +3,7 @@
     python -m experiments.learn --workdir=runs/digits
 
 learns the ten digits of the embedded data set (two minutes on two CPU cores; at least 95 % of the
-test images are recognised) and writes config.json, metrics.jsonl, result.json, checkpoints/, figures/ and
+test images are recognized) and writes config.json, metrics.jsonl, result.json, checkpoints/, figures/ and
 report.html into the workdir. Run it from a checkout of the repository.
 """
 
@@ -39,10 +39,10 @@ flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once."
 flags.DEFINE_integer("images_per_category", None, "Training images of each category; default all.", lower_bound=1)
 flags.DEFINE_integer("full_categories", 0, "So many categories have all their images in any case.", lower_bound=0)
 flags.DEFINE_enum(
-    "recogniser",
+    "recognizer",
     None,
     RECOGNIZERS,
-    "Recogniser whose accuracy is reported as accuracy; default the preset's. That of elbo stands beside it.",
+    "Recognizer whose accuracy is reported as accuracy; default the preset's. That of elbo stands beside it.",
 )
 flags.DEFINE_bool(
     "resume",
@@ -84,10 +84,10 @@ def _learn(workdir: Path, mesh: Mesh | None) -> None:
     # The first process prepares what is not there yet.
     opened = run_on_main(lambda: open_source(dataset, options)) or open_source(dataset, options)
     source = hold_out(opened, _value("validation_fraction", recorded))
-    plan = _plan(source.categories, options, recorded)
+    run_config = _run_config(source.categories, options, recorded)
     result = runner.run(
         workdir,
-        plan,
+        run_config,
         source,
         resume=FLAGS.resume,
         keep_all=FLAGS.keep == "all",
@@ -95,13 +95,13 @@ def _learn(workdir: Path, mesh: Mesh | None) -> None:
         draw=FLAGS.figures,
         tensorboard=FLAGS.tensorboard,
         write_report=FLAGS.report,
-        say=tqdm.write,
-        stopping=launcher.asked_to_stop(),
+        log_fn=tqdm.write,
+        should_stop=launcher.asked_to_stop(),
         mesh=mesh,
     )
     if is_main_process():
         print(
-            f"recognised {100 * result['accuracy']:.2f} % of the {plan.evaluate_on} images of "
+            f"recognized {100 * result['accuracy']:.2f} % of the {run_config.evaluate_on} images of "
             f"{len(result['categories'])} categories; {result['seconds_total']:.0f} seconds; see {workdir}"
         )
 
@@ -111,7 +111,7 @@ def _value(name: str, recorded: RunConfig | None) -> Any:
     return getattr(recorded, name) if recorded and not FLAGS[name].present else FLAGS[name].value
 
 
-def _plan(available: tuple[str, ...], options: SourceOptions, recorded: RunConfig | None) -> RunConfig:
+def _run_config(available: tuple[str, ...], options: SourceOptions, recorded: RunConfig | None) -> RunConfig:
     from lifelong_cvae.data import make_tasks
     from lifelong_cvae.runs.config import RunConfig
 
@@ -126,8 +126,8 @@ def _plan(available: tuple[str, ...], options: SourceOptions, recorded: RunConfi
     else:
         chosen = make_tasks(available, **{name: FLAGS[name].value for name in stream})
     settings = launcher.settings_of(FLAGS.set)
-    if FLAGS.recogniser is not None:
-        settings["recogniser"] = FLAGS.recogniser
+    if FLAGS.recognizer is not None:
+        settings["recognizer"] = FLAGS.recognizer
     return RunConfig(tasks=chosen, options=options, config=config.with_settings(settings), **values)
 
 

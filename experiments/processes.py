@@ -54,7 +54,7 @@ def define() -> None:
         "mesh",
         None,
         "Devices as DATAxCATEGORY: so many share the images of a batch, and for each of them so many the "
-        "categories that are recognised; default one device, and with --coordinator all of them, as Nx1.",
+        "categories that are recognized; default one device, and with --coordinator all of them, as Nx1.",
     )
 
 

@@ -1,9 +1,10 @@
-"""Exceptions with one-line messages, and the check for optional packages."""
+"""Exceptions with one-line messages, and checks that raise them."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 # Module of an optional package to its name, the extra that holds it, and the feature that needs it.
 OPTIONAL_PACKAGES = {
@@ -65,3 +66,46 @@ def use_package(module: str, wanted: bool | None = True) -> bool:
         package, extra, purpose = OPTIONAL_PACKAGES[module]
         raise MissingExtraError(purpose, package, extra)
     return installed
+
+
+def check(condition: bool, message: str) -> None:
+    """Raises InputError with the message unless the condition holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises InputError unless a setting is one of a few strings."""
+    check(value in choices, f"setting {name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+def check_positive(name: str, *values: float) -> None:
+    """Raises InputError unless all values of a setting are above 0."""
+    check(all(v > 0 for v in values), f"setting {name}: expected values above 0, got {', '.join(map(str, values))}")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raises InputError unless a setting is at least 0."""
+    check(value >= 0, f"setting {name}: expected at least 0, got {value}")
+
+
+def cast(name: str, value: Any, kind: Any) -> Any:
+    """Converts `value` to `kind` (str, int, float or tuple of int) if the conversion is lossless.
+
+    Raises:
+        InputError: the value is not of that kind, or not finite.
+    """
+    if kind == tuple[int, ...]:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            raise InputError(f'setting {name}: expected whole numbers such as "400,400", got {value!r}')
+        return tuple(cast(name, part, int) for part in parts)
+    expected = {str: "text", int: "a whole number", float: "a number"}[kind]
+    try:
+        result = kind(value)
+        lossless = isinstance(value, str) or result == value
+    except (TypeError, ValueError, OverflowError):
+        lossless = False
+    if not lossless or isinstance(value, bool) or result != result or result in (float("inf"), -float("inf")):
+        raise InputError(f"setting {name}: expected {expected}, got {value!r}")
+    return result

@@ -21,15 +21,15 @@ def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
 
     Args:
         rows: name to images `[n, h, w, c]` in [0, 1] or uint8, as many for each; 3 channels are
-            colour, of any other number the mean is drawn in grey.
+            color, of any other number the mean is drawn in gray.
         file: the PNG to write.
         title: stands above.
     """
     canvas = tile_images(rows)
     count, columns = len(rows), len(next(iter(rows.values())))
     figure, axes = _figure(TILE_INCHES * columns, TILE_INCHES * count)
-    grey = canvas.shape[-1] != 3
-    axes.imshow(canvas[..., 0] if grey else canvas, cmap="gray_r" if grey else None, vmin=0, vmax=1)
+    gray = canvas.shape[-1] != 3
+    axes.imshow(canvas[..., 0] if gray else canvas, cmap="gray_r" if gray else None, vmin=0, vmax=1)
     step = canvas.shape[0] / count
     axes.set_yticks([step * (index + 0.5) - 0.5 for index in range(count)], list(rows))
     axes.set_xticks([])
@@ -56,8 +56,8 @@ def accuracy_matrix(history: Sequence[Mapping[str, float]], file: Path) -> None:
     shown = axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     for (task, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            colour = "white" if value < 70 else "black"
-            axes.text(column, task, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+            color = "white" if value < 70 else "black"
+            axes.text(column, task, f"{value:.1f}", ha="center", va="center", fontsize=7, color=color)
     long = max(map(len, names)) > 3
     axes.set_xticks(range(len(names)), names, rotation=45 if long else 0, ha="right" if long else "center")
     axes.set_yticks(range(len(history)), range(1, len(history) + 1))
@@ -107,8 +107,8 @@ def png_data_url(images: Any) -> str:
     """Images side by side, as the address of a picture that holds it (`data:image/png;base64,...`).
 
     Args:
-        images: `[n, h, w, c]`, uint8 or float in [0, 1]; 3 channels are colour, of any other number the mean
-            is shown in grey, light on black.
+        images: `[n, h, w, c]`, uint8 or float in [0, 1]; 3 channels are color, of any other number the mean
+            is shown in gray, light on black.
     """
     pixels = np.rint(255 * tile_images({"": images})).astype(np.uint8)
     written = io.BytesIO()

@@ -8,29 +8,31 @@ from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, Netwo
 from lifelong_cvae.errors import InputError
 
 # The networks and the rate that strategies are compared with: wider than those of `default`, without factors.
-_NETWORK = NetworkConfig(category_widths=(128, 128), rank=96, factors=0, drawing="contrast")
+_NETWORK = NetworkConfig(category_widths=(128, 128), output_rank=96, noise_rank=0, sample_style="contrast")
 _LEARNING = LearningConfig(learning_rate=1.5e-3)
-_STATIC = replace(_NETWORK, growth="vectors", log_scale=-1.0)
-_PLAYBACK_ALONE = {"generate_weight": 0.0, "recognise_weight": 0.0, "circulate_weight": 0.0, "cycles": 0}
+_STATIC = replace(_NETWORK, conditioning="one_hot", log_scale=-1.0)
+_PLAYBACK_ALONE = {"generate_weight": 0.0, "recognize_weight": 0.0, "circulate_weight": 0.0, "cycles": 0}
 
 
 def _by_elbo(network: NetworkConfig, learning: LearningConfig) -> Config:
-    """Without the closed-form recogniser, which needs no memory and would hide what a strategy forgets."""
-    return Config(network, learning, ClosedFormConfig(random_features=0), RecognitionConfig(recogniser="elbo"))
+    """Without the closed-form recognizer, which needs no memory and would hide what a strategy forgets."""
+    return Config(network, learning, ClosedFormConfig(random_features=0), RecognitionConfig(recognizer="elbo"))
 
 
 PRESETS = {
     "default": Config(),
     # Learned in a second a category: one pass, and recognition by the ELBO alone.
     "fast": Config(
-        learning=LearningConfig(epochs=1, min_steps=50, chunk_steps=50),
+        learning=LearningConfig(epochs=1, min_steps=50, steps_per_call=50),
         closed_form=ClosedFormConfig(random_features=0),
-        recognition=RecognitionConfig(recogniser="elbo"),
+        recognition=RecognitionConfig(recognizer="elbo"),
     ),
     # For many categories: below 150,000 parameters each, of images of 28 x 28.
-    "compact": Config(network=NetworkConfig(category_widths=(44, 44), rank=32, factors=21)),
+    "compact": Config(network=NetworkConfig(category_widths=(44, 44), output_rank=32, noise_rank=21)),
     # The closest reading of arXiv 2004.12731.
-    "paper": _by_elbo(replace(_NETWORK, prior_components=0, drawing="mean"), replace(_LEARNING, mixed_mode="playback")),
+    "paper": _by_elbo(
+        replace(_NETWORK, prior_components=0, sample_style="mean"), replace(_LEARNING, mixed_mode="playback")
+    ),
     # What each idea is worth (experiments/compare.py). A static one-hot CVAE: all categories at once
     # (as one task), one after another with nothing done, with playback, with playback and the circle.
     # As few images of each category in a step, and as many steps at least, as ten tasks have in all.

@@ -58,7 +58,7 @@ def imagine(
     rngs = category_rngs(rng, names, stack.capacity)
     images = _imagine(
         sharding.device_put(state.params["mixed"], mesh),
-        stack.put(mesh),
+        stack.on_mesh(mesh),
         sharding.device_put(rngs, mesh),
         networks=state.networks,
         count=count,
@@ -84,14 +84,14 @@ def reconstruct(state: LifelongState, name: str, images: Any) -> jax.Array:
     Raises:
         InputError: an unknown category, or bad images.
     """
-    path = state.path(name)
+    model = state.model(name)
     rows = flatten_images(images, state.image_shape)
-    return _reconstruct(path, jnp.asarray(rows)).reshape(len(rows), *state.image_shape)
+    return _reconstruct(model, jnp.asarray(rows)).reshape(len(rows), *state.image_shape)
 
 
 @jax.jit
-def _reconstruct(path: cvae.CategoryModel, rows: jax.Array) -> jax.Array:
-    return cvae.decode_mean(path, cvae.encode(path, to_float(rows)).mean)
+def _reconstruct(model: cvae.CategoryModel, rows: jax.Array) -> jax.Array:
+    return cvae.decode_mean(model, cvae.encode(model, to_float(rows)).mean)
 
 
 @partial(jax.jit, static_argnames=("networks", "count", "cycles", "mesh"))
@@ -106,17 +106,17 @@ def _imagine(
     mesh: Mesh | None,
 ) -> jax.Array:
     def one(category: Any, rng: jax.Array) -> jax.Array:
-        path = cvae.CategoryModel(mixed, category, networks)
+        model = cvae.CategoryModel(mixed, category, networks)
         # Beside the two keys that the pairs split off.
         texture_rng = jax.random.fold_in(rng, 2)
-        z = sharding.constrain(sample_pairs(path, count, cycles, rng=rng)[0], mesh, sharding.DATA_AXIS)
-        return cvae.sample_image(path, z, rng=texture_rng)
+        z = sharding.constrain(sample_pairs(model, count, cycles, rng=rng)[0], mesh, sharding.DATA_AXIS)
+        return cvae.sample_image(model, z, rng=texture_rng)
 
-    return sharding.constrain(stack.map(one, rngs, mesh=mesh), mesh)
+    return sharding.constrain(stack.map_categories(one, rngs, mesh=mesh), mesh)
 
 
-def sample_pairs(path: cvae.CategoryModel, count: int, cycles: int, *, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+def sample_pairs(model: cvae.CategoryModel, count: int, cycles: int, *, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Z ~ p(z|c), x the decoder's mean, then turns of the circle: `[count, latent]`, `[count, pixels]`."""
     latent_rng, circle_rng = jax.random.split(rng)
-    z = mixture_prior.sample(path.prior, count, rng=latent_rng)
-    return cvae.circulate(path, z, cvae.decode_mean(path, z), cycles, rng=circle_rng)
+    z = mixture_prior.sample(model.prior, count, rng=latent_rng)
+    return cvae.circulate(model, z, cvae.decode_mean(model, z), cycles, rng=circle_rng)

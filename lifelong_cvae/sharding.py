@@ -28,7 +28,7 @@ def make_mesh(data: int | None = None, category: int = 1) -> Mesh:
 
     Args:
         data: devices that share the images of a batch or block; default as many as there are.
-        category: for each of them, devices that share the categories which are recognised or imagined.
+        category: for each of them, devices that share the categories which are recognized or imagined.
 
     Raises:
         InputError: there are fewer devices, or with several processes more.

@@ -1,4 +1,4 @@
-"""Categories side by side: their subtrees as one tree with a leading axis, for one program over them all."""
+"""Stacked categories: subtrees along a leading axis, so that one program serves all categories."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from jax.sharding import Mesh, PartitionSpec
 from lifelong_cvae import sharding
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import power_of_two
+from lifelong_cvae.model import cpu
 from lifelong_cvae.state import LifelongState, check_known, name_hash
 
-# One program serves so many categories; where that is a loop, padding costs nothing.
+# Smallest capacity: up to four categories share a program.
 MIN_CAPACITY = 4
-# What needs the categories one after another has so much of them side by side, however many there are.
+# Categories are stacked in groups of at most this size.
 GROUP_BYTES = 2**28
-# Parts that networks are trained without: what factors would explain, the decoder is to learn.
-NOT_USED_IN_TRAINING = ("closed_form", "factors")
+# Parts of a subtree that training does not read. The decoder learns what low-rank noise would explain.
+NOT_USED_IN_TRAINING = ("ridge", "low_rank_noise")
 
 
 class StackedCategories(flax.struct.PyTreeNode):
-    """Subtrees of categories with a leading category axis, padded to a power of two.
+    """Subtrees of categories with a leading axis that is padded to a power of two.
 
     Attributes:
-        categories: leaves `[capacity, ...]`; rows from `count` on repeat the first.
+        categories: leaves `[capacity, ...]`. Rows from `count` on repeat the first one.
         count: number of categories, int32.
-        shards: number of devices that share them, a divisor of the capacity. They are dealt out one by one,
-            so that all have work: the rows of a device lie one after another, and category i is row
-            i // shards of device i % shards.
+        shards: number of devices that share the categories, a divisor of the capacity. Categories are dealt out in
+            turn, so that all devices have work: category i is row i // shards of device i % shards, and the rows of
+            a device are contiguous.
     """
 
     categories: Any
@@ -45,20 +46,24 @@ class StackedCategories(flax.struct.PyTreeNode):
         """Length of the padded axis."""
         return jax.tree.leaves(self.categories)[0].shape[0]
 
-    def put(self, mesh: Mesh | None) -> StackedCategories:
-        """The stack on a mesh, a part of the categories on each device along `category`."""
+    def on_mesh(self, mesh: Mesh | None) -> StackedCategories:
+        """Returns the stack with its categories distributed over the mesh axis `category`."""
         categories = sharding.device_put(self.categories, mesh, sharding.CATEGORY_AXIS)
         return self.replace(categories=categories, count=sharding.device_put(self.count, mesh))
 
-    def map(self, function: Callable[..., Any], *stacked: jax.Array, mesh: Mesh | None = None) -> Any:
-        """`function(subtree, *rows)` for every category, results along a leading axis `[capacity, ...]`.
+    def map_categories(self, function: Callable[..., Any], *rows: jax.Array, mesh: Mesh | None = None) -> Any:
+        """Computes `function(subtree, *row)` for every category.
 
-        A `vmap` on accelerators. A CPU computes one category after another, which keeps the caches
-        warm, and leaves the padding out: rows from `count` on are zero there. With a mesh each device does
-        this for its part of the categories. Rows and results are in the order of the categories.
+        Args:
+            function: from a subtree, and a row of each of `rows`, to a tree of arrays.
+            *rows: arrays `[capacity, ...]` in the order of the categories.
+            mesh: devices that share the categories; each maps over its own part.
+
+        Returns:
+            Results `[capacity, ...]` in the order of the categories. Padding is zero on a CPU.
         """
         if mesh is None:
-            return self._map(function, *stacked)
+            return cpu.map_valid(function, self.count, self.categories, *rows)
 
         @partial(
             jax.shard_map,
@@ -68,95 +73,77 @@ class StackedCategories(flax.struct.PyTreeNode):
             axis_names={sharding.CATEGORY_AXIS},
             check_vma=False,
         )
-        def share(arguments: tuple[Any, ...], count: jax.Array) -> Any:
+        def map_shard(arguments: tuple[Any, ...], count: jax.Array) -> Any:
             device = jax.lax.axis_index(sharding.CATEGORY_AXIS)
-            categories, *rows = arguments
-            own = (count - device + self.shards - 1) // self.shards
-            return StackedCategories(categories, own)._map(function, *rows)
+            count_here = (count - device + self.shards - 1) // self.shards
+            return cpu.map_valid(function, count_here, *arguments)
 
-        def dealt(leaf: jax.Array) -> jax.Array:
+        def deal(leaf: jax.Array) -> jax.Array:
             return leaf.reshape(-1, self.shards, *leaf.shape[1:]).swapaxes(0, 1).reshape(leaf.shape)
 
-        def collected(leaf: jax.Array) -> jax.Array:
+        def collect(leaf: jax.Array) -> jax.Array:
             return leaf.reshape(self.shards, -1, *leaf.shape[1:]).swapaxes(0, 1).reshape(leaf.shape)
 
-        results = share((self.categories, *jax.tree.map(dealt, stacked)), self.count)
-        return jax.tree.map(collected, sharding.constrain(results, mesh))
-
-    def _map(self, function: Callable[..., Any], *stacked: jax.Array) -> Any:
-
-        def loop(stack: StackedCategories, *stacked: jax.Array) -> Any:
-            first = jax.tree.map(lambda leaf: leaf[0], (stack.categories, *stacked))
-            result = jax.eval_shape(function, *first)
-
-            def skip(*_: Any) -> Any:
-                return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), result)
-
-            def step(index: jax.Array, arguments: tuple[Any, ...]):
-                return index + 1, jax.lax.cond(index < stack.count, function, skip, *arguments)
-
-            return jax.lax.scan(step, jnp.int32(0), (stack.categories, *stacked))[1]
-
-        def vectorised(stack: StackedCategories, *stacked: jax.Array) -> Any:
-            return jax.vmap(function)(stack.categories, *stacked)
-
-        return jax.lax.platform_dependent(self, *stacked, cpu=loop, default=vectorised)
+        results = map_shard((self.categories, *jax.tree.map(deal, rows)), self.count)
+        return jax.tree.map(collect, sharding.constrain(results, mesh))
 
 
 def category_rngs(rng: jax.Array, names: Sequence[str], capacity: int) -> jax.Array:
-    """`category_rng` of each name for visit 0, padded as a stack of them is: `[capacity]`."""
+    """Returns `category_rng` of each name for visit 0, padded like a stack: `[capacity]`."""
     hashes = [name_hash(name) for name in names]
-    return _rngs(rng, np.asarray(hashes + hashes[:1] * (capacity - len(names)), np.uint32))
+    return _fold_in_hashes(rng, np.asarray(hashes + hashes[:1] * (capacity - len(names)), np.uint32))
 
 
 @jax.jit
-def _rngs(rng: jax.Array, hashes: jax.Array) -> jax.Array:
-    """All at once: a thousand, one after another, take a second."""
+def _fold_in_hashes(rng: jax.Array, hashes: jax.Array) -> jax.Array:
+    # All at once: a thousand separate calls take a second.
     return jax.vmap(lambda value: jax.random.fold_in(jax.random.fold_in(rng, value), 0))(hashes)
 
 
 def stack_categories(
-    state: LifelongState,
-    names: Sequence[str],
-    *,
-    left_out: Collection[str] = ("closed_form",),
-    shards: int = 1,
+    state: LifelongState, names: Sequence[str], *, leave_out: Collection[str] = ("ridge",), shards: int = 1
 ) -> StackedCategories:
-    """The subtrees of `names`, along a new leading axis, in that order, padded to a power of two.
+    """Stacks the subtrees of `names` in that order.
 
-    With `shards` they are dealt out to so many devices, and padded to a multiple of them besides. On the
-    host, where it is a copy, it compiles nothing; inside a `jit` of the caller it is traced.
+    On the host this is a copy that compiles nothing. Inside a `jit` of the caller it is traced.
+
+    Args:
+        state: state with the categories.
+        names: categories, at least one.
+        leave_out: keys of the subtrees that are left out.
+        shards: number of devices that share the categories. The capacity becomes a multiple of it.
 
     Raises:
         InputError: a category is unknown, or there is none.
     """
     check_known(state, names)
     if not names:
-        raise InputError("no category: at least one is expected")
+        raise InputError("expected at least one category, got none")
     capacity = power_of_two(len(names), MIN_CAPACITY)
     capacity = -(-capacity // shards) * shards
     padded = [*names, *[names[0]] * (capacity - len(names))]
-    rows = [name for device in range(shards) for name in padded[device::shards]]
-    return StackedCategories(stack_subtrees(state, rows, left_out=left_out), jnp.int32(len(names)), shards)
+    order = [name for device in range(shards) for name in padded[device::shards]]
+    return StackedCategories(stack_subtrees(state, order, leave_out=leave_out), jnp.int32(len(names)), shards)
 
 
 def category_groups(state: LifelongState) -> list[tuple[str, ...]]:
-    """The categories in groups whose stacks fit into GROUP_BYTES each; an empty one where there are none."""
+    """Splits the categories into groups whose stacks fit into `GROUP_BYTES`; one empty group if there are none."""
     if not state.names:
         return [()]
-    own = {**state.params["categories"][state.names[0]], "closed_form": {}}
-    fitting = GROUP_BYTES // max(sum(leaf.nbytes for leaf in jax.tree.leaves(own)), 1)
+    subtree = {**state.params["categories"][state.names[0]], "ridge": {}}
+    fitting = GROUP_BYTES // max(sum(leaf.nbytes for leaf in jax.tree.leaves(subtree)), 1)
     size = max(MIN_CAPACITY, power_of_two(fitting + 1, 2) // 2)
     return [state.names[start : start + size] for start in range(0, len(state.names), size)]
 
 
-def stack_subtrees(state: LifelongState, names: Sequence[str], *, left_out: Collection[str] = ("closed_form",)) -> Any:
-    """The subtrees of `names`, at least one and known, as one tree of copies `[len(names), ...]`.
+def stack_subtrees(state: LifelongState, names: Sequence[str], *, leave_out: Collection[str] = ("ridge",)) -> Any:
+    """Stacks the subtrees of `names`, at least one and all known, without the keys `leave_out`.
 
-    Without the keys `left_out`: else what belongs to the closed-form recogniser.
+    Returns:
+        One tree of copies with leaves `[len(names), ...]`.
     """
     trees = [
-        {key: part for key, part in state.params["categories"][name].items() if key not in left_out} for name in names
+        {key: part for key, part in state.params["categories"][name].items() if key not in leave_out} for name in names
     ]
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
     stack_leaves = jnp.stack if traced else lambda leaves: jax.device_put(np.stack(leaves))
@@ -164,7 +151,7 @@ def stack_subtrees(state: LifelongState, names: Sequence[str], *, left_out: Coll
 
 
 def unstack_subtrees(stacked: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Inverse of `stack_subtrees`: name to subtree, through the host, where it compiles nothing."""
+    """Inverse of `stack_subtrees`: name to subtree. Goes through the host, where it compiles nothing."""
     host = jax.device_get(stacked)
     return jax.device_put(
         {name: jax.tree.map(lambda leaf, index=index: leaf[index], host) for index, name in enumerate(names)}

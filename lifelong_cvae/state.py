@@ -1,4 +1,10 @@
-"""The state of a lifelong learner, and how it grows: append, drop and freeze categories."""
+"""State of a lifelong learner, and how it grows: add, drop and freeze categories.
+
+    params = {"mixed": ..., "categories": {name: subtree, ...}, "ridge": ...}
+
+The parameters are one dict. Everything that a category owns lies under its name, so that a new category appends a
+subtree and dropping one deletes a key.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lifelong_cvae import deprecated
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape, check_image_shape
@@ -20,52 +27,59 @@ from lifelong_cvae.model import cvae
 from lifelong_cvae.model.networks import PARTS_BESIDE_NETWORKS, Networks, build_networks
 from lifelong_cvae.ridge import regression
 
-# Parts of a category's subtree that are fitted or counted when a task ends, not trained.
-FITTED_PARTS = (*PARTS_BESIDE_NETWORKS, "closed_form")
+# Parts of a category's subtree that are fitted or counted after training, not trained.
+FITTED_PARTS = (*PARTS_BESIDE_NETWORKS, "ridge")
 
 
 class LifelongState(flax.struct.PyTreeNode):
-    """What a learner knows: an immutable pytree that holds no image.
+    """Everything that a learner knows: an immutable pytree without any image.
 
     Attributes:
-        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, factors, contrast,
-            thresholds, images, closed_form}}, "closed_form": ...}`; `closed_form` with such a recogniser.
-        names: the categories in the order of learning.
-        visits: how often each of them has been learned.
-        childhood_left: categories during which the mixed part will still learn.
+        params: `{"mixed": ..., "categories": {name: {encoder, decoder, scale, prior, low_rank_noise, contrast,
+            rms_uncertainty, thresholds, images, ridge}}, "ridge": ...}`. The keys `ridge` need
+            `random_features` above 0.
+        names: categories in order of learning.
+        visits: number of times that each category has been learned.
+        base_categories_left: number of further categories during which the mixed part learns.
         image_shape: (height, width, channels).
-        config: the settings.
+        config: settings.
     """
 
     params: dict[str, Any]
     names: tuple[str, ...] = flax.struct.field(pytree_node=False)
     visits: tuple[int, ...] = flax.struct.field(pytree_node=False)
-    childhood_left: int = flax.struct.field(pytree_node=False)
+    base_categories_left: int = flax.struct.field(pytree_node=False)
     image_shape: Shape = flax.struct.field(pytree_node=False)
     config: Config = flax.struct.field(pytree_node=False)
 
     @property
     def networks(self) -> Networks:
-        """The modules that `params` belong to."""
+        """Modules that `params` belong to."""
         return build_networks(self.config.network, self.image_shape, has_mixed=self.config.has_mixed)
 
     @property
-    def trained_networks(self) -> Networks:
-        """The same, computing in the type that training does."""
-        return dataclasses.replace(self.networks, compute=self.config.learning.compute)
+    def training_networks(self) -> Networks:
+        """The same modules, computing in the type that is used for training."""
+        return dataclasses.replace(self.networks, compute_dtype=self.config.learning.compute_dtype)
 
     @property
     def mixed_learns(self) -> bool:
-        """Whether the mixed part takes part in the next task."""
+        """True if the mixed part is trained in the next task."""
         mode = self.config.learning.mixed_mode
-        return mode in ("playback", "free") or (mode == "frozen" and self.childhood_left > 0)
+        return mode in ("playback", "free") or (mode == "frozen" and self.base_categories_left > 0)
+
+    @property
+    def childhood_left(self) -> int:
+        """Deprecated name of `base_categories_left`."""
+        deprecated.warn("LifelongState.childhood_left", "LifelongState.base_categories_left")
+        return self.base_categories_left
 
     def visit(self, name: str) -> int:
-        """How often a known category has been learned."""
+        """Returns how many times a known category has been learned."""
         return self.visits[self.names.index(name)]
 
-    def path(self, name: str) -> cvae.CategoryModel:
-        """All that a category reads: the mixed part and its own parameters.
+    def model(self, name: str) -> cvae.CategoryModel:
+        """Returns the model of one category: the mixed part and the category's own parameters.
 
         Raises:
             InputError: the category is unknown.
@@ -73,52 +87,57 @@ class LifelongState(flax.struct.PyTreeNode):
         check_known(self, [name])
         return cvae.CategoryModel(self.params["mixed"], self.params["categories"][name], self.networks)
 
+    def path(self, name: str) -> cvae.CategoryModel:
+        """Deprecated name of `model`."""
+        deprecated.warn("LifelongState.path", "LifelongState.model")
+        return self.model(name)
+
 
 def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> LifelongState:
-    """A learner that has seen nothing yet.
+    """Creates a state without categories.
 
     Args:
-        config: the settings.
+        config: settings.
         image_shape: (height, width, channels), or (height, width) for one channel.
-        rng: source of the mixed part's initial values.
+        rng: key of the mixed part's initial parameters.
 
     Raises:
-        InputError: the shape is not one of images.
+        InputError: the shape is invalid.
     """
     shape = check_image_shape(image_shape)
     networks = build_networks(config.network, shape, has_mixed=config.has_mixed)
     params = {"mixed": _init_mixed(networks, rng=rng), "categories": {}}
     if config.closed_form.random_features:
-        params["closed_form"] = regression.empty_common_sums(config.closed_form, shape)
+        params["ridge"] = regression.empty_common_sums(config.closed_form, shape)
     return LifelongState(
         params=params,
         names=(),
         visits=(),
-        childhood_left=config.learning.childhood if config.has_mixed else 0,
+        base_categories_left=config.learning.base_categories if config.has_mixed else 0,
         image_shape=shape,
         config=config,
     )
 
 
 def category_rng(rng: jax.Array, name: str, visit: int) -> jax.Array:
-    """Randomness of one category and visit: a hash of the name, never the position in the order."""
+    """Derives the key of one category and visit from a hash of the name, never from its position in the order."""
     return jax.random.fold_in(jax.random.fold_in(rng, name_hash(name)), visit)
 
 
 def name_hash(name: str) -> int:
-    """A stable hash of a category's name, 32 bits."""
+    """Returns a stable 32-bit hash of a category's name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
 def add_category(
     state: LifelongState, name: str, mean_image: jax.Array | None = None, *, rng: jax.Array
 ) -> LifelongState:
-    """Appends a category with fresh parameters; nothing else changes.
+    """Appends a category with fresh parameters. All other parameters are the same arrays as before.
 
     Args:
-        state: what is known so far.
-        name: of the new category.
-        mean_image: `[pixels]` in [0, 1], what the decoder draws at first; grey unless given.
+        state: state before.
+        name: name of the new category.
+        mean_image: initial output of the decoder in [0, 1], `[pixels]`; default gray.
         rng: the seed's key.
 
     Raises:
@@ -126,10 +145,10 @@ def add_category(
     """
     check_name(name)
     if name in state.names:
-        raise InputError(f"category {name!r} is known already: a new name is expected")
+        raise InputError(f"expected the name of a new category, got {name!r}, which is known already")
     mean_image = jnp.full((state.networks.pixels,), 0.5, jnp.float32) if mean_image is None else mean_image
-    fresh = _init_subtree(state, mean_image, rng=category_rng(rng, name, 0))
-    categories = {**state.params["categories"], name: fresh}
+    subtree = _init_subtree(state, mean_image, rng=category_rng(rng, name, 0))
+    categories = {**state.params["categories"], name: subtree}
     return state.replace(
         params={**state.params, "categories": categories},
         names=(*state.names, name),
@@ -138,10 +157,9 @@ def add_category(
 
 
 def _init_subtree(state: LifelongState, mean_image: jax.Array, *, rng: jax.Array) -> Any:
-    """What a new category owns."""
     settings = state.config.closed_form
-    fresh = _init_category(state.networks, state.params["mixed"], mean_image, rng=rng)
-    return {**fresh, "closed_form": regression.empty_category_sums(settings)} if settings.random_features else fresh
+    subtree = _init_category(state.networks, state.params["mixed"], mean_image, rng=rng)
+    return {**subtree, "ridge": regression.empty_category_sums(settings)} if settings.random_features else subtree
 
 
 @partial(jax.jit, static_argnums=0)
@@ -154,25 +172,8 @@ def _init_category(networks: Networks, mixed: Any, mean_image: jax.Array, *, rng
     return networks.init_category(mixed, mean_image, rng=rng)
 
 
-def category_shapes(state: LifelongState) -> Any:
-    """Shapes and types of what one more category appends."""
-    pixels = jax.ShapeDtypeStruct((state.networks.pixels,), jnp.float32)
-    rng = jax.eval_shape(lambda: jax.random.key(0))
-    return jax.eval_shape(partial(_init_subtree, state), pixels, rng=rng)
-
-
-def add_image_counts(state: LifelongState, rows: Mapping[str, np.ndarray]) -> LifelongState:
-    """The state with the images of a task added to the number that its categories have had."""
-    categories = dict(state.params["categories"])
-    for name, values in rows.items():
-        had = state.path(name).own("images", None)
-        if had is not None:
-            categories[name] = {**categories[name], "images": had + len(values)}
-    return state.replace(params={**state.params, "categories": categories})
-
-
 def drop_category(state: LifelongState, name: str) -> LifelongState:
-    """Forgets a category: its subtree goes, everything else stays bitwise as it was.
+    """Deletes a category's subtree. All other parameters are the same arrays as before.
 
     Raises:
         InputError: the category is unknown.
@@ -190,40 +191,54 @@ def drop_category(state: LifelongState, name: str) -> LifelongState:
 
 
 def freeze_mask(params: dict[str, Any], names: Collection[str], *, train_mixed: bool) -> dict[str, Any]:
-    """For `optax.partition`: `train` or `freeze` for each leaf of the whole parameter dict.
+    """Returns the mask for `optax.selective_transform`: True for each leaf that a task must not change.
 
     Args:
-        params: the whole dict.
-        names: the categories that learn. What is fitted, not trained (`SETTLED`), is frozen here.
-        train_mixed: whether the mixed part learns.
+        params: parameter dict.
+        names: categories of the task. Their `FITTED_PARTS` are frozen too, since they are not trained.
+        train_mixed: whether the mixed part is trained.
     """
 
-    def label(path: tuple[Any, ...], _: Any) -> str:
+    def is_frozen(path: tuple[Any, ...], _: Any) -> bool:
         keys = [part.key for part in path]
-        if keys[0] == "closed_form":
-            return "freeze"
         if keys[0] == "mixed":
-            return "train" if train_mixed else "freeze"
-        return "train" if keys[1] in names and keys[2] not in FITTED_PARTS else "freeze"
+            return not train_mixed
+        return keys[0] == "ridge" or keys[1] not in names or keys[2] in FITTED_PARTS
 
-    return jax.tree_util.tree_map_with_path(label, params)
+    return jax.tree_util.tree_map_with_path(is_frozen, params)
+
+
+def category_shapes(state: LifelongState) -> Any:
+    """Returns the shapes and types of the subtree that one more category appends."""
+    pixels = jax.ShapeDtypeStruct((state.networks.pixels,), jnp.float32)
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(partial(_init_subtree, state), pixels, rng=rng)
 
 
 def parameters_per_category(state: LifelongState) -> int:
-    """Number of values that one more category appends."""
+    """Returns the number of values that one more category appends."""
     return sum(leaf.size for leaf in jax.tree.leaves(category_shapes(state)))
 
 
+def add_image_counts(state: LifelongState, images: Mapping[str, np.ndarray]) -> LifelongState:
+    """Adds the number of a task's images `[n, pixels]` to the image counts of its categories."""
+    categories = dict(state.params["categories"])
+    for name, rows in images.items():
+        count = state.model(name).part("images", None)
+        if count is not None:
+            categories[name] = {**categories[name], "images": count + len(rows)}
+    return state.replace(params={**state.params, "categories": categories})
+
+
 def check_name(name: Any) -> None:
-    """Raises InputError unless `name` is a non-empty text of printable characters."""
+    """Raises InputError unless `name` is a non-empty string of printable characters."""
     if not isinstance(name, str) or not name or not name.isprintable():
-        raise InputError(f"category name {name!r}: a non-empty text of printable characters is expected")
+        raise InputError(f"category name: expected a non-empty string of printable characters, got {name!r}")
 
 
 def check_known(state: LifelongState, names: Sequence[str]) -> None:
     """Raises InputError unless all names are categories of the state."""
-    there = set(state.names)
+    known = set(state.names)
     for name in names:
-        if name not in there:
-            known = ", ".join(state.names) or "none yet"
-            raise InputError(f"unknown category {name!r}: known are {known}")
+        if name not in known:
+            raise InputError(f"unknown category: expected one of {', '.join(state.names) or '(none)'}, got {name!r}")

@@ -45,26 +45,26 @@ TIMES = {"seconds", "seconds_total", "seconds_learning", "images_per_second", "c
 SMALL = {
     "mixed_widths": "32",
     "category_widths": "16",
-    "rank": "12",
+    "output_rank": "12",
     "latent_size": "4",
     "epochs": "1",
     "min_steps": "20",
-    "chunk_steps": "10",
+    "steps_per_call": "10",
     "batch_size": "16",
     "prior_components": "3",
-    "factors": "0",
+    "noise_rank": "0",
     "memory_size": "64",
     "memory_categories": "2",
     "memory_images": "8",
     "random_features": "0",
-    "recogniser": "elbo",
+    "recognizer": "elbo",
 }
-# Features for the closed-form recogniser, as small.
+# Features for the closed-form recognizer, as small.
 SMALL_FEATURES = {
-    "filters": "12",
-    "cells": "3",
+    "num_filters": "12",
+    "pool_grid": "3",
     "random_features": "80",
-    "recogniser": "closed_form",
+    "recognizer": "closed_form",
 }
 
 
@@ -99,8 +99,8 @@ def digits(mnist5k):
 
 @pytest.fixture(scope="session")
 def learner(small_config, digits, rng):
-    """A tiny network that has learned 2, 0 and 1, one after another, well enough to recognise them."""
-    config = small_config.with_settings({"min_steps": 300, "batch_size": 64, "chunk_steps": 100, "factors": 3})
+    """A tiny network that has learned 2, 0 and 1, one after another, well enough to recognize them."""
+    config = small_config.with_settings({"min_steps": 300, "batch_size": 64, "steps_per_call": 100, "noise_rank": 3})
     state = lifelong.init(config, (28, 28), rng=rng)
     for name in "201":
         state, _ = lifelong.learn(state, {name: digits[name]}, rng=rng)
@@ -163,7 +163,7 @@ def assert_runs_equal(first, second):
     states = [load_state(workdir) for workdir in (first, second)]
     assert states[0].names == states[1].names
     assert states[0].visits == states[1].visits
-    assert states[0].childhood_left == states[1].childhood_left
+    assert states[0].base_categories_left == states[1].base_categories_left
     assert states[0].config == states[1].config
     assert_trees_equal(states[0].params, states[1].params)
     assert [*map(without_times, lines_of(first))] == [*map(without_times, lines_of(second))]

@@ -41,8 +41,8 @@ def whole_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callable
     turned = Image.Exif()
     turned[0x0112] = 6
     for name, image in (
-        ("grey.png", digits[0]),
-        ("colour.png", digits.transpose(1, 2, 0)),
+        ("gray.png", digits[0]),
+        ("color.png", digits.transpose(1, 2, 0)),
         ("x.jpg", digits[0]),
     ):
         stream = io.BytesIO()

@@ -23,7 +23,7 @@ def strokes_of(digit):
 
 
 def _around(point, points):
-    """Neighbours of a point among points."""
+    """Neighbors of a point among points."""
     y, x = point
     near = {(y + down, x + right) for down in (-1, 0, 1) for right in (-1, 0, 1)} - {point}
     return sorted(near & points)

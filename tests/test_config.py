@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lifelong_cvae.config import (
     BOUNDS,
-    GRAMS,
+    GRAM_SHARINGS,
     LIKELIHOODS,
     MIXED_MODES,
     RECOGNIZERS,
@@ -41,31 +41,31 @@ def configs(draw):
         network=NetworkConfig(
             mixed_widths=draw(widths),
             category_widths=draw(widths),
-            rank=draw(count),
+            output_rank=draw(count),
             latent_size=draw(count),
             likelihood=draw(st.sampled_from(LIKELIHOODS)),
         ),
         learning=LearningConfig(
             mixed_mode=draw(st.sampled_from(MIXED_MODES)),
-            childhood=draw(count),
+            base_categories=draw(count),
             epochs=draw(count),
             min_steps=draw(st.integers(0, 10**9)),
             batch_size=draw(count),
             learning_rate=draw(st.floats(0, 1e3, exclude_min=True)),
-            chunk_steps=draw(count),
+            steps_per_call=draw(count),
         ),
         closed_form=ClosedFormConfig(
-            filters=draw(count),
+            num_filters=draw(count),
             filter_size=draw(count),
-            cells=draw(count),
+            pool_grid=draw(count),
             random_features=draw(count),
-            gram=draw(st.sampled_from(GRAMS)),
+            gram_sharing=draw(st.sampled_from(GRAM_SHARINGS)),
         ),
         recognition=RecognitionConfig(
-            recogniser=draw(st.sampled_from(RECOGNIZERS)),
+            recognizer=draw(st.sampled_from(RECOGNIZERS)),
             bound=draw(st.sampled_from(BOUNDS)),
             samples=draw(count),
-            block_images=draw(count),
+            eval_batch_size=draw(count),
         ),
     )
 
@@ -105,8 +105,8 @@ class TestDictionary:
             Config.from_dict(values)
 
     def test_an_unknown_section_is_refused(self):
-        with pytest.raises(InputError, match="got network, learning, closed_form, recognition, optimiser"):
-            Config.from_dict({**Config().to_dict(), "optimiser": {}})
+        with pytest.raises(InputError, match="got network, learning, closed_form, recognition, optimizer"):
+            Config.from_dict({**Config().to_dict(), "optimizer": {}})
 
     @pytest.mark.parametrize("section", SECTIONS)
     def test_a_missing_setting_is_refused(self, section):
@@ -245,15 +245,15 @@ class TestSettings:
             ("category_widths", "0,1"),
             ("rank", 0),
             ("latent_size", -1),
-            ("childhood", 0),
+            ("base_categories", 0),
             ("epochs", 0),
             ("min_steps", -1),
             ("batch_size", 0),
             ("learning_rate", 0),
             ("learning_rate", -1e-9),
-            ("chunk_steps", 0),
+            ("steps_per_call", 0),
             ("samples", 0),
-            ("block_images", 0),
+            ("eval_batch_size", 0),
             ("growth", "layers"),
             ("likelihood", "laplace"),
             ("mixed_mode", "Frozen"),
@@ -298,7 +298,7 @@ class TestConfig:
             Config().network.rank = 3
 
     def test_is_hashable_by_value(self):
-        first, second = Config().with_settings({"rank": 3}), Config().with_settings({"rank": "3"})
+        first, second = Config().with_settings({"output_rank": 3}), Config().with_settings({"output_rank": "3"})
         assert {first: "found"}[second] == "found"
         assert len({first, second, Config()}) == 2
 
@@ -310,7 +310,7 @@ class TestConfig:
             traces.append(config)
             return x * config.network.rank
 
-        assert float(scaled(jnp.float32(2), config=Config().with_settings({"rank": 3}))) == 6
-        assert float(scaled(jnp.float32(5), config=Config().with_settings({"rank": "3"}))) == 15
+        assert float(scaled(jnp.float32(2), config=Config().with_settings({"output_rank": 3}))) == 6
+        assert float(scaled(jnp.float32(5), config=Config().with_settings({"output_rank": "3"}))) == 15
         assert len(traces) == 1
-        assert float(scaled(jnp.float32(2), config=Config().with_settings({"rank": 4}))) == 8
+        assert float(scaled(jnp.float32(2), config=Config().with_settings({"output_rank": 4}))) == 8

@@ -14,7 +14,7 @@ def evaluate(folder):
 
 def compare(folder):
     splits = {"validation_fraction": 0.0, "evaluate_on": "test"}
-    grids.compare(folder, "size", "mnist5k", settings={}, seeds=(1,), samples=100, judges=folder, **splits)
+    grids.compare(folder, "size", "mnist5k", settings={}, seeds=(1,), samples=100, classifiers_dir=folder, **splits)
 
 
 @pytest.mark.parametrize("start", [evaluate, compare])

@@ -1,4 +1,4 @@
-"""The closed-form recogniser in different orders, on all of MNIST: `pytest -m external`, 5 minutes."""
+"""The closed-form recognizer in different orders, on all of MNIST: `pytest -m external`, 5 minutes."""
 
 from pathlib import Path
 

@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # Shown, and not to be run: trees of files, parts of a pytree, how an environment is set up.
 SHOWN = {"text"}
 # What the reader sees is the preset as it is; a test has no time for it.
-QUICK = {**SMALL, **SMALL_FEATURES, "min_steps": "10", "chunk_steps": "5", "mixed_mode": "none"}
+QUICK = {**SMALL, **SMALL_FEATURES, "min_steps": "10", "steps_per_call": "5", "mixed_mode": "none"}
 # How an environment is set up, which .ci/run does; and commands that take long, which tests/experiments runs.
 ELSEWHERE = (
     "python3 -m venv",
@@ -94,15 +94,15 @@ def test_every_block_of_python_runs(page, here, mnist5k, monkeypatch):
     for kind, content in blocks(page):
         assert kind in ("python", "sh", *SHOWN), f"{page.name}: a block of {kind!r}, which nobody runs"
         if "runs/digits" in content and kind == "python" and not Path("runs").exists():
-            plan = RunConfig("mnist5k", (("3",), ("1",)), config=config)  # what a command before it has learned
+            run_config = RunConfig("mnist5k", (("3",), ("1",)), config=config)  # what a command before it has learned
             runner.run(
                 Path("runs/digits"),
-                plan,
+                run_config,
                 mnist5k,
                 draw=False,
                 tensorboard=False,
                 write_report=False,
-                say=lambda _: None,
+                log_fn=lambda _: None,
             )
         if kind == "python":
             exec(compile(content, page.name, "exec"), names)

@@ -17,7 +17,7 @@ import pytest
 import lifelong_cvae as lifelong
 
 ROOT = Path(__file__).parents[1]
-# Learns two categories of stripes and recognises them, with what `pip install` of the wheel alone brings.
+# Learns two categories of stripes and recognizes them, with what `pip install` of the wheel alone brings.
 PROGRAM = """
 import sys
 import jax, numpy as np
@@ -26,8 +26,8 @@ assert "site-packages" in lifelong.__file__, lifelong.__file__
 stripes = np.zeros((40, 8, 8), np.uint8)
 stripes[:, ::2] = np.random.default_rng(0).integers(150, 255, (40, 4, 8))
 images = {"lying": stripes, "standing": stripes.swapaxes(1, 2)}
-config = lifelong.Config().with_settings({"min_steps": 60, "chunk_steps": 20, "random_features": 0,
-                                          "recogniser": "elbo"})
+config = lifelong.Config().with_settings({"min_steps": 60, "steps_per_call": 20, "random_features": 0,
+                                          "recognizer": "elbo"})
 rng = jax.random.key(0)
 state = lifelong.init(config, (8, 8), rng=rng)
 for state, _ in lifelong.learn_stream(state, images.items(), rng=rng):

@@ -20,18 +20,18 @@ def read(file):
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
-def near(pixels, colour):
-    """Where the pixels have the colour, but for rounding."""
-    return np.abs(pixels - np.asarray(colour)).max(axis=-1) <= 2
+def near(pixels, color):
+    """Where the pixels have the color, but for rounding."""
+    return np.abs(pixels - np.asarray(color)).max(axis=-1) <= 2
 
 
-def grey(value):
-    """The colour of a value in [0, 1] of a grey image: 0 is white paper, 1 is black ink."""
+def gray(value):
+    """The color of a value in [0, 1] of a gray image: 0 is white paper, 1 is black ink."""
     return (round(255 * (1 - value)),) * 3
 
 
-def centre(mask):
-    """Median row and column: letters of the same colour hardly move it."""
+def center(mask):
+    """Median row and column: letters of the same color hardly move it."""
     return np.median(np.argwhere(mask), axis=0)
 
 
@@ -51,7 +51,7 @@ def file(tmp_path):
 
 def test_a_black_tile_is_ink_and_a_white_one_is_paper(file):
     plotting.image_grid({"a": plain(1.0, 3), "b": plain(0.0, 3)}, file)
-    black = near(read(file), grey(1.0))
+    black = near(read(file), gray(1.0))
     side = side_of(black, 3)
     inked = np.flatnonzero(black.sum(axis=1) > 2 * side)  # rows of pixels with more ink than letters have
     assert len(inked) == pytest.approx(side, rel=0.1)
@@ -66,7 +66,7 @@ def test_a_black_tile_is_ink_and_a_white_one_is_paper(file):
 def test_the_size_grows_with_rows_and_columns(file, rows, columns):
     plotting.image_grid({str(row): plain(0.5, columns) for row in range(rows)}, file)
     pixels = read(file)
-    side = side_of(near(pixels, grey(0.5)), rows * columns)
+    side = side_of(near(pixels, gray(0.5)), rows * columns)
     step = side * 10 / 8
     assert 0.75 * TILE < step < 2 * TILE
     height, width, _ = pixels.shape
@@ -74,7 +74,7 @@ def test_the_size_grows_with_rows_and_columns(file, rows, columns):
     assert columns * step * 0.95 < width < columns * step + 200
     plotting.image_grid({str(row): plain(0.5, columns) for row in range(rows)}, file, title="a title")
     titled = read(file)
-    inked = [near(picture, grey(0.5)).sum(axis=1) > 0.5 * side for picture in (pixels, titled)]
+    inked = [near(picture, gray(0.5)).sum(axis=1) > 0.5 * side for picture in (pixels, titled)]
     top = [np.flatnonzero(picture)[0] for picture in inked]
     assert top[1] > top[0] + 5, "the title stands above the images"
 
@@ -88,8 +88,8 @@ def test_an_image_is_neither_turned_nor_mirrored(file):
         image[0, halves[vertical], halves[horizontal], 0] = value
     plotting.image_grid({"x": image}, file)
     pixels = read(file)
-    at = {corner: centre(near(pixels, grey(value))) for corner, value in corners.items()}
-    side = side_of(near(pixels, grey(0.2)))
+    at = {corner: center(near(pixels, gray(value))) for corner, value in corners.items()}
+    side = side_of(near(pixels, gray(0.2)))
     assert 0.75 * TILE < 2 * side < 2 * TILE
     for left, right in [("upper left", "upper right"), ("lower left", "lower right")]:
         np.testing.assert_allclose(at[right] - at[left], [0, side], atol=3)
@@ -102,22 +102,22 @@ def test_images_stand_in_their_order_each_row_its_category(file):
     rows = {name: np.concatenate([plain(v) for v in row]) for name, row in zip("ab", values, strict=True)}
     plotting.image_grid(rows, file)
     pixels = read(file)
-    at = np.array([[centre(near(pixels, grey(v))) for v in row] for row in values])
-    step = side_of(near(pixels, grey(values[0, 0]))) * 10 / 8
+    at = np.array([[center(near(pixels, gray(v))) for v in row] for row in values])
+    step = side_of(near(pixels, gray(values[0, 0]))) * 10 / 8
     np.testing.assert_allclose(np.diff(at[..., 0], axis=0), step, atol=3)
     np.testing.assert_allclose(np.diff(at[..., 1], axis=1), step, atol=3)
     np.testing.assert_allclose(np.diff(at[..., 0], axis=1), 0, atol=2)
 
 
 def test_colour_images_keep_their_colours(file):
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 204, 0)]
-    images = np.zeros((4, 8, 8, 3), np.uint8) + np.asarray(colours, np.uint8)[:, None, None]
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 204, 0)]
+    images = np.zeros((4, 8, 8, 3), np.uint8) + np.asarray(colors, np.uint8)[:, None, None]
     plotting.image_grid({"x": images[:2], "y": images[2:]}, file)
     pixels = read(file)
-    side = np.mean([side_of(near(pixels, colour)) for colour in colours])
+    side = np.mean([side_of(near(pixels, color)) for color in colors])
     step = side * 10 / 8
     assert 0.75 * TILE < step < 2 * TILE
-    at = np.array([centre(near(pixels, colour)) for colour in colours])
+    at = np.array([center(near(pixels, color)) for color in colors])
     np.testing.assert_allclose(at - at[0], [[0, 0], [0, step], [step, 0], [step, step]], atol=4)
 
 
@@ -165,7 +165,7 @@ def test_a_longer_name_takes_more_room_and_the_images_stay_as_large(tmp_path, co
         plotting.image_grid({name: plain(0.5, columns)}, tmp_path / "grid.png")
         pixels = read(tmp_path / "grid.png")
         widths.append(pixels.shape[1])
-        sides.append(side_of(near(pixels, grey(0.5)), columns))
+        sides.append(side_of(near(pixels, gray(0.5)), columns))
     assert sides[1] > 0.75 * sides[0]
     assert widths[1] > widths[0] + 50
 
@@ -177,8 +177,8 @@ def test_the_accuracy_matrix_shows_tasks_downwards_and_categories_to_the_right(f
     assert 0.5 < height / ((0.4 * 2 + 1.4) * plotting.DOTS_PER_INCH) < 1.1
     assert 0.5 < width / ((0.55 * 2 + 1.6) * plotting.DOTS_PER_INCH) < 1.1
     low = near(pixels, VIRIDIS_LOW)
-    row, column = map(int, centre(low))
-    # Cells are as wide as the run of pixels of that colour, above the number in the middle.
+    row, column = map(int, center(low))
+    # Cells are as wide as the run of pixels of that color, above the number in the middle.
     tall = np.flatnonzero(low.sum(axis=0) > 0.5 * low.sum(axis=0).max())
     broad = np.flatnonzero(low.sum(axis=1) > 0.5 * low.sum(axis=1).max())
     cell_width, cell_height = np.ptp(tall) + 1, np.ptp(broad) + 1

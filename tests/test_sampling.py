@@ -44,7 +44,7 @@ def test_what_a_category_imagines_does_not_depend_on_the_others(state, rng, cycl
 
 
 def test_imagining_follows_prior_decoder_and_circle(state, rng):
-    path = state.path("0")
+    path = state.model("0")
     own_rng = category_rng(rng, "0", 0)
     latent_rng, circle_rng = jax.random.split(own_rng)
     z = mixture_prior.sample(path.category["prior"], 3, rng=latent_rng)
@@ -134,7 +134,7 @@ def test_remembered_pairs_are_those_of_the_circle_by_hand(five, rng, cycles):
         return z, x, cvae.encode(path, x)
 
     for index in range(4):
-        expected = by_hand(five.path(five.names[int(memory.category[index])]), keys[index])
+        expected = by_hand(five.model(five.names[int(memory.category[index])]), keys[index])
         ours = jax.tree.map(lambda leaf, i=index: leaf[i], (memory.z, memory.x, memory.teacher))
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
@@ -143,7 +143,7 @@ def test_remembered_pairs_are_those_of_the_circle_by_hand(five, rng, cycles):
 @pytest.mark.parametrize("cycles", [0, 1])
 def test_a_remembered_image_is_what_the_decoder_makes_of_its_latent(five, rng, cycles):
     memory = remembered(five, five.names[:1], rng, cycles)
-    drawn = cvae.decode_mean(five.path(five.names[0]), memory.z.reshape(-1, 4))
+    drawn = cvae.decode_mean(five.model(five.names[0]), memory.z.reshape(-1, 4))
     np.testing.assert_allclose(memory.x.reshape(-1, 784), drawn, rtol=1e-4, atol=1e-5)
 
 

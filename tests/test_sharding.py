@@ -22,11 +22,11 @@ NEW = "7"
 SETTINGS = {
     "mixed_mode": "playback",
     "min_steps": 20,
-    "chunk_steps": 10,
+    "steps_per_call": 10,
     "batch_size": 16,
     "bound": "sampled",
     "samples": 2,
-    "block_images": 16,
+    "eval_batch_size": 16,
 }
 
 

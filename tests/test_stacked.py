@@ -44,7 +44,7 @@ def test_mapping_over_a_stack_equals_a_loop_over_the_categories(state):
     stack = stack_categories(state, state.names)
     factors = jnp.arange(1.0, 1 + stack.capacity)
     expected = [norm(state.params["categories"][n], f) for n, f in zip(state.names, factors[:3], strict=True)]
-    np.testing.assert_allclose(stack.map(norm, factors)[:3], expected, rtol=1e-5)
+    np.testing.assert_allclose(stack.map_categories(norm, factors)[:3], expected, rtol=1e-5)
     # What accelerators run instead of the loop.
     np.testing.assert_allclose(jax.vmap(norm)(stack.categories, factors)[:3], expected, rtol=1e-5)
 

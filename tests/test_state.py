@@ -71,11 +71,11 @@ def test_dropping_deletes_a_key_and_leaves_the_rest_bitwise(state, rng):
 def test_mode_none_has_no_mixed_parameters(small_config, rng):
     alone = grown(small_config.with_settings({"mixed_mode": "none"}), ["a"], rng)
     assert alone.params["mixed"] == {}
-    assert alone.childhood_left == 0
+    assert alone.base_categories_left == 0
 
 
 def test_labels_train_the_named_categories_but_for_their_priors(small_config, rng):
-    state = grown(small_config.with_settings({"scale": "own"}), ["b", "a"], rng)
+    state = grown(small_config.with_settings({"noise_scale": "own"}), ["b", "a"], rng)
     labels = freeze_mask(state.params, ["a"], train_mixed=False)
     assert jax.tree.structure(labels) == jax.tree.structure(state.params)
     for part in ("encoder", "decoder", "scale"):
@@ -93,7 +93,7 @@ def test_parameters_per_category_is_what_a_subtree_holds(state):
     encoder = (784 * 16 + 16) + ((32 + 16) * 8 + 8)
     decoder = (4 * 16 + 16) + (32 + 16) * 12 + (12 * 784 + 784)
     assert counted == encoder + decoder + 27 + 11
-    for settings, more in (({"scale": "own"}, 784), ({"factors": 3}, 3 * 785 + 784)):
+    for settings, more in (({"noise_scale": "own"}, 784), ({"noise_rank": 3}, 3 * 785 + 784)):
         other = state.replace(config=state.config.with_settings(settings))
         assert parameters_per_category(other) == counted + more
 

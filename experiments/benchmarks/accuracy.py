@@ -1,4 +1,4 @@
-"""How long learning takes from nothing to recognising: a fresh process, categories one by one."""
+"""How long learning takes from nothing to recognizing: a fresh process, categories one by one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def time_to_accuracy(setting: BenchmarkConfig) -> dict[str, Any]:
     Returns:
         `rows`: the first run with an empty folder for what JAX compiles, others with what was left there:
         `seconds` in all, and of them `imports`, `first steps` (tracing and compiling), `learning` and
-        `recognising`; and the accuracy. `published`: the accuracy to reach.
+        `recognizing`; and the accuracy. `published`: the accuracy to reach.
     """
     source, rows = setting.open_source(), []
     with tempfile.TemporaryDirectory() as folder:

@@ -17,12 +17,12 @@ from lifelong_cvae.training.learn import learn
 SETTINGS = {
     "mixed_widths": (100, 100),
     "category_widths": (32, 32),
-    "rank": 16,
+    "output_rank": 16,
     "mixed_mode": "playback",
     "epochs": 1,
     "min_steps": 40,
-    "chunk_steps": 20,
-    "filters": 50,
+    "steps_per_call": 20,
+    "num_filters": 50,
     "random_features": 400,
 }
 IMAGES = 400

@@ -26,24 +26,24 @@ COUNTS = (10, 100, 1000)
 NARROW = {
     "mixed_widths": (100, 100),
     "category_widths": (16, 16),
-    "rank": 8,
+    "output_rank": 8,
     "latent_size": 8,
     "prior_components": 0,
-    "factors": 0,
-    "drawing": "mean",
+    "noise_rank": 0,
+    "sample_style": "mean",
     "random_features": 0,
-    "recogniser": "elbo",
+    "recognizer": "elbo",
     "mixed_mode": "playback",
     "epochs": 1,
     "min_steps": 40,
-    "chunk_steps": 40,
+    "steps_per_call": 40,
     "batch_size": 64,
     "memory_size": 2048,
     "memory_categories": 8,
     "memory_images": 8,
 }
 CANDIDATES = 10
-IMAGES, OF_ALL = 8192, 512  # that are recognised: in two stages, and by the evidence of a thousand categories
+IMAGES, OF_ALL = 8192, 512  # that are recognized: in two stages, and by the evidence of a thousand categories
 STEPPED = 1000  # that a category is trained on, where a step is timed
 ROUNDS = 3
 WEIGHED_EVERY = 50
@@ -65,14 +65,14 @@ def growth(
         counts: numbers of categories to compare.
         settings: of the networks that learn.
         candidates: of two stages.
-        images: to recognise: in two stages, and by the evidence of all categories.
+        images: to recognize: in two stages, and by the evidence of all categories.
 
     Returns:
         `rows`, one for each count: medians of states that take turns. `recall`: how often the answer of all
         categories, and `recall_true`, how often the true category is among the candidates. Beside them ratios
         of the last row to the first, compilations of the train step in all, megabytes that a category adds to
         the process from a tenth of the categories on, and that its parameters are, and how many images of
-        `DEFAULT_CATEGORIES` categories of the setting's network are recognised a second.
+        `DEFAULT_CATEGORIES` categories of the setting's network are recognized a second.
     """
     config, crowd = setting.config.with_settings(settings), Crowd(setting.open_source(), counts[-1])
     states, figures = _learned(config, crowd, counts, rng=setting.rng)
@@ -81,7 +81,7 @@ def growth(
     rows = [
         {
             "categories": len(state.names),
-            "seconds_a_step": steps[name] / config.learning.chunk_steps,
+            "seconds_a_step": steps[name] / config.learning.steps_per_call,
             "seconds_a_task": tasks[name],
             **_recognised(state, crowd, candidates, *images),
         }
@@ -136,7 +136,7 @@ def _task(state: LifelongState, crowd: Crowd, rng: jax.Array) -> Callable[[], An
 
 
 def _recognised(state: LifelongState, crowd: Crowd, candidates: int, many: int, few: int) -> dict[str, float]:
-    """How fast and how well images of the categories are recognised, by all and in two stages.
+    """How fast and how well images of the categories are recognized, by all and in two stages.
 
     How well is told of the first `few`, which are of any categories, old and new.
     """
@@ -169,7 +169,7 @@ def _recognised(state: LifelongState, crowd: Crowd, candidates: int, many: int, 
 
 def _default_network(setting: BenchmarkConfig, count: int) -> float:
     """Images a second that the evidence of ten categories is computed of, untrained: it takes no less."""
-    config = setting.config.with_settings({"random_features": 0, "recogniser": "elbo"})
+    config = setting.config.with_settings({"random_features": 0, "recognizer": "elbo"})
     source = setting.open_source()
     state = untrained_state(config, source.image_shape, DEFAULT_CATEGORIES, rng=setting.rng)
     crowd = Crowd(source, len(source.categories))

@@ -15,7 +15,7 @@ class Crowd:
 
     What leaves the image on one side comes back on the other, so that no stroke is lost. Places are a grid
     over the image, two or three pixels apart where digits of 28 x 28 pixels make a thousand categories:
-    neighbours look alike, but digits are centred well enough to tell them apart.
+    neighbors look alike, but digits are centerd well enough to tell them apart.
 
     Args:
         source: of the images.

@@ -19,7 +19,7 @@ from lifelong_cvae.state import init, parameters_per_category
 CATEGORIES, COMPARED_FROM = 50, 34
 IMAGES = 40
 # Trained for as long as it takes to run every part.
-SHORT = {"epochs": 1, "min_steps": 20, "chunk_steps": 10}
+SHORT = {"epochs": 1, "min_steps": 20, "steps_per_call": 10}
 
 
 def over_categories(setting: BenchmarkConfig) -> dict[str, Any]:
@@ -32,14 +32,14 @@ def over_categories(setting: BenchmarkConfig) -> dict[str, Any]:
     config, source = setting.config.with_settings(SHORT), _source(setting.seed)
     megabytes: list[float] = []
 
-    def say(line: str) -> None:
+    def log_fn(line: str) -> None:
         if line.split()[0].isdecimal():  # of a task
             gc.collect()
             megabytes.append(resident_bytes() / 1e6)
 
     with tempfile.TemporaryDirectory() as folder:
-        plan = RunConfig(source.name, make_tasks(source.categories), config=config)
-        runner.run(Path(folder) / "run", plan, source, draw=False, tensorboard=False, say=say)
+        run_config = RunConfig(source.name, make_tasks(source.categories), config=config)
+        runner.run(Path(folder) / "run", run_config, source, draw=False, tensorboard=False, log_fn=log_fn)
     state = init(config, source.image_shape, rng=setting.rng)
     own = (CATEGORIES - COMPARED_FROM) * 4 * parameters_per_category(state) / 1e6
     return {

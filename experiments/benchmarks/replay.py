@@ -14,7 +14,7 @@ from lifelong_cvae.config import Config
 
 COUNTS = (10, 100)
 IMAGES = 1000  # of the new category
-SMALL = {"mixed_widths": (100, 100), "category_widths": (32, 32), "rank": 16, "mixed_mode": "playback"}
+SMALL = {"mixed_widths": (100, 100), "category_widths": (32, 32), "output_rank": 16, "mixed_mode": "playback"}
 
 
 def step(setting: BenchmarkConfig) -> dict[str, Any]:
@@ -40,4 +40,4 @@ def step_seconds(
     """
     states = {count: untrained_state(config, image_shape, count + 1, rng=rng) for count in counts}
     chunks = {str(count): chunk_runner(state, state.names[-1:], IMAGES, rng=rng) for count, state in states.items()}
-    return {name: value / config.learning.chunk_steps for name, value in median_seconds(chunks).items()}
+    return {name: value / config.learning.steps_per_call for name, value in median_seconds(chunks).items()}

@@ -1,9 +1,9 @@
-"""How near training, recognising and imagining are to what the device can do.
+"""How near training, recognizing and imagining are to what the device can do.
 
 The roof is the rate of one large matrix product, measured in turns with everything else. Operations are those
 of the matrix products, counted in what JAX traces; XLA's own count, which adds what is done number by number,
 stands beside it. A training step's products alone, with the same shapes, tell how much of the distance to the
-roof is theirs; the rest is what is done number by number: activations, the likelihood, the optimiser.
+roof is theirs; the rest is what is done number by number: activations, the likelihood, the optimizer.
 Source: Williams, Waterman and Patterson 2009.
 """
 
@@ -44,9 +44,9 @@ class _Work(NamedTuple):
 
 
 def roofline(setting: BenchmarkConfig) -> dict[str, Any]:
-    """Rates of training, recognising and imagining, as parts of the rate of one large matrix product.
+    """Rates of training, recognizing and imagining, as parts of the rate of one large matrix product.
 
-    Training: images through a chunk of steps of one category, the mixed part frozen or learning. Recognising:
+    Training: images through a chunk of steps of one category, the mixed part frozen or learning. Recognizing:
     the ELBO at the mean for each of ten categories. Imagining: images of ten categories, no turn of the
     circle.
     """
@@ -56,7 +56,7 @@ def roofline(setting: BenchmarkConfig) -> dict[str, Any]:
         "its matrix products alone": frozen.alone,
         "training, mixed part learning": learns.work,
         "its matrix products alone ": learns.alone,
-        "recognising among 10": _recognising(setting),
+        "recognizing among 10": _recognising(setting),
         "imagining": _imagining(setting),
     }
     (square, multiply), (moved, copy) = products.peak(SQUARE), products.copied(COPIED)
@@ -86,24 +86,24 @@ class _Training(NamedTuple):
     work: _Work
     alone: _Work
     counted: Any  # products of one step
-    xla: dict[str, float]  # XLA's own analysis of one step, before it is optimised
+    xla: dict[str, float]  # XLA's own analysis of one step, before it is optimized
 
 
 def _training(config: Config, train_mixed: bool, *, rng: jax.Array) -> _Training:
     learning_config = config.learning
-    state = untrained_state(config, IMAGE_SHAPE, 1, rng=rng).replace(childhood_left=int(train_mixed))
+    state = untrained_state(config, IMAGE_SHAPE, 1, rng=rng).replace(base_categories_left=int(train_mixed))
     task = state.names[-1:]
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, state.networks.pixels), np.uint8)
     data = make_task_data(state, {task[0]: images}, rng=rng)
 
     def chunk(steps: int) -> Callable[..., Any]:
-        settings = replace(learning_config, chunk_steps=steps)
-        return partial(train_chunk, networks=state.trained_networks, learning=settings, train_mixed=train_mixed)
+        settings = replace(learning_config, steps_per_call=steps)
+        return partial(train_chunk, networks=state.training_networks, learning=settings, train_mixed=train_mixed)
 
     def carry() -> TrainCarry:
         return init_carry(state, task, train_mixed=train_mixed)
 
-    batch, steps = learning_config.batch_size, learning_config.chunk_steps
+    batch, steps = learning_config.batch_size, learning_config.steps_per_call
     one, whole = chunk(1), chunk(steps)
     counted = products.products(one, carry(), data)
     operations = products.flops(counted)
@@ -119,7 +119,7 @@ def _training(config: Config, train_mixed: bool, *, rng: jax.Array) -> _Training
 def _recognising(setting: BenchmarkConfig) -> _Work:
     state = untrained_state(setting.config, IMAGE_SHAPE, CATEGORIES, rng=setting.rng)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
-    path, rows = state.path(state.names[0]), images[:1].reshape(1, -1)
+    path, rows = state.model(state.names[0]), images[:1].reshape(1, -1)
 
     def one(x: jax.Array, shared: Any) -> jax.Array:
         return cvae.evidence_bound(path, x, shared, state.config.recognition, rng=None)
@@ -134,7 +134,7 @@ def _recognising(setting: BenchmarkConfig) -> _Work:
 
 def _imagining(setting: BenchmarkConfig) -> _Work:
     state, rng = untrained_state(setting.config, IMAGE_SHAPE, CATEGORIES, rng=setting.rng), setting.rng
-    path, count = state.path(state.names[0]), IMAGES // CATEGORIES
+    path, count = state.model(state.names[0]), IMAGES // CATEGORIES
     z = jnp.zeros((1, state.networks.latent_size))
     operations = products.flops(products.products(lambda z: cvae.sample_image(path, z, rng=rng), z))
     images = CATEGORIES * count

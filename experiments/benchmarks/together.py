@@ -22,10 +22,10 @@ def together(setting: BenchmarkConfig) -> dict[str, Any]:
     rows = []
     for mode in MODES:
         config = setting.config.with_settings({"mixed_mode": mode})
-        steps = config.learning.chunk_steps
+        steps = config.learning.steps_per_call
         states = {count: untrained_state(config, IMAGE_SHAPE, count, rng=setting.rng) for count in COUNTS}
         chunks = {
-            str(count): chunk_runner(state.replace(childhood_left=0), state.names, IMAGES, rng=setting.rng)
+            str(count): chunk_runner(state.replace(base_categories_left=0), state.names, IMAGES, rng=setting.rng)
             for count, state in states.items()
         }
         seconds = median_seconds(chunks)

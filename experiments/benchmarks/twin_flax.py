@@ -1,4 +1,4 @@
-"""The twin in plain Flax: the same networks, loss, optimiser, schedule and steps, as a user writes them.
+"""The twin in plain Flax: the same networks, loss, optimizer, schedule and steps, as a user writes them.
 
 One jitted train step, called from a loop in Python over batches of NumPy. It stands alone, so that a process
 of its own imports JAX, Flax and Optax and nothing of ours; `twins` starts it.
@@ -120,7 +120,7 @@ class CVAE(nn.Module):
 def build(settings: dict[str, Any], pixels: int) -> CVAE:
     """The module."""
     widths = {name: tuple(settings[name]) for name in ("mixed_widths", "category_widths")}
-    numbers = {name: settings[name] for name in ("rank", "latent_size", "log_scale")}
+    numbers = {name: settings[name] for name in ("output_rank", "latent_size", "log_scale")}
     return CVAE(**widths, **numbers, pixels=pixels)
 
 
@@ -204,7 +204,7 @@ def known_neurons(model: CVAE, mixed: Any, images: np.ndarray) -> list[np.ndarra
     return [np.concatenate(layer)[: len(images)] for layer in zip(*blocks, strict=True)]
 
 
-def recognised(model: CVAE, mixed: Any, categories: Sequence[Any], images: np.ndarray) -> np.ndarray:
+def recognized(model: CVAE, mixed: Any, categories: Sequence[Any], images: np.ndarray) -> np.ndarray:
     """The category of each image, `[n]`."""
     answers = []
     for start in range(0, len(images), BLOCK):
@@ -216,7 +216,7 @@ def recognised(model: CVAE, mixed: Any, categories: Sequence[Any], images: np.nd
 
 
 def main(task: dict[str, Any]) -> dict[str, float]:
-    """Learns all categories of a task that `twins` wrote, one by one, and recognises its test images."""
+    """Learns all categories of a task that `twins` wrote, one by one, and recognizes its test images."""
     begun = time.perf_counter()
     settings, rng = task["settings"], jax.random.key(task["seed"])
     arrays = np.load(task["file"])
@@ -241,11 +241,11 @@ def main(task: dict[str, Any]) -> dict[str, float]:
         mixed = mixed or {name: learned[name] for name in fresh_mixed}
         categories.append({name: learned[name] for name in params})
     finished = time.perf_counter()
-    answers = recognised(model, mixed, categories, test)
+    answers = recognized(model, mixed, categories, test)
     return {
         "first steps": first_steps,
         "learning": finished - begun - first_steps,
-        "recognising": time.perf_counter() - finished,
+        "recognizing": time.perf_counter() - finished,
         "accuracy": float((answers == arrays["test_labels"]).mean()),
     }
 

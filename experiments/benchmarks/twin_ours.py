@@ -1,4 +1,4 @@
-"""Our side of `twins`, in a process of its own: learns categories one by one and recognises test images."""
+"""Our side of `twins`, in a process of its own: learns categories one by one and recognizes test images."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def main(task: dict[str, Any]) -> dict[str, float]:
     return {
         "first steps": compiled,
         "learning": learned - begun - compiled,
-        "recognising": time.perf_counter() - learned,
+        "recognizing": time.perf_counter() - learned,
         "accuracy": float((answers == arrays["test_labels"]).mean()),
     }
 

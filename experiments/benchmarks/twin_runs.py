@@ -1,7 +1,7 @@
 """Ours and its twins (see `twins`) learn all categories of a source, one by one, each in a fresh process.
 
 So that speed is compared at the same accuracy, ours runs with prior_components=0, factors=0,
-random_features=0, recogniser=elbo and drawing=mean: without what the twins lack. It still keeps thresholds
+random_features=0, recognizer=elbo and drawing=mean: without what the twins lack. It still keeps thresholds
 for unknown images, which they do not.
 """
 
@@ -39,7 +39,7 @@ def ten_categories(setting: BenchmarkConfig) -> dict[str, Any]:
     Returns:
         `rows`: a side each, the fastest of its runs: `seconds` from the process's start to its end, and of
         them `imports` (with the start of Python), `first steps` (of ours and Flax: compilation), `learning`
-        and `recognising`; and the accuracy by the ELBO at the posterior's mean. `slowest`, in seconds.
+        and `recognizing`; and the accuracy by the ELBO at the posterior's mean. `slowest`, in seconds.
     """
     twins.require_torch()
     source = setting.open_source()

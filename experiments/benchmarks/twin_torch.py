@@ -1,4 +1,4 @@
-"""The twin in PyTorch, eager: the same networks, loss, optimiser, schedule and steps, as a user writes them.
+"""The twin in PyTorch, eager: the same networks, loss, optimizer, schedule and steps, as a user writes them.
 
 It stands alone, so that a process of its own imports PyTorch and NumPy and nothing else; `twins` starts it.
 Matrices start as Flax starts them, and the pixels' biases at the mean image, as ours do.
@@ -74,8 +74,8 @@ class Decoder(nn.Module):
         super().__init__()
         widths, mixed_widths = settings["category_widths"][::-1], settings["mixed_widths"][::-1]
         self.neurons = CategoryNeurons(settings["latent_size"], widths, mixed_widths)
-        self.basis = linear(self.neurons.sizes[-1], settings["rank"], bias=False)
-        self.pixels = nn.Linear(settings["rank"], len(mean_image))
+        self.basis = linear(self.neurons.sizes[-1], settings["output_rank"], bias=False)
+        self.pixels = nn.Linear(settings["output_rank"], len(mean_image))
         nn.init.zeros_(self.pixels.weight)
         with torch.no_grad():
             self.pixels.bias.copy_(torch.logit(mean_image, eps=0.005))
@@ -155,17 +155,17 @@ def train(
     model.mixed.requires_grad_(train_mixed)
     # `fused`: the fastest of its implementations.
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=settings["learning_rate"], fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+    optimizer = torch.optim.Adam(parameters, lr=settings["learning_rate"], fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     batch = settings["batch_size"]
     for _ in range(steps):
         index = torch.randint(len(images), (batch,), device=images.device)
         noise = torch.randn(batch, model.latent_size, device=images.device)
         neurons = None if known is None else [layer[index] for layer in known]
         loss = -model(images[index], noise, neurons).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         yield loss.detach()
 
@@ -187,7 +187,7 @@ def evidence(models: Sequence[CVAE], images: torch.Tensor) -> torch.Tensor:
 
 
 def main(task: dict[str, Any]) -> dict[str, float]:
-    """Learns all categories of a task that `twins` wrote, one by one, and recognises its test images."""
+    """Learns all categories of a task that `twins` wrote, one by one, and recognizes its test images."""
     begun = time.perf_counter()
     settings, where = task["settings"], device()
     torch.manual_seed(task["seed"])
@@ -214,7 +214,7 @@ def main(task: dict[str, Any]) -> dict[str, float]:
     return {
         "first steps": first_steps,
         "learning": learned - begun - first_steps,
-        "recognising": time.perf_counter() - learned,
+        "recognizing": time.perf_counter() - learned,
         "accuracy": float((answers == arrays["test_labels"]).mean()),
     }
 

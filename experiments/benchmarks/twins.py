@@ -1,6 +1,6 @@
 """Ours against twins of it, in plain Flax and in eager PyTorch: how fast they train a category.
 
-The twins have the networks, batch, steps, optimiser and schedule of the settings, one loss (the ELBO of real
+The twins have the networks, batch, steps, optimizer and schedule of the settings, one loss (the ELBO of real
 images, with one sample and a prior N(0, I)), and a mixed part that the first category alone trains. Ours runs
 without what they lack, `WITHOUT`. They keep the encoder's mixed neurons of every image, where these are
 frozen, as ours does; and all use as many threads as they choose to.
@@ -30,20 +30,20 @@ from lifelong_cvae.training.train import train
 # What the twins have not, left out of ours too.
 WITHOUT = {
     "prior_components": 0,
-    "factors": 0,
+    "noise_rank": 0,
     "random_features": 0,
-    "recogniser": "elbo",
-    "drawing": "mean",
+    "recognizer": "elbo",
+    "sample_style": "mean",
 }
 # The form of network and of learning that the twins have.
 FORM = {
-    "growth": "neurons",
+    "conditioning": "neurons",
     "likelihood": "gaussian",
-    "scale": "shared",
+    "noise_scale": "shared",
     "local": "none",
     "mixed_mode": "frozen",
-    "childhood": 1,
-    "compute": "float32",
+    "base_categories": 1,
+    "compute_dtype": "float32",
     "bound": "mean",
 }
 FLAX, TORCH = "plain Flax", "PyTorch"
@@ -81,7 +81,7 @@ def plain(config: Config) -> dict[str, Any]:
     """The settings that the twins read."""
     return {
         **{name: list(getattr(config.network, name)) for name in ("mixed_widths", "category_widths")},
-        **{name: getattr(config.network, name) for name in ("rank", "latent_size", "log_scale")},
+        **{name: getattr(config.network, name) for name in ("output_rank", "latent_size", "log_scale")},
         **{name: getattr(config.learning, name) for name in ("batch_size", "learning_rate")},
     }
 
@@ -106,7 +106,7 @@ def _sides(
     config: Config, source: Source, images: np.ndarray, *, first: bool, known: bool, rng: jax.Array
 ) -> dict[str, Callable[[], Any]]:
     """Functions that train one category for STEPS steps, one for each side."""
-    config = config.with_settings({"min_steps": STEPS, "epochs": 1, "chunk_steps": STEPS})
+    config = config.with_settings({"min_steps": STEPS, "epochs": 1, "steps_per_call": STEPS})
     return {
         "ours": _ours(config, source, images, first=first, rng=rng),
         FLAX: _flax(config, images, first=first, known=known, rng=rng),
@@ -116,12 +116,12 @@ def _sides(
 
 def _ours(config: Config, source: Source, images: np.ndarray, *, first: bool, rng: jax.Array) -> Callable[[], Any]:
     state = init(config, source.image_shape, rng=rng)
-    state = add_category(state, "one", rng=rng).replace(childhood_left=int(first))
+    state = add_category(state, "one", rng=rng).replace(base_categories_left=int(first))
     data = make_task_data(state, {"one": images}, rng=rng)
     teacher = Teacher(state, ("one",), rng=rng)
 
     def run() -> Any:
-        trained = train(state, ("one",), data, teacher, midway=None, progress=None, start=0.0)
+        trained = train(state, ("one",), data, teacher, resume_from=None, progress=None, start=0.0)
         return trained.carry.params
 
     return run

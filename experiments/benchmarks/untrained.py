@@ -33,7 +33,7 @@ def chunk_runner(state: LifelongState, task: tuple[str, ...], images: int, *, rn
     train_mixed = state.mixed_learns
     run = partial(
         train_chunk,
-        networks=state.trained_networks,
+        networks=state.training_networks,
         learning=state.config.learning,
         train_mixed=train_mixed,
     )

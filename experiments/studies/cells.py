@@ -37,11 +37,11 @@ class Cell:
     """One run of a study.
 
     Attributes:
-        plan: what is learned, and from what.
+        run_config: what is learned, and from what.
         labels: what distinguishes it, column of the table to value.
     """
 
-    plan: RunConfig
+    run_config: RunConfig
     labels: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -56,8 +56,8 @@ def identity(cell: Cell, source: Source, *, samples: int) -> dict[str, Any]:
     Where the data are and how they are opened is not part of it: their fingerprint is.
     """
     opened = ("dataset", "options")
-    plan = {key: value for key, value in cell.plan.to_dict().items() if key not in opened}
-    return {"labels": dict(cell.labels), "plan": plan, "data": source.fingerprint, "samples": samples}
+    run_config = {key: value for key, value in cell.run_config.to_dict().items() if key not in opened}
+    return {"labels": dict(cell.labels), "plan": run_config, "data": source.fingerprint, "samples": samples}
 
 
 def run_cell(cell: Cell, source: Source, judge: ReferenceClassifier, *, samples: int) -> dict[str, Any]:
@@ -75,28 +75,28 @@ def run_cell(cell: Cell, source: Source, judge: ReferenceClassifier, *, samples:
         (`measures.judged`), `per_task`, `density`, `novelty` (half-way, with the
         categories of later tasks unknown), numbers of parameters, seconds.
     """
-    plan, rng, start = cell.plan, jax.random.key(cell.plan.seed), time.perf_counter()
-    few = plan.narrowed(source)
-    state = init(plan.config, source.image_shape, rng=rng)
+    run_config, rng, start = cell.run_config, jax.random.key(cell.run_config.seed), time.perf_counter()
+    few = run_config.subsample(source)
+    state = init(run_config.config, source.image_shape, rng=rng)
     history, agreements, novelty, seconds_learning = [], [], {}, 0.0
-    for index, names in enumerate(plan.tasks):
+    for index, names in enumerate(run_config.tasks):
         images = metrics.real_images(names, few, "train")
         state, report = learn(state, images, rng=rng)
         seconds_learning += report.seconds
-        evidence = metrics.evidence_by_category(state, source, plan.evaluate_on, rng=rng)
+        evidence = metrics.evidence_by_category(state, source, run_config.evaluate_on, rng=rng)
         accuracies = continual.recognition_accuracies(evidence, state.names)
         history.append(accuracies["accuracy_per_category"])
         agreements.append(judge.agreement(metrics.sample_images(state, source, AGREEMENT_SAMPLES, rng=rng)))
-        if 2 * (index + 1) == len(plan.tasks):
-            novelty = metrics.ood_metrics(state, source, plan.evaluate_on, evidence=evidence, rng=rng)
-    candidates = continual.known_after_task(plan.tasks)
+        if 2 * (index + 1) == len(run_config.tasks):
+            novelty = metrics.ood_metrics(state, source, run_config.evaluate_on, evidence=evidence, rng=rng)
+    candidates = continual.known_after_task(run_config.tasks)
     restricted = continual.accuracy_per_category(evidence, state.names, candidates=candidates)
     return {
         "accuracy": accuracies["accuracy"],
         "over_time": continual.summary(history),
         "forgetting_same_candidates": continual.forgetting(history, restricted),
         "generation_over_time": continual.summary(agreements),
-        **_final_figures(state, source, judge, plan, samples=samples, rng=rng),
+        **_final_figures(state, source, judge, run_config, samples=samples, rng=rng),
         "novelty": novelty,
         "parameters_per_category": parameters_per_category(state),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -108,15 +108,21 @@ def run_cell(cell: Cell, source: Source, judge: ReferenceClassifier, *, samples:
 
 
 def _final_figures(
-    state: LifelongState, source: Source, judge: ReferenceClassifier, plan: RunConfig, *, samples: int, rng: jax.Array
+    state: LifelongState,
+    source: Source,
+    judge: ReferenceClassifier,
+    run_config: RunConfig,
+    *,
+    samples: int,
+    rng: jax.Array,
 ) -> dict[str, Any]:
     """Of the learner that has met all categories: what it imagines, and its density."""
-    split = plan.evaluate_on
+    split = run_config.evaluate_on
     imagined = metrics.sample_images(state, source, samples, rng=rng)
     real = metrics.real_images(state.names, source, split)
     return {
         "imagined": metrics.generation_metrics(imagined, real, judge, rng=rng),
-        "per_task": metrics.per_task_metrics(imagined, real, plan.tasks, judge, seed=plan.seed),
+        "per_task": metrics.per_task_metrics(imagined, real, run_config.tasks, judge, seed=run_config.seed),
         "density": metrics.density(state, source, split, rng=rng),
     }
 
@@ -135,7 +141,7 @@ def run_cells(
     judge: Callable[[], ReferenceClassifier],
     *,
     samples: int,
-    say: Callable[[str], None] = print,
+    log_fn: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Runs the cells that `folder` does not hold yet, and returns the figures of all.
 
@@ -145,7 +151,7 @@ def run_cells(
         source: the data of all cells.
         judge: gives the judge, where there is something to run.
         samples: imagined images of all categories together.
-        say: told a line per cell, with an estimate of the time left.
+        log_fn: told a line per cell, with an estimate of the time left.
 
     Raises:
         InputError: a file of the folder is another run's; nothing has been run then.
@@ -153,14 +159,14 @@ def run_cells(
     found = {cell.name: _read(cell, folder, source, samples=samples) for cell in cells}
     for index, cell in enumerate(cells):
         if found[cell.name] is None:
-            say(f"{index + 1}/{len(cells)}  {cell.name}: running")
+            log_fn(f"{index + 1}/{len(cells)}  {cell.name}: running")
             figures = run_cell(cell, source, judge(), samples=samples)
             _write(folder / f"{cell.name}.json", identity(cell, source, samples=samples), figures)
             found[cell.name] = _read(cell, folder, source, samples=samples)
         figures = found[cell.name]
         left = _seconds_left([found[other.name] for other in cells])
         note = f"; about {left / 60:.0f} minutes left" if left else ""
-        say(
+        log_fn(
             f"{index + 1}/{len(cells)}  {cell.name}: {100 * figures['accuracy']:.2f} %, "
             f"{figures['seconds']:.0f} s{note}"
         )

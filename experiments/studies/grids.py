@@ -19,7 +19,7 @@ import jax
 
 from experiments.studies import plots, tables
 from experiments.studies.cells import FLOOR_LABELS, Cell, floor, run_cells
-from lifelong_cvae.config import MEMORY_TERMS, Config, LearningConfig
+from lifelong_cvae.config import REPLAY_TERMS, Config, LearningConfig
 from lifelong_cvae.data import SourceOptions, hold_out, make_tasks, open_source
 from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
@@ -38,45 +38,46 @@ FEW, FULL_CATEGORIES = 100, 3
 RANK_OF_WIDTH = {"frozen": 0.75, "playback": 0.75, "free": 0.75, "none": 0.45}
 
 
-def strategies_study(plan: RunConfig, strategy: str) -> list[Cell]:
+def strategies_study(run_config: RunConfig, strategy: str) -> list[Cell]:
     """A strategy as it is; `joint` meets all categories in one task."""
-    label: int | str = len(plan.tasks[0])
+    label: int | str = len(run_config.tasks[0])
     if strategy == "joint":
-        label, plan = "all", replace(plan, tasks=(tuple(itertools.chain(*plan.tasks)),))
-    return [Cell(plan, {"strategy": strategy, "categories a task": label})]
+        label, run_config = "all", replace(run_config, tasks=(tuple(itertools.chain(*run_config.tasks)),))
+    return [Cell(run_config, {"strategy": strategy, "categories a task": label})]
 
 
-def few_images_study(plan: RunConfig, strategy: str) -> list[Cell]:
+def few_images_study(run_config: RunConfig, strategy: str) -> list[Cell]:
     """Few training images in each category after the first `FULL_CATEGORIES`."""
     return [
-        Cell(_with_images(plan, images), {"strategy": strategy, "images a new category": images}) for images in IMAGES
+        Cell(_with_images(run_config, images), {"strategy": strategy, "images a new category": images})
+        for images in IMAGES
     ]
 
 
-def circle_study(plan: RunConfig, strategy: str) -> list[Cell]:
+def circle_study(run_config: RunConfig, strategy: str) -> list[Cell]:
     """Turns of the circle before a memory serves, and each term on remembered pairs left out in turn.
 
     Everything else is as `LearningConfig` has it: one turn, all terms.
     """
     all_terms = {
-        name: getattr(LearningConfig, name) for name in ("cycles", *(f"{term}_weight" for term in MEMORY_TERMS))
+        name: getattr(LearningConfig, name) for name in ("cycles", *(f"{term}_weight" for term in REPLAY_TERMS))
     }
     changes: dict[str, dict[str, Any]] = {f"{turns} turns": {"cycles": turns} for turns in TURNS}
-    changes |= {f"without {term}": {f"{term}_weight": 0.0} for term in MEMORY_TERMS}
+    changes |= {f"without {term}": {f"{term}_weight": 0.0} for term in REPLAY_TERMS}
     return [
         Cell(
-            replace(plan, config=plan.config.with_settings({**all_terms, **change})),
+            replace(run_config, config=run_config.config.with_settings({**all_terms, **change})),
             {"strategy": strategy, "changed": label},
         )
         for label, change in changes.items()
     ]
 
 
-def size_study(plan: RunConfig, strategy: str, image_shape: Sequence[int]) -> list[Cell]:
+def size_study(run_config: RunConfig, strategy: str, image_shape: Sequence[int]) -> list[Cell]:
     """Parameters a category, with all images and with `FEW` in each category after the first ones."""
     return [
         Cell(
-            replace(_with_images(plan, images), config=fit_size(plan.config, image_shape, parameters)),
+            replace(_with_images(run_config, images), config=fit_size(run_config.config, image_shape, parameters)),
             {"parameters": parameters, "strategy": strategy, "images a new category": images},
         )
         for parameters, images in itertools.product(SIZES, ("all", FEW))
@@ -89,7 +90,7 @@ class Study:
 
     Attributes:
         strategies: presets that take part unless others are asked for.
-        cells: cells of one strategy, from its plan, its name and the shape of the images.
+        cells: cells of one strategy, from its run_config, its name and the shape of the images.
         columns: kinds of figures in its tables (`tables.COLUMNS`).
     """
 
@@ -99,9 +100,9 @@ class Study:
 
 
 STUDIES = {
-    "strategies": Study(STRATEGIES, lambda plan, name, _: strategies_study(plan, name)),
-    "few_images": Study(("none", "frozen", "full"), lambda plan, name, _: few_images_study(plan, name)),
-    "circle": Study(("full", "circulatory"), lambda plan, name, _: circle_study(plan, name)),
+    "strategies": Study(STRATEGIES, lambda run_config, name, _: strategies_study(run_config, name)),
+    "few_images": Study(("none", "frozen", "full"), lambda run_config, name, _: few_images_study(run_config, name)),
+    "circle": Study(("full", "circulatory"), lambda run_config, name, _: circle_study(run_config, name)),
     "size": Study(("frozen", "none"), size_study),
 }
 
@@ -147,9 +148,9 @@ def compare(
     validation_fraction: float,
     evaluate_on: str,
     samples: int,
-    judges: Path,
+    classifiers_dir: Path,
     draw: bool = True,
-    say: Callable[[str], None] = print,
+    log_fn: Callable[[str], None] = print,
 ) -> str:
     """Runs a study into a folder, which takes a JSON file per run, `comparison.json`, `.md` and figures.
 
@@ -165,9 +166,9 @@ def compare(
         validation_fraction: part of each training category to hold out.
         evaluate_on: `test` or `validation`.
         samples: imagined images of all categories together.
-        judges: folder that keeps trained judges.
+        classifiers_dir: folder that keeps trained judges.
         draw: whether to draw figures (needs matplotlib).
-        say: told a line per run.
+        log_fn: told a line per run.
 
     Returns:
         The tables, as `comparison.md` holds them.
@@ -183,10 +184,10 @@ def compare(
     chosen = STUDIES[study_name]
     options = SourceOptions() if options is None else options
     source = hold_out(open_source(dataset, options), validation_fraction)
-    judge = functools.cache(lambda: load_or_train(source, judges))
+    judge = functools.cache(lambda: load_or_train(source, classifiers_dir))
     cells = []
     for seed, strategy in itertools.product(seeds, strategies or chosen.strategies):
-        plan = RunConfig(
+        run_config = RunConfig(
             dataset=dataset,
             options=options,
             tasks=make_tasks(source.categories, order_seed=seed, categories_per_task=categories_per_task),
@@ -195,9 +196,9 @@ def compare(
             evaluate_on=evaluate_on,
             config=preset(strategy).with_settings(settings),
         )
-        for cell in chosen.cells(plan, strategy, source.image_shape):
+        for cell in chosen.cells(run_config, strategy, source.image_shape):
             cells.append(replace(cell, labels={**cell.labels, "seed": seed}))
-    results = run_cells(cells, folder, source, judge, samples=samples, say=say)
+    results = run_cells(cells, folder, source, judge, samples=samples, log_fn=log_fn)
     floor_figures = floor(folder, source, judge, evaluate_on, samples=samples)
     return _write(folder, results, floor_figures, chosen.columns, draw=draw)
 
@@ -219,7 +220,7 @@ def _write(
     return text
 
 
-def _with_images(plan: RunConfig, images: int | str) -> RunConfig:
+def _with_images(run_config: RunConfig, images: int | str) -> RunConfig:
     if images == "all":
-        return plan
-    return replace(plan, images_per_category=images, full_categories=FULL_CATEGORIES)
+        return run_config
+    return replace(run_config, images_per_category=images, full_categories=FULL_CATEGORIES)

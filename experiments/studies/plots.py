@@ -49,10 +49,10 @@ def plot_over_time(results: Sequence[Mapping[str, Any]], file: Path) -> None:
     plotting.write_figure(figure, file)
 
 
-def _line(axes: Any, values: np.ndarray, label: str, colour: str) -> None:
+def _line(axes: Any, values: np.ndarray, label: str, color: str) -> None:
     if values.shape[1] == 1:
-        axes.axhline(values.mean(), color=colour, linestyle="--", label=label)
+        axes.axhline(values.mean(), color=color, linestyle="--", label=label)
         return
     steps = range(1, values.shape[1] + 1)
-    axes.plot(steps, values.mean(axis=0), color=colour, label=label, marker=".")
-    axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+    axes.plot(steps, values.mean(axis=0), color=color, label=label, marker=".")
+    axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)

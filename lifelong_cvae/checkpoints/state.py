@@ -103,7 +103,7 @@ def _meta(state: LifelongState) -> dict[str, Any]:
     return {
         "names": list(state.names),
         "visits": list(state.visits),
-        "childhood_left": state.childhood_left,
+        "base_categories_left": state.base_categories_left,
         "image_shape": list(state.image_shape),
         "config": state.config.to_dict(),
         "group_size": _group_size(state),
@@ -135,7 +135,7 @@ def _state(meta: dict[str, Any], parts: Sequence[dict[str, Any]]) -> LifelongSta
         params={**jax.tree.map(jnp.asarray, common), "categories": categories},
         names=tuple(meta["names"]),
         visits=tuple(meta["visits"]),
-        childhood_left=meta["childhood_left"],
+        base_categories_left=meta["base_categories_left"],
         image_shape=check_image_shape(meta["image_shape"]),
         config=Config.from_dict(meta["config"]),
     )

@@ -1,6 +1,6 @@
 """A task that is being learned, on disk: what a run that was killed goes on with.
 
-It holds what training changes: the trainables, the optimiser's state and the position. The teacher is the
+It holds what training changes: the trainables, the optimizer's state and the position. The teacher is the
 state before the task, which its own checkpoint holds; which one that was is recorded here, and verified. What
 the teacher remembers is imagined anew, from the same randomness, and images come from the source.
 """
@@ -22,12 +22,12 @@ from lifelong_cvae.training.learn import initial_carry
 from lifelong_cvae.training.train import TaskProgress
 
 
-def save_task(folder: Path, midway: TaskProgress, teacher: str) -> None:
+def save_task(folder: Path, resume_from: TaskProgress, teacher: str) -> None:
     """Writes where a task is, in place of what was written before.
 
     Args:
         folder: of this task alone.
-        midway: what `learn` has come to.
+        resume_from: what `learn` has come to.
         teacher: digest of the state before the task.
 
     Raises:
@@ -35,11 +35,11 @@ def save_task(folder: Path, midway: TaskProgress, teacher: str) -> None:
     """
     meta = {
         "teacher": teacher,
-        "names": list(midway.names),
-        "terms": midway.terms,
-        "seconds": midway.seconds,
+        "names": list(resume_from.names),
+        "terms": resume_from.terms,
+        "seconds": resume_from.seconds,
     }
-    orbax_store.write(folder, midway.steps, [lambda: {"carry": _flatten(midway.carry)}], meta, keep=1)
+    orbax_store.write(folder, resume_from.steps, [lambda: {"carry": _flatten(resume_from.carry)}], meta, keep=1)
 
 
 def load_task(

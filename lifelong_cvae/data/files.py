@@ -113,7 +113,7 @@ def _check_header(path: Path, archive: zipfile.ZipFile, name: str) -> None:
 def read_image_file(
     file: Path | IO[bytes], channels: int, *, image_size: int | None = None, what: Any = None
 ) -> np.ndarray:
-    """A picture, upright as its EXIF data say: uint8 `[h, w, channels]`; 1 channel is grey, 3 are colour.
+    """A picture, upright as its EXIF data say: uint8 `[h, w, channels]`; 1 channel is gray, 3 are color.
 
     Args:
         file: a path, or the content of a file.
@@ -167,7 +167,7 @@ def read_image_files(paths: list[Path], channels: int, *, image_size: int | None
 
 
 def read_images(path: Path, channels: int, *, image_size: int | None = None) -> np.ndarray:
-    """Images to recognise: an npz (`images`), an IDX file, a picture, or a folder of these in natural order.
+    """Images to recognize: an npz (`images`), an IDX file, a picture, or a folder of these in natural order.
 
     Pictures are scaled as `read_picture` does it; images of other files have the size that they have.
 

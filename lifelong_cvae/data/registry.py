@@ -29,7 +29,7 @@ class SourceOptions:
 
     Attributes:
         image_size: pixels of the side of a square that pictures are scaled to; None: they stay as they are.
-        grayscale: whether pictures are grey; otherwise they are colour.
+        grayscale: whether pictures are gray; otherwise they are color.
         tfds_data_dir: folder of prepared data sets; None: that of TensorFlow Datasets.
         tfds_manual_dir: folder of the files that a data set is prepared from.
 

@@ -14,13 +14,13 @@ from lifelong_cvae.images import Shape, check_image_shape
 BOX = 20 / 28  # part of the image's side that ink fills
 MIN_INK = 8  # of 255: what is darker is no ink
 # Width of a pen, as a part of the image's side: strokes through the middle of MNIST's training digits have
-# the digits' ink then, and are recognised best.
+# the digits' ink then, and are recognized best.
 PEN = 2.25 / 28
 FINE = 8  # strokes are drawn so many times larger
 
 
 def center_ink(ink: Any, image_shape: Sequence[int] = (28, 28, 1)) -> np.ndarray:
-    """Light ink on black, scaled into the middle 20 x 20 of 28 x 28, its centre of mass at pixel (14, 14).
+    """Light ink on black, scaled into the middle 20 x 20 of 28 x 28, its center of mass at pixel (14, 14).
 
     That is how MNIST was made (LeCun, Bottou, Bengio and Haffner 1998, section III.A), from images of
     another size in proportion.
@@ -50,7 +50,7 @@ def center_ink(ink: Any, image_shape: Sequence[int] = (28, 28, 1)) -> np.ndarray
 
 
 def render_strokes(strokes: Sequence[Any], image_shape: Sequence[int] = (28, 28, 1)) -> np.ndarray:
-    """Strokes as a pen would draw them into the place that `centred` gives to ink.
+    """Strokes as a pen would draw them into the place that `centerd` gives to ink.
 
     Strokes are scaled before they are drawn, so that the pen is as wide as those of MNIST's writers whatever
     the size that they were drawn in.
@@ -97,7 +97,7 @@ def _points(stroke: Any) -> np.ndarray:
 
 
 def _place_ink(small: np.ndarray, shape: Shape) -> np.ndarray:
-    """Ink `[h, w]` in an image of a shape, its centre of mass in the middle."""
+    """Ink `[h, w]` in an image of a shape, its center of mass in the middle."""
     height, width, channels = shape
     image = np.zeros((height, width), np.uint8)
     top, left = (_start(small.sum(axis=axis), side) for axis, side in ((1, height), (0, width)))
@@ -106,7 +106,7 @@ def _place_ink(small: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _start(weights: np.ndarray, side: int) -> int:
-    """Where something of these weights begins, so that its centre of mass is the middle of a side."""
+    """Where something of these weights begins, so that its center of mass is the middle of a side."""
     middle = np.average(np.arange(weights.size), weights=weights)
     return int(np.clip(round(side / 2 - middle), 0, side - weights.size))
 
@@ -120,9 +120,9 @@ def extract_ink(photo: Any) -> np.ndarray:
     Returns:
         uint8 `[height, width]`: the ground is 0, the strongest ink 255.
     """
-    grey = np.asarray(photo, np.float32).reshape(np.shape(photo)[:2])
-    ground = np.median(grey)
-    darker, lighter = ground - grey.min(), grey.max() - ground
-    strength = (ground - grey if darker > lighter else grey - ground) / max(darker, lighter, 1)
+    gray = np.asarray(photo, np.float32).reshape(np.shape(photo)[:2])
+    ground = np.median(gray)
+    darker, lighter = ground - gray.min(), gray.max() - ground
+    strength = (ground - gray if darker > lighter else gray - ground) / max(darker, lighter, 1)
     # Paper is never even: what is nearer to the ground than to the ink counts as ground.
     return np.round(255 * np.clip(2 * strength - 0.5, 0, 1)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Is a recogniser as sure as it is right?"""
+"""Is a recognizer as sure as it is right?"""
 
 from __future__ import annotations
 

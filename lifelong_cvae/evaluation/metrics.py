@@ -36,43 +36,43 @@ def log_posteriors_by_category(
     split: str,
     *,
     rng: jax.Array,
-    embedded: MutableMapping[str, jax.Array] | None = None,
+    feature_cache: MutableMapping[str, jax.Array] | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Log p(x|c) of all images of a split, as the state's recogniser and as `elbo` says it.
+    """Log p(x|c) of all images of a split, as the state's recognizer and as `elbo` says it.
 
     Args:
         state: what has been learned.
         source: real images.
         split: `test` or `validation`.
         rng: for the bounds that draw samples.
-        embedded: keeps features of images from one task of a run to the next, where there are at most
+        feature_cache: keeps features of images from one task of a run to the next, where there are at most
             `EMBEDDED_IMAGES`; the dictionary of a state that has learned does not change.
         mesh: as for `recognition.evidence`.
 
     Returns:
-        `elbo` (see `evidence_by_category`), and where the state has another recogniser its name to the same.
+        `elbo` (see `evidence_by_category`), and where the state has another recognizer its name to the same.
     """
     images = real_images(state.names, source, split)
     pool = _concat_images(images)
-    kind = state.config.recognition.recogniser
-    asked = recognition.make_recognizer(state, kind)
-    answers = {"elbo": recognition.evidence(asked, pool, rng=rng, mesh=mesh)}
+    kind = state.config.recognition.recognizer
+    recognizer = recognition.make_recognizer(state, kind)
+    answers = {"elbo": recognition.evidence(recognizer, pool, rng=rng, mesh=mesh)}
     if kind != "elbo":
         scores = None
         if len(pool) <= MAX_CACHED_IMAGES:
-            scores = _scores(asked.readout, images, {} if embedded is None else embedded)
-        answers[kind] = recognition.log_likelihoods(asked, pool, log_evidence=answers["elbo"], scores=scores)
+            scores = _scores(recognizer.classifier, images, {} if feature_cache is None else feature_cache)
+        answers[kind] = recognition.log_likelihoods(recognizer, pool, log_evidence=answers["elbo"], scores=scores)
     return {key: _split_by_category(images, values) for key, values in answers.items()}
 
 
 def _scores(
-    readout: ridge_classifier.RidgeClassifier, images: Images, embedded: MutableMapping[str, jax.Array]
+    classifier: ridge_classifier.RidgeClassifier, images: Images, feature_cache: MutableMapping[str, jax.Array]
 ) -> np.ndarray:
     """Scores of all images together; features that are not in `embedded` are put there."""
-    for name in images.keys() - embedded.keys():
-        embedded[name] = ridge_classifier.extract_features(readout, images[name])
-    return np.concatenate([ridge_classifier.scores_from_features(readout, embedded[name]) for name in images])
+    for name in images.keys() - feature_cache.keys():
+        feature_cache[name] = ridge_classifier.extract_features(classifier, images[name])
+    return np.concatenate([ridge_classifier.scores_from_features(classifier, feature_cache[name]) for name in images])
 
 
 def _concat_images(images: Images) -> np.ndarray:
@@ -86,10 +86,10 @@ def _split_by_category(images: Images, values: Any) -> dict[str, np.ndarray]:
 
 
 def recognition_metrics(answers: Mapping[str, Mapping[str, np.ndarray]], state: LifelongState) -> dict[str, Any]:
-    """`continual.accuracies` of the state's recogniser, and with `_elbo` behind each key those of `elbo`."""
+    """`continual.accuracies` of the state's recognizer, and with `_elbo` behind each key those of `elbo`."""
     by_elbo = continual.recognition_accuracies(answers["elbo"], state.names)
     return {
-        **continual.recognition_accuracies(answers[state.config.recognition.recogniser], state.names),
+        **continual.recognition_accuracies(answers[state.config.recognition.recognizer], state.names),
         **{f"{key}_elbo": value for key, value in by_elbo.items()},
     }
 
@@ -130,7 +130,7 @@ def density(state: LifelongState, source: Source, split: str, *, rng: jax.Array)
     share = max(1, BOUND_IMAGES // len(state.names))
     bounds: dict[str, list[np.ndarray]] = {"sampled": [], "importance": []}
     for bound, values in bounds.items():
-        settings = {"bound": bound, "samples": BOUND_SAMPLES, "block_images": min(share, 128)}
+        settings = {"bound": bound, "samples": BOUND_SAMPLES, "eval_batch_size": min(share, 128)}
         judged = state.replace(config=state.config.with_settings(settings))
         for name in state.names:
             own = judged.replace(names=(name,), visits=(0,))

@@ -1,8 +1,8 @@
 """Precision, recall, density and coverage: a set's manifold is the union of balls around its members.
 
-The ball of a member reaches to its k-th nearest neighbour in its own set. Sources: Kynkäänniemi et al. 2019
+The ball of a member reaches to its k-th nearest neighbor in its own set. Sources: Kynkäänniemi et al. 2019
 (arXiv 1904.06991) for improved precision and recall, Naeem et al. 2020 (arXiv 2002.09797) for density and
-coverage; each with the k of its authors, or the farthest neighbour where a set is smaller.
+coverage; each with the k of its authors, or the farthest neighbor where a set is smaller.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def prdc(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
         `coverage`: part of the real balls that hold an imagined one.
 
     Raises:
-        InputError: a set of one member, which has no neighbours.
+        InputError: a set of one member, which has no neighbors.
     """
     use_package("sklearn")
     from sklearn.metrics.pairwise import euclidean_distances
@@ -63,10 +63,10 @@ def prdc(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
 
 
 def _squared_radii(features: np.ndarray, slack: float) -> dict[int, np.ndarray]:
-    """For each k, every member's squared distance to its k-th nearest neighbour, itself left out: `[n]`."""
+    """For each k, every member's squared distance to its k-th nearest neighbor, itself left out: `[n]`."""
     from sklearn.neighbors import NearestNeighbors
 
     most = min(COVERAGE_NEIGHBORS, len(features) - 1)
     finder = NearestNeighbors(n_neighbors=most, algorithm="brute")
-    distances = finder.fit(features).kneighbors()[0]  # without a query, a point is not its own neighbour
+    distances = finder.fit(features).kneighbors()[0]  # without a query, a point is not its own neighbor
     return {k: np.square(distances[:, min(k, most) - 1]) + slack for k in (PRECISION_NEIGHBORS, COVERAGE_NEIGHBORS)}

@@ -1,6 +1,6 @@
 """The conditional VAE: encode, decode, bounds on log p(x|c), the circle.
 
-Everything here follows one path: the mixed part and the parameters of one category. Other
+Everything here follows one model: the mixed part and the parameters of one category. Other
 categories are out of reach, so no function can depend on them. Sources: Kingma and Welling 2013
 (arXiv 1312.6114) for the ELBO, Sohn, Lee and Yan 2015 for its conditional form,
 Burda, Grosse and Salakhutdinov 2015 (arXiv 1509.00519) for the importance-weighted bound.
@@ -36,7 +36,7 @@ class CategoryModel(flax.struct.PyTreeNode):
     category: Any
     networks: Networks = flax.struct.field(pytree_node=False)
 
-    def own(self, part: str, otherwise: Any) -> Any:
+    def part(self, part: str, otherwise: Any) -> Any:
         """A part of the category's subtree, or `otherwise` where it owns none or it was left out."""
         value = self.category.get(part, {})
         return otherwise if isinstance(value, dict) and not value else value
@@ -47,19 +47,19 @@ class CategoryModel(flax.struct.PyTreeNode):
         return self.category["prior"] or mixture_prior.standard_normal(self.networks.latent_size)
 
     @property
-    def factors(self) -> low_rank_noise.Factors:
+    def low_rank_noise(self) -> low_rank_noise.LowRankNoise:
         """The category's own factors; empty where it has none, and while its networks are trained."""
-        return self.own("factors", {})
+        return self.part("low_rank_noise", {})
 
     @property
     def contrast(self) -> jax.Array | float:
         """The category's own factor on the logits of what is drawn, or 1 where categories own none."""
-        return self.own("contrast", 1.0)
+        return self.part("contrast", 1.0)
 
     @property
-    def spread(self) -> jax.Array | None:
+    def rms_uncertainty(self) -> jax.Array | None:
         """Root mean square of `uncertainty` over the category's images, `[pixels]`; None: no texture."""
-        return self.own("spread", None)
+        return self.part("rms_uncertainty", None)
 
 
 class Posterior(NamedTuple):
@@ -70,9 +70,9 @@ class Posterior(NamedTuple):
 
     def sample(self, *, rng: jax.Array) -> jax.Array:
         """Z ~ q(z|x,c): `[batch, latent]`."""
-        return self.at(jax.random.normal(rng, self.mean.shape))
+        return self.reparameterize(jax.random.normal(rng, self.mean.shape))
 
-    def at(self, noise: jax.Array) -> jax.Array:
+    def reparameterize(self, noise: jax.Array) -> jax.Array:
         """Z that standard normal noise stands for: `[batch, latent]` both."""
         return self.mean + jnp.exp(0.5 * self.log_var) * noise
 
@@ -81,32 +81,32 @@ class Posterior(NamedTuple):
         return mixture_prior.gaussian_log_prob(z, self.mean, self.log_var)
 
 
-def mixed_activations(path: CategoryModel, half: str, inputs: jax.Array) -> Any:
+def mixed_activations(model: CategoryModel, half: str, inputs: jax.Array) -> Any:
     """What `encoder` or `decoder` computes from its inputs `[batch, size]` whatever the category is."""
-    return path.networks.shared(path.mixed, half, inputs)
+    return model.networks.mixed_activations(model.mixed, half, inputs)
 
 
-def encode(path: CategoryModel, x: jax.Array, shared: Any = None) -> Posterior:
+def encode(model: CategoryModel, x: jax.Array, shared: Any = None) -> Posterior:
     """q(z|x,c) for images x `[batch, pixels]` in [0, 1].
 
     `shared` is `shared_neurons` of x: who encodes the same images for many categories computes it once.
     """
-    shared = mixed_activations(path, "encoder", x) if shared is None else shared
-    return Posterior(*path.networks.encode(path.mixed, path.category, x, shared))
+    shared = mixed_activations(model, "encoder", x) if shared is None else shared
+    return Posterior(*model.networks.encode(model.mixed, model.category, x, shared))
 
 
-def decode(path: CategoryModel, z: jax.Array) -> jax.Array:
+def decode(model: CategoryModel, z: jax.Array) -> jax.Array:
     """Logits of the pixels, `[batch, pixels]`, from z `[batch, latent]`."""
-    shared = mixed_activations(path, "decoder", z)
-    return path.networks.decode(path.mixed, path.category, z, shared)
+    shared = mixed_activations(model, "decoder", z)
+    return model.networks.decode(model.mixed, model.category, z, shared)
 
 
-def decode_mean(path: CategoryModel, z: jax.Array) -> jax.Array:
+def decode_mean(model: CategoryModel, z: jax.Array) -> jax.Array:
     """E[x|z,c], `[batch, pixels]` in [0, 1]: what is remembered, and what goes round the circle."""
-    return jax.nn.sigmoid(decode(path, z))
+    return jax.nn.sigmoid(decode(model, z))
 
 
-def sample_image(path: CategoryModel, z: jax.Array, *, rng: jax.Array | None = None) -> jax.Array:
+def sample_image(model: CategoryModel, z: jax.Array, *, rng: jax.Array | None = None) -> jax.Array:
     """What the model shows of z, `[batch, pixels]` in [0, 1]: its mean, with the category's contrast.
 
     With `rng` also a texture, where the category owns one: a remainder from its factors, which share it out
@@ -114,13 +114,13 @@ def sample_image(path: CategoryModel, z: jax.Array, *, rng: jax.Array | None = N
 
         y = sigmoid(contrast * logits) + scale * uncertainty / rms(uncertainty) * sum_j deviation_j f_j d_j
     """
-    logits = decode(path, z)
-    drawn = jax.nn.sigmoid(path.contrast * logits)
-    if rng is None or path.spread is None:
+    logits = decode(model, z)
+    drawn = jax.nn.sigmoid(model.contrast * logits)
+    if rng is None or model.rms_uncertainty is None:
         return drawn
-    scale = jnp.exp(path.networks.log_scale(path.mixed, path.category))
-    remainders = scale[None] * low_rank_noise.sample(path.factors, len(z), noise=True, rng=rng)
-    texture = remainders * bernoulli_std(jax.nn.sigmoid(logits)) / path.spread[None]
+    scale = jnp.exp(model.networks.log_scale(model.mixed, model.category))
+    remainders = scale[None] * low_rank_noise.sample(model.low_rank_noise, len(z), noise=True, rng=rng)
+    texture = remainders * bernoulli_std(jax.nn.sigmoid(logits)) / model.rms_uncertainty[None]
     return jnp.clip(drawn + texture, 0, 1)
 
 
@@ -129,30 +129,32 @@ def bernoulli_std(mean: jax.Array) -> jax.Array:
     return jnp.sqrt(mean * (1 - mean) + STD_FLOOR**2)
 
 
-def log_likelihood(path: CategoryModel, x: jax.Array, logits: jax.Array) -> jax.Array:
+def log_likelihood(model: CategoryModel, x: jax.Array, logits: jax.Array) -> jax.Array:
     """Log p(x|z,c) in nats per image, `[batch]`, for x and logits `[batch, pixels]`.
 
     `gaussian`: N(sigmoid(logits), scale), a density on pixels in [0, 1], with the category's factors where
     it has some. `bernoulli`: the pixel is the probability of a binary one,
     log p = x log s(l) + (1 - x) log s(-l).
     """
-    if path.networks.likelihood == "bernoulli":
+    if model.networks.likelihood == "bernoulli":
         per_pixel = x * jax.nn.log_sigmoid(logits) + (1 - x) * jax.nn.log_sigmoid(-logits)
         return jnp.sum(per_pixel, axis=-1)
-    remainders = residual(path, x, logits)
-    log_scale = path.networks.log_scale(path.mixed, path.category)
+    remainders = residual(model, x, logits)
+    log_scale = model.networks.log_scale(model.mixed, model.category)
     constant = jnp.sum(log_scale) + 0.5 * math.log(2 * math.pi) * x.shape[-1]
     white = -0.5 * jnp.sum(jnp.square(remainders), axis=-1) - constant
-    return white + low_rank_noise.log_likelihood_gain(path.factors, remainders) if path.factors else white
+    return (
+        white + low_rank_noise.log_likelihood_gain(model.low_rank_noise, remainders) if model.low_rank_noise else white
+    )
 
 
-def residual(path: CategoryModel, x: jax.Array, logits: jax.Array) -> jax.Array:
+def residual(model: CategoryModel, x: jax.Array, logits: jax.Array) -> jax.Array:
     """(x - sigmoid(logits)) / scale, `[batch, pixels]`: what the decoder has not drawn, in scales."""
-    log_scale = path.networks.log_scale(path.mixed, path.category)
+    log_scale = model.networks.log_scale(model.mixed, model.category)
     return (x - jax.nn.sigmoid(logits)) * jnp.exp(-log_scale)[None]
 
 
-def elbo_at(path: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Array) -> jax.Array:
+def elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Array) -> jax.Array:
     """Log p(x|z,c) - KL(q(z|x,c) || p(z|c)) in nats per image: `[batch]`.
 
     The second term is exact for a prior of one component, and not less than it for a mixture
@@ -160,15 +162,15 @@ def elbo_at(path: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Arra
     is no randomness, and it is not a bound: it leaves out the loss by the spread of z, and serves to
     compare categories.
     """
-    kl = mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, path.prior)
-    return log_likelihood(path, x, decode(path, z)) - kl
+    kl = mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, model.prior)
+    return log_likelihood(model, x, decode(model, z)) - kl
 
 
-def elbo(path: CategoryModel, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int = 1) -> jax.Array:
+def elbo(model: CategoryModel, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int = 1) -> jax.Array:
     """ELBO_c(x), averaged over samples z ~ q(z|x,c), in nats per image: `[batch]`."""
 
     def one(key: jax.Array) -> jax.Array:
-        return elbo_at(path, x, posterior, posterior.sample(rng=key))
+        return elbo_at(model, x, posterior, posterior.sample(rng=key))
 
     if samples == 1:
         return one(rng)
@@ -176,13 +178,13 @@ def elbo(path: CategoryModel, x: jax.Array, posterior: Posterior, *, rng: jax.Ar
 
 
 def importance_bound(
-    path: CategoryModel, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int
+    model: CategoryModel, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int
 ) -> jax.Array:
     """Log 1/S sum_s p(x|z_s,c) p(z_s|c) / q(z_s|x,c), z_s ~ q: at least the ELBO on average, `[batch]`."""
 
     def log_weight(key: jax.Array) -> jax.Array:
         z = posterior.sample(rng=key)
-        log_joint = log_likelihood(path, x, decode(path, z)) + mixture_prior.log_prob(path.prior, z)
+        log_joint = log_likelihood(model, x, decode(model, z)) + mixture_prior.log_prob(model.prior, z)
         return log_joint - posterior.log_prob(z)
 
     log_weights = jax.vmap(log_weight)(jax.random.split(rng, samples))
@@ -190,26 +192,26 @@ def importance_bound(
 
 
 def evidence_bound(
-    path: CategoryModel, x: jax.Array, shared: Any, settings: RecognitionConfig, *, rng: jax.Array | None
+    model: CategoryModel, x: jax.Array, shared: Any, settings: RecognitionConfig, *, rng: jax.Array | None
 ) -> jax.Array:
     """What recognition takes for log p(x|c) by `settings.bound`, in nats per image: `[batch]`.
 
     `shared` is as for `encode`; `rng` is of the samples, for the bounds that draw some.
     """
-    posterior = encode(path, x, shared)
+    posterior = encode(model, x, shared)
     if settings.bound == "mean":
-        return elbo_at(path, x, posterior, posterior.mean)
+        return elbo_at(model, x, posterior, posterior.mean)
     sampled = elbo if settings.bound == "sampled" else importance_bound
-    return sampled(path, x, posterior, rng=rng, samples=settings.samples)
+    return sampled(model, x, posterior, rng=rng, samples=settings.samples)
 
 
 def circulate(
-    path: CategoryModel, z: jax.Array, x: jax.Array, cycles: int, *, rng: jax.Array
+    model: CategoryModel, z: jax.Array, x: jax.Array, cycles: int, *, rng: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Turns of the circle: z_k ~ q(z|x_(k-1), c), x_k the decoder's mean.
 
     Args:
-        path: mixed part and category.
+        model: mixed part and category.
         z: latents that x was drawn from, `[batch, latent]`; returned where `cycles` is 0.
         x: images, `[batch, pixels]` in [0, 1].
         cycles: number of turns (static).
@@ -220,7 +222,7 @@ def circulate(
     """
 
     def turn(pair: tuple[jax.Array, jax.Array], key: jax.Array):
-        z = encode(path, pair[1]).sample(rng=key)
-        return (z, decode_mean(path, z)), None
+        z = encode(model, pair[1]).sample(rng=key)
+        return (z, decode_mean(model, z)), None
 
     return jax.lax.scan(turn, (z, x), jax.random.split(rng, cycles))[0] if cycles else (z, x)

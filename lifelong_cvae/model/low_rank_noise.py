@@ -40,7 +40,7 @@ def fit(remainders: jax.Array, images: jax.Array | int, count: int, *, rng: jax.
     """The directions of largest variance of `(x - mean(z)) / scale`. Works inside `jit`.
 
     Subspace iteration (Halko, Martinsson and Tropp 2011), for an eigendecomposition of all pixels by all
-    pixels would take seconds for colour images.
+    pixels would take seconds for color images.
 
     Args:
         remainders: `[n, pixels]`; rows of zeros are no images.

@@ -2,7 +2,7 @@
 
 A prior is a dict of `logits` [components], `means` and `log_vars` [components, latent]. Its number of
 components is the same for all categories, so that priors can be stacked; a component that is not in
-use has the logit `UNUSED`. Sources: Dempster, Laird and Rubin 1977 for expectation maximisation (EM),
+use has the logit `UNUSED`. Sources: Dempster, Laird and Rubin 1977 for expectation maximization (EM),
 Tomczak and Welling 2018 (arXiv 1705.07120) for what a prior near the aggregate posterior is good for.
 """
 
@@ -117,10 +117,10 @@ def kl_to_prior(mean: jax.Array, log_var: jax.Array, prior: MixturePrior) -> jax
 def fit(points: jax.Array, components: int, *, images: jax.Array | int | None = None, rng: jax.Array) -> MixturePrior:
     """Fits a mixture to samples of the aggregate posterior by EM. Works inside `jit` and `vmap`.
 
-    Each iteration maximises the likelihood times a weak conjugate prior: means are drawn to that of all
+    Each iteration maximizes the likelihood times a weak conjugate prior: means are drawn to that of all
     points, variances to those of all points shared out among the components, with the strength of a few
     images; variances are floored. So few images give a broad density, and a component that lost its
-    points returns to the middle. Source of the regularisation: Fraley and Raftery 2007.
+    points returns to the middle. Source of the regularization: Fraley and Raftery 2007.
 
     Args:
         points: `[n, latent]`.
@@ -137,21 +137,21 @@ def fit(points: jax.Array, components: int, *, images: jax.Array | int | None = 
     images_a_point = jnp.minimum(images / count, 1.0)
     used = jnp.clip(jnp.minimum(images, count) // IMAGES_PER_COMPONENT, 1, components)
     idle = jnp.where(jnp.arange(components) < used, 0.0, UNUSED_LOGIT)
-    centre, spread = jnp.mean(points, axis=0), jnp.var(points, axis=0)
-    centred = points - centre[None]
+    center, spread = jnp.mean(points, axis=0), jnp.var(points, axis=0)
+    centerd = points - center[None]
     expected = spread / used ** (2 / points.shape[1])
     start = {
         "logits": idle,
-        "means": _kmeans_plus_plus(centred, components, rng=rng),
+        "means": _kmeans_plus_plus(centerd, components, rng=rng),
         "log_vars": jnp.broadcast_to(jnp.log(spread + VARIANCE_FLOOR)[None], (components, points.shape[1])),
     }
 
     def iteration(prior: MixturePrior, _: None) -> tuple[MixturePrior, None]:
-        weights = images_a_point * jax.nn.softmax(log_joint(prior, centred), axis=-1)
+        weights = images_a_point * jax.nn.softmax(log_joint(prior, centerd), axis=-1)
         mass = jnp.sum(weights, axis=0)[:, None]
-        total = weights.T @ centred
+        total = weights.T @ centerd
         means = total / (mass + MEAN_STRENGTH)
-        second = weights.T @ jnp.square(centred) - 2 * means * total + mass * means**2
+        second = weights.T @ jnp.square(centerd) - 2 * means * total + mass * means**2
         drawn_to = VARIANCE_STRENGTH * expected[None] + MEAN_STRENGTH * means**2
         variances = (second + drawn_to) / (mass + VARIANCE_STRENGTH + MEAN_STRENGTH)
         logits = jnp.log(mass[:, 0] + 1e-6) + idle
@@ -162,7 +162,7 @@ def fit(points: jax.Array, components: int, *, images: jax.Array | int | None = 
         }, None
 
     fitted = jax.lax.scan(iteration, start, length=ITERATIONS)[0]
-    return {**fitted, "means": fitted["means"] + centre[None]}
+    return {**fitted, "means": fitted["means"] + center[None]}
 
 
 def shift(prior: MixturePrior, before: jax.Array, after: jax.Array, *, weight: float = 1.0) -> MixturePrior:

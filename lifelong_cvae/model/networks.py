@@ -34,7 +34,7 @@ LOG_SCALE_FLOOR = -2.5
 MEAN_IMAGE_RANGE = (0.005, 0.995)
 HALVES = ("encoder", "decoder")
 # What a category may own besides its networks and its scale: fitted or counted when a task ends, not trained.
-PARTS_BESIDE_NETWORKS = ("prior", "factors", "contrast", "spread", "thresholds", "images")
+PARTS_BESIDE_NETWORKS = ("prior", "low_rank_noise", "contrast", "rms_uncertainty", "thresholds", "images")
 
 
 @dataclass(frozen=True)
@@ -42,48 +42,48 @@ class Networks:
     """The modules of a model, and what they compute. Static: hashable, equal by value.
 
     What both forms of growth share stands here; `Neurons` and `Vectors` add `init_mixed`,
-    `init_category`, `shared`, `encode`, `decode` and `scale_of`, which `cvae` calls.
+    `init_category`, `shared`, `encode`, `decode` and `scale_params`, which `cvae` calls.
 
     Attributes:
         likelihood: `gaussian` or `bernoulli`.
-        scale: `shared` or `own`.
-        first_log_scale: log of the Gaussian's scale; where it is learned, the first one.
+        noise_scale: `shared` or `own`.
+        initial_log_scale: log of the Gaussian's scale; where it is learned, the first one.
         latent_size: size of z.
         pixels: values of an image.
-        compute: type that modules compute in, `float32` or `bfloat16`; what they take and give is float32.
+        compute_dtype: type that modules compute in, `float32` or `bfloat16`; what they take and give is float32.
     """
 
     likelihood: str
-    scale: str
-    first_log_scale: float
+    noise_scale: str
+    initial_log_scale: float
     latent_size: int
     pixels: int
-    compute: str
+    compute_dtype: str
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def input_sizes(self) -> dict[str, int]:
         """Inputs of each half."""
         return dict(zip(HALVES, (self.pixels, self.latent_size), strict=True))
 
     def apply(self, module: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
-        """What a module computes, in the type that `compute` names."""
-        if self.compute == "float32":
+        """What a module computes, in the type that `compute_dtype` names."""
+        if self.compute_dtype == "float32":
             return module.apply(params, *inputs, **options)
-        params, inputs = jax.tree.map(lambda leaf: leaf.astype(self.compute), (params, inputs))
+        params, inputs = jax.tree.map(lambda leaf: leaf.astype(self.compute_dtype), (params, inputs))
         outputs = module.apply(params, *inputs, **options)
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), outputs)
 
-    def fresh_scale(self) -> dict[str, jax.Array]:
+    def init_scale(self) -> dict[str, jax.Array]:
         """Log of the Gaussian's scale per pixel, where it is learned; else nothing."""
-        if self.likelihood != "gaussian" or self.scale == "shared":
+        if self.likelihood != "gaussian" or self.noise_scale == "shared":
             return {}
-        return {"log_scale": jnp.full((self.pixels,), self.first_log_scale, jnp.float32)}
+        return {"log_scale": jnp.full((self.pixels,), self.initial_log_scale, jnp.float32)}
 
     def log_scale(self, mixed: Any, category: Any) -> jax.Array:
         """Log of the Gaussian's scale, `[pixels]`: learned and floored, or the one of all categories."""
-        learned = self.scale_of(mixed, category).get("log_scale")
+        learned = self.scale_params(mixed, category).get("log_scale")
         if learned is None:
-            return jnp.full((self.pixels,), self.first_log_scale, jnp.float32)
+            return jnp.full((self.pixels,), self.initial_log_scale, jnp.float32)
         return jnp.maximum(learned, LOG_SCALE_FLOOR)
 
 
@@ -101,7 +101,7 @@ class GrowingNetworks(Networks):
     category_encoder: CategoryEncoder
     category_decoder: CategoryDecoder
     prior_components: int
-    factors: int
+    noise_rank: int
     texture: bool
 
     def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class GrowingNetworks(Networks):
             return {}
         modules = (self.mixed_encoder, self.mixed_decoder)
         mixed = {
-            half: module.init(key, jnp.zeros((1, self.sizes[half])))
+            half: module.init(key, jnp.zeros((1, self.input_sizes[half])))
             for half, module, key in zip(HALVES, modules, jax.random.split(rng), strict=True)
         }
         return {**mixed, **self._init_local(rng)}
@@ -125,22 +125,22 @@ class GrowingNetworks(Networks):
         """Fresh parameters of a category, whose decoder starts by drawing `mean_image` `[pixels]`."""
         encoder_rng, decoder_rng = jax.random.split(rng)
         x, z = jnp.zeros((1, self.pixels)), jnp.zeros((1, self.latent_size))
-        decoder = self.category_decoder.init(decoder_rng, z, self.shared(mixed, "decoder", z))
+        decoder = self.category_decoder.init(decoder_rng, z, self.mixed_activations(mixed, "decoder", z))
         decoder["params"]["pixels"]["bias"] = jax.scipy.special.logit(jnp.clip(mean_image, *MEAN_IMAGE_RANGE))
         return {
-            "encoder": self.category_encoder.init(encoder_rng, x, self.shared(mixed, "encoder", x)),
+            "encoder": self.category_encoder.init(encoder_rng, x, self.mixed_activations(mixed, "encoder", x)),
             "decoder": decoder,
-            "scale": self.fresh_scale(),
+            "scale": self.init_scale(),
             "prior": mixture_prior.standard_normal(self.latent_size, max(1, self.prior_components)),
-            "factors": low_rank_noise.empty(self.factors, self.pixels) if self.factors else {},
+            "low_rank_noise": low_rank_noise.empty(self.noise_rank, self.pixels) if self.noise_rank else {},
             "contrast": jnp.ones(()),
-            "spread": jnp.ones((self.pixels,)) if self.texture else {},
+            "rms_uncertainty": jnp.ones((self.pixels,)) if self.texture else {},
             "thresholds": rejection.uncalibrated_thresholds(),
             "images": jnp.zeros(()),
             **({} if "decoder" in mixed else self._init_local(rng)),
         }
 
-    def shared(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
+    def mixed_activations(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
         """The mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer."""
         module = getattr(self, f"mixed_{half}")
         return [] if module is None else self.apply(module, mixed[half], inputs)
@@ -157,7 +157,7 @@ class GrowingNetworks(Networks):
         local_params = mixed["local"] if "local" in mixed else category["local"]
         return logits + self.apply(self.local_decoder, local_params, numbers)
 
-    def scale_of(self, mixed: Any, category: Any) -> Any:
+    def scale_params(self, mixed: Any, category: Any) -> Any:
         """The subtree of the scale: the category's own."""
         return category["scale"]
 
@@ -174,9 +174,9 @@ class OneHotNetworks(Networks):
 
     def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh parameters of all that is mixed."""
-        mixed = {"scale": self.fresh_scale()}
+        mixed = {"scale": self.init_scale()}
         for half, key in zip(HALVES, jax.random.split(rng), strict=True):
-            layers, inputs = self._layers(half), jnp.zeros((1, self.sizes[half]))
+            layers, inputs = self._layers(half), jnp.zeros((1, self.input_sizes[half]))
             mixed[half] = layers.init(key, inputs, jnp.zeros(layers.widths[0]), method="all_layers")
         return mixed
 
@@ -186,10 +186,10 @@ class OneHotNetworks(Networks):
         category: dict[str, Any] = {part: {} for part in ("scale", *PARTS_BESIDE_NETWORKS)}
         for half, key in keys.items():
             noise = jax.random.normal(key, (self._layers(half).widths[0],))
-            category[half] = {"vector": noise * self.sizes[half] ** -0.5}
+            category[half] = {"vector": noise * self.input_sizes[half] ** -0.5}
         return category
 
-    def shared(self, mixed: Any, half: str, inputs: jax.Array) -> jax.Array:
+    def mixed_activations(self, mixed: Any, half: str, inputs: jax.Array) -> jax.Array:
         """The first layer before the vector is added, `[batch, width]`."""
         return self.apply(self._layers(half), mixed[half], inputs, method="first")
 
@@ -202,25 +202,27 @@ class OneHotNetworks(Networks):
         """Logits `[batch, pixels]`."""
         return self.apply(self.layers_decoder, mixed["decoder"], shared, category["decoder"]["vector"])
 
-    def scale_of(self, mixed: Any, category: Any) -> Any:
+    def scale_params(self, mixed: Any, category: Any) -> Any:
         """The subtree of the scale: the mixed one."""
         return mixed["scale"]
 
 
-def build_networks(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool, compute: str = "float32") -> Networks:
+def build_networks(
+    config: NetworkConfig, image_shape: Shape, *, has_mixed: bool, compute_dtype: str = "float32"
+) -> Networks:
     """The networks for images of `image_shape` (height, width, channels)."""
     height, width, channels = image_shape
     pixels = height * width * channels
     common = {
         "likelihood": config.likelihood,
-        "scale": config.scale,
-        "first_log_scale": config.log_scale,
+        "noise_scale": config.noise_scale,
+        "initial_log_scale": config.log_scale,
         "latent_size": config.latent_size,
         "pixels": pixels,
-        "compute": compute,
+        "compute_dtype": compute_dtype,
     }
     widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]
-    if config.growth == "vectors":
+    if config.conditioning == "one_hot":
         return OneHotNetworks(
             **common,
             layers_encoder=OneHotLayers(widths, 2 * config.latent_size),
@@ -228,17 +230,17 @@ def build_networks(config: NetworkConfig, image_shape: Shape, *, has_mixed: bool
         )
     drawn_locally = config.local != "none"
     local_decoder = LocalDecoder(config.local, image_shape) if drawn_locally else None
-    known = min(config.factors, pixels) if config.likelihood == "gaussian" else 0
+    known = min(config.noise_rank, pixels) if config.likelihood == "gaussian" else 0
     return GrowingNetworks(
         **common,
         mixed_encoder=MixedNeurons(widths) if has_mixed else None,
         mixed_decoder=MixedNeurons(mirrored) if has_mixed else None,
         category_encoder=CategoryEncoder(config.category_widths, config.latent_size),
         category_decoder=CategoryDecoder(
-            config.category_widths[::-1], config.rank, pixels, local_decoder.inputs if local_decoder else 0
+            config.category_widths[::-1], config.output_rank, pixels, local_decoder.inputs if local_decoder else 0
         ),
         local_decoder=local_decoder,
         prior_components=config.prior_components,
-        factors=known,
-        texture=known > 0 and config.drawing == "texture",
+        noise_rank=known,
+        texture=known > 0 and config.sample_style == "texture",
     )

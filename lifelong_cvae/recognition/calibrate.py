@@ -35,7 +35,7 @@ def calibrate(
     """
     weighs = state.config.closed_form.random_features > 0 and len(state.names) > 1
     if weighs:
-        state, readout = ridge_classifier.select_ridge(state)
+        state, classifier = ridge_classifier.select_ridge(state)
     categories = dict(state.params["categories"])
     for name, values in rows.items():
         held_out = values[ridge_classifier.held_out_mask(state, len(values))]
@@ -45,13 +45,13 @@ def calibrate(
         nats = np.asarray(recognition.evidence(candidates, images, rng=rng, mesh=mesh))
         column = candidates.names.index(name)
         own = dict(categories[name])
-        if state.config.network.growth == "neurons":
+        if state.config.network.conditioning == "neurons":
             found = jnp.asarray(rejection.fit_thresholds(nats[:, column]))
             # Of a category that returns the lower ones: what was known stays known.
             returns = state.visit(name) > 1
             own["thresholds"] = jnp.minimum(own["thresholds"], found) if returns else found
         if weighs and len(held_out):
-            table = temperature_scaling.loss_grid(nats, np.asarray(ridge_classifier.scores(readout, images)), column)
-            own["closed_form"] = {**own["closed_form"], "calibration": jnp.asarray(table)}
+            table = temperature_scaling.loss_grid(nats, np.asarray(ridge_classifier.scores(classifier, images)), column)
+            own["ridge"] = {**own["ridge"], "calibration": jnp.asarray(table)}
         categories[name] = own
     return state.replace(params={**state.params, "categories": categories})

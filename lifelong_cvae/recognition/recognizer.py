@@ -42,11 +42,11 @@ def evidence(
     Also works inside a `jit` of the caller. Matrix products run in full float32 on every device.
 
     Args:
-        state: what has been learned, or a `recogniser` of it, which has the categories side by side already;
+        state: what has been learned, or a `recognizer` of it, which has the categories side by side already;
             one of two stages says -inf of all but the likeliest of each image.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
         scores: what `closed_form.scores` gives for them, where it is there already: the candidates of a
-            recogniser of two stages are chosen by it.
+            recognizer of two stages are chosen by it.
         rng: source of the samples, for the bounds that draw some.
         mesh: devices that share the images and the categories (see `parallel`).
 
@@ -56,37 +56,37 @@ def evidence(
     Raises:
         InputError: nothing has been learned yet, bad images, or no `rng` where one is needed.
     """
-    asked = state if isinstance(state, Recognizer) else Recognizer(state, "elbo")
-    rows = flatten_images(images, asked.state.image_shape)
-    settings = asked.state.config.recognition
+    recognizer = state if isinstance(state, Recognizer) else Recognizer(state, "elbo")
+    rows = flatten_images(images, recognizer.state.image_shape)
+    settings = recognizer.state.config.recognition
     if settings.bound != "mean" and rng is None:
         raise InputError(f"the bound {settings.bound!r} draws samples: an rng is expected")
-    if asked.candidates is None:
-        return _all_evidence(asked, rows, rng=rng, mesh=mesh)
+    if recognizer.candidates is None:
+        return _all_evidence(recognizer, rows, rng=rng, mesh=mesh)
     if isinstance(rows, jax.core.Tracer):
-        raise InputError("a recogniser of two stages sorts on the host: a call outside of jit is expected")
+        raise InputError("a recognizer of two stages sorts on the host: a call outside of jit is expected")
     if scores is None:
-        by_sums = asked.readout is not None
+        by_sums = recognizer.classifier is not None
         scores = (
-            ridge_classifier.scores(asked.readout, images)
+            ridge_classifier.scores(recognizer.classifier, images)
             if by_sums
-            else shortlist.prototype_scores(asked.prototypes, rows)
+            else shortlist.prototype_scores(recognizer.prototypes, rows)
         )
     return shortlist.pair_evidence(
-        asked.state, asked.stacks, rows, shortlist.top_categories(scores, asked.candidates), rng=rng
+        recognizer.state, recognizer.stacks, rows, shortlist.top_categories(scores, recognizer.candidates), rng=rng
     )
 
 
-def _all_evidence(asked: Recognizer, rows: Any, *, rng: jax.Array | None, mesh: Mesh | None) -> jax.Array:
+def _all_evidence(recognizer: Recognizer, rows: Any, *, rng: jax.Array | None, mesh: Mesh | None) -> jax.Array:
     """Bounds of rows for every category."""
-    state, columns = asked.state, []
+    state, columns = recognizer.state, []
     bounds = partial(_batch_evidence, networks=state.networks, settings=state.config.recognition, mesh=mesh)
     mixed, shards = sharding.device_put(state.params["mixed"], mesh), sharding.axis_size(mesh, sharding.CATEGORY_AXIS)
-    stacks = asked.stacks if mesh is None else None
+    stacks = recognizer.stacks if mesh is None else None
     for index, names in enumerate(category_groups(state)):
-        stack = stacks[index] if stacks else stack_categories(state, names, shards=shards).put(mesh)
+        stack = stacks[index] if stacks else stack_categories(state, names, shards=shards).on_mesh(mesh)
         parts = []
-        for start, block in padded_batches(rows, MIN_BATCH, state.config.recognition.block_images):
+        for start, block in padded_batches(rows, MIN_BATCH, state.config.recognition.eval_batch_size):
             block_rng = None if rng is None else jax.random.fold_in(rng, start)
             parts.append(bounds(mixed, stack, *sharding.device_put((block, block_rng), mesh)))
         columns.append(concat_unpadded(parts, len(rows), len(names)))
@@ -115,7 +115,7 @@ def _batch_evidence(
         def one(category: Any) -> jax.Array:
             return cvae.evidence_bound(cvae.CategoryModel(mixed, category, networks), x, shared, settings, rng=rng)
 
-        return sharding.constrain(stack.map(one, mesh=mesh).T, mesh)
+        return sharding.constrain(stack.map_categories(one, mesh=mesh).T, mesh)
 
 
 def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
@@ -126,14 +126,14 @@ def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) 
 
 
 class Recognizer(NamedTuple):
-    """What answers which category an image is of; `recogniser` makes it.
+    """What answers which category an image is of; `recognizer` makes it.
 
     Attributes:
         state: what has been learned.
-        kind: one of `config.RECOGNISERS`.
+        kind: one of `config.RECOGNIZERS`.
         elbo_weight: of the evidence, 1 / temperature.
         score_weight: of the scores of the regression.
-        readout: the solved regression; None for `elbo`, but where that chooses candidates.
+        classifier: the solved regression; None for `elbo`, but where that chooses candidates.
         stacks: the categories side by side, as `stacking.groups` has them; None where they are many, and are
             put so at each call, or where the evidence counts for nothing.
         candidates: of how many categories of each image the evidence is computed; None: of all.
@@ -144,14 +144,14 @@ class Recognizer(NamedTuple):
     kind: str
     elbo_weight: float = 1.0
     score_weight: float = 0.0
-    readout: ridge_classifier.RidgeClassifier | None = None
+    classifier: ridge_classifier.RidgeClassifier | None = None
     stacks: tuple[StackedCategories, ...] | None = None
     candidates: int | None = None
     prototypes: shortlist.Prototypes | None = None
 
 
 def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates: int | None = None) -> Recognizer:
-    """A recogniser of a state, made ready once for many calls of `recognise`.
+    """A recognizer of a state, made ready once for many calls of `recognize`.
 
     Args:
         state: what has been learned.
@@ -163,35 +163,35 @@ def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates
 
     Raises:
         InputError: another kind, nothing has been learned yet, the state keeps no sums, no candidate, or
-            candidates for a recogniser that weighs no evidence.
+            candidates for a recognizer that weighs no evidence.
     """
-    kind = state.config.recognition.recogniser if kind is None else kind
+    kind = state.config.recognition.recognizer if kind is None else kind
     if kind not in RECOGNIZERS:
-        raise InputError(f"recogniser {kind!r}: one of {', '.join(RECOGNIZERS)} is expected")
+        raise InputError(f"recognizer {kind!r}: one of {', '.join(RECOGNIZERS)} is expected")
     if candidates is not None and candidates < 1:
         raise InputError(f"candidates={candidates}: at least 1 is expected")
     if candidates is not None and kind == "closed_form":
-        raise InputError("candidates for the recogniser closed_form, which weighs no evidence: none is expected")
+        raise InputError("candidates for the recognizer closed_form, which weighs no evidence: none is expected")
     if candidates is not None and candidates >= len(state.names):
         candidates = None
-    asked = Recognizer(state, kind, candidates=candidates)
+    recognizer = Recognizer(state, kind, candidates=candidates)
     if kind != "elbo":
-        tables = [state.params["categories"][name]["closed_form"]["calibration"] for name in state.names]
-        readout = ridge_classifier.solve(state)
+        tables = [state.params["categories"][name]["ridge"]["calibration"] for name in state.names]
+        classifier = ridge_classifier.solve(state)
         elbo_weight, score_weight = temperature_scaling.expert_weights(tables, kind)
-        asked = asked._replace(elbo_weight=elbo_weight, score_weight=score_weight, readout=readout)
+        recognizer = recognizer._replace(elbo_weight=elbo_weight, score_weight=score_weight, classifier=classifier)
     elif candidates is not None and state.config.closed_form.random_features:
-        asked = asked._replace(readout=ridge_classifier.solve(state))
+        recognizer = recognizer._replace(classifier=ridge_classifier.solve(state))
     groups = category_groups(state)
-    if asked.elbo_weight and (candidates is not None or len(groups) == 1):
-        asked = asked._replace(stacks=tuple(stack_categories(state, names) for names in groups))
-    if candidates is not None and asked.readout is None:
-        asked = asked._replace(prototypes=shortlist.make_prototypes(state, asked.stacks))
-    return asked
+    if recognizer.elbo_weight and (candidates is not None or len(groups) == 1):
+        recognizer = recognizer._replace(stacks=tuple(stack_categories(state, names) for names in groups))
+    if candidates is not None and recognizer.classifier is None:
+        recognizer = recognizer._replace(prototypes=shortlist.make_prototypes(state, recognizer.stacks))
+    return recognizer
 
 
 def log_likelihoods(
-    asked: Recognizer,
+    recognizer: Recognizer,
     images: Any,
     *,
     log_evidence: Any = None,
@@ -199,10 +199,10 @@ def log_likelihoods(
     rng: jax.Array | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Log p(x|c) up to a constant of the image, as a recogniser says it.
+    """Log p(x|c) up to a constant of the image, as a recognizer says it.
 
     Args:
-        asked: the recogniser.
+        recognizer: the recognizer.
         images: as for `evidence`.
         log_evidence: what `evidence` gives for them, where it is there already.
         scores: what `closed_form.scores` gives for them, where it is there already.
@@ -212,13 +212,13 @@ def log_likelihoods(
     Returns:
         `[n, categories]`.
     """
-    if not asked.score_weight:
-        return evidence(asked, images, rng=rng, mesh=mesh) if log_evidence is None else log_evidence
-    scores = ridge_classifier.scores(asked.readout, images) if scores is None else scores
-    if asked.elbo_weight and log_evidence is None:
-        log_evidence = evidence(asked, images, scores=scores, rng=rng, mesh=mesh)
-    likelihoods = asked.score_weight * scores
-    return likelihoods + asked.elbo_weight * log_evidence if asked.elbo_weight else likelihoods
+    if not recognizer.score_weight:
+        return evidence(recognizer, images, rng=rng, mesh=mesh) if log_evidence is None else log_evidence
+    scores = ridge_classifier.scores(recognizer.classifier, images) if scores is None else scores
+    if recognizer.elbo_weight and log_evidence is None:
+        log_evidence = evidence(recognizer, images, scores=scores, rng=rng, mesh=mesh)
+    likelihoods = recognizer.score_weight * scores
+    return likelihoods + recognizer.elbo_weight * log_evidence if recognizer.elbo_weight else likelihoods
 
 
 def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, part: float = REJECT_RATE) -> np.ndarray:
@@ -227,7 +227,7 @@ def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, part:
     Args:
         state: what has been learned; a category of growth `vectors` owns no thresholds and rejects nothing.
         log_evidence: what `evidence` says of the images, `[n, categories]`.
-        names: what `recognise` takes them for, `[n]`.
+        names: what `recognize` takes them for, `[n]`.
         part: of the images of known categories that may be called unknown; 0: none is.
 
     Returns:
@@ -238,7 +238,7 @@ def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, part:
     """
     if not 0 <= part < 1:
         raise InputError(f"part {part} of images to reject: at least 0 and below 1 is expected")
-    tables = [state.path(name).own("thresholds", rejection.uncalibrated_thresholds()) for name in state.names]
+    tables = [state.model(name).part("thresholds", rejection.uncalibrated_thresholds()) for name in state.names]
     columns = {name: column for column, name in enumerate(state.names)}
     answers = np.asarray([columns[name] for name in names], int)
     return rejection.is_unknown(np.asarray(tables), np.asarray(log_evidence), answers, part)
@@ -255,7 +255,7 @@ def recognize(
     """Names the category of each image.
 
     Args:
-        state: what has been learned, or a `recogniser` of it.
+        state: what has been learned, or a `recognizer` of it.
         images: as for `evidence`.
         rng: source of the samples, for the bounds that draw some.
         category_priors: p(c) of every category, any positive scale; uniform unless given.
@@ -267,12 +267,12 @@ def recognize(
     Raises:
         InputError: as for `evidence`, or priors that are not one positive number per category.
     """
-    asked = state if isinstance(state, Recognizer) else make_recognizer(state)
-    names, log_prior = asked.state.names, None
+    recognizer = state if isinstance(state, Recognizer) else make_recognizer(state)
+    names, log_prior = recognizer.state.names, None
     if category_priors is not None:
         if set(category_priors) != set(names) or not all(p > 0 for p in category_priors.values()):
             raise InputError(f"category priors: a positive number for each of {', '.join(names)} is expected")
         log_prior = jnp.log(jnp.asarray([category_priors[name] for name in names]))
-    likelihoods = log_likelihoods(asked, images, rng=rng, mesh=mesh)
+    likelihoods = log_likelihoods(recognizer, images, rng=rng, mesh=mesh)
     probabilities = np.exp(np.asarray(log_posteriors(likelihoods, log_prior)))
     return np.asarray(names)[probabilities.argmax(axis=1)], probabilities

@@ -1,6 +1,6 @@
-"""The closed-form recogniser of a state: its sums, task by task, and the regression that they give.
+"""The closed-form recognizer of a state: its sums, task by task, and the regression that they give.
 
-`params["closed_form"]` holds what categories share, the dictionary of the features and the Gram matrix; a
+`params["ridge"]` holds what categories share, the dictionary of the features and the Gram matrix; a
 category owns the sum of its features, and with the setting `gram=own` its share of the Gram matrix.
 """
 
@@ -52,7 +52,7 @@ def update(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Arr
     settings, shape = state.config.closed_form, state.image_shape
     if not settings.random_features:
         return state
-    common, categories = state.params["closed_form"], dict(state.params["categories"])
+    common, categories = state.params["ridge"], dict(state.params["categories"])
     if set(rows) == set(state.names) and not any(state.visits):
         pool = np.concatenate([rows[name] for name in sorted(rows)])
         dictionary_rng = category_rng(rng, "dictionary of the closed-form recogniser", 0)
@@ -63,13 +63,13 @@ def update(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Arr
         gram, vector = regression.compute_sums(
             common["dictionary"], expand, images, image_shape=shape, settings=settings
         )
-        own = _add(categories[name]["closed_form"], {"sum": vector})
-        if settings.gram == "own":
+        own = _add(categories[name]["ridge"], {"sum": vector})
+        if settings.gram_sharing == "own":
             own = _add(own, {"gram": gram})
         else:
             common = _add(common, {"gram": gram})
-        categories[name] = {**categories[name], "closed_form": own}
-    return state.replace(params={**state.params, "categories": categories, "closed_form": common})
+        categories[name] = {**categories[name], "ridge": own}
+    return state.replace(params={**state.params, "categories": categories, "ridge": common})
 
 
 def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def solve(state: LifelongState) -> RidgeClassifier:
         InputError: nothing has been learned yet, or the state keeps no sums.
     """
     gram, vectors = _total_sums(state)
-    return _make_classifier(state, regression.solve(gram, vectors, float(state.params["closed_form"]["ridge"])))
+    return _make_classifier(state, regression.solve(gram, vectors, float(state.params["ridge"]["ridge"])))
 
 
 def select_ridge(state: LifelongState) -> tuple[LifelongState, RidgeClassifier]:
@@ -102,8 +102,8 @@ def select_ridge(state: LifelongState) -> tuple[LifelongState, RidgeClassifier]:
     """
     gram, vectors = _total_sums(state)
     chosen, weights = regression.select_ridge(gram, vectors)
-    common = {**state.params["closed_form"], "ridge": jnp.float32(chosen)}
-    return state.replace(params={**state.params, "closed_form": common}), _make_classifier(state, weights)
+    common = {**state.params["ridge"], "ridge": jnp.float32(chosen)}
+    return state.replace(params={**state.params, "ridge": common}), _make_classifier(state, weights)
 
 
 def drop(state: LifelongState, name: str) -> LifelongState:
@@ -117,11 +117,11 @@ def drop(state: LifelongState, name: str) -> LifelongState:
         InputError: the category is unknown.
     """
     dropped = drop_category(state, name)
-    if "closed_form" not in dropped.params or dropped.config.closed_form.gram == "mixed":
+    if "ridge" not in dropped.params or dropped.config.closed_form.gram_sharing == "mixed":
         return dropped
     if len(dropped.names) < 2:
-        common = {**dropped.params["closed_form"], "ridge": jnp.float32(regression.FIRST_RIDGE)}
-        return dropped.replace(params={**dropped.params, "closed_form": common})
+        common = {**dropped.params["ridge"], "ridge": jnp.float32(regression.FIRST_RIDGE)}
+        return dropped.replace(params={**dropped.params, "ridge": common})
     return select_ridge(dropped)[0]
 
 
@@ -129,22 +129,22 @@ def _total_sums(state: LifelongState) -> tuple[dict[str, np.ndarray], dict[str, 
     """Gram matrix `[packed]` and vectors `[features, categories]`, by part, on the host."""
     if not state.config.closed_form.random_features:
         raise InputError(
-            "recogniser closed_form: the run was learned with random_features=0 and keeps no sums; "
-            "recogniser elbo is expected"
+            "recognizer closed_form: the run was learned with random_features=0 and keeps no sums; "
+            "recognizer elbo is expected"
         )
     if not state.names:
         raise InputError("no category: at least one is expected")
-    owned = [state.params["categories"][name]["closed_form"] for name in state.names]
-    if state.config.closed_form.gram == "own":
+    owned = [state.params["categories"][name]["ridge"] for name in state.names]
+    if state.config.closed_form.gram_sharing == "own":
         gram = jax.tree.map(lambda *shares: np.sum(shares, axis=0), *(own["gram"] for own in owned))
     else:
-        gram = jax.device_get(state.params["closed_form"]["gram"])
+        gram = jax.device_get(state.params["ridge"]["gram"])
     vectors = jax.tree.map(lambda *columns: np.stack(columns, axis=1), *(own["sum"] for own in owned))
     return gram, vectors
 
 
 def _make_classifier(state: LifelongState, weights: np.ndarray) -> RidgeClassifier:
-    settings, dictionary = state.config.closed_form, state.params["closed_form"]["dictionary"]
+    settings, dictionary = state.config.closed_form, state.params["ridge"]["dictionary"]
     return RidgeClassifier(
         weights=jax.device_put(weights),
         dictionary=dictionary,
@@ -154,46 +154,46 @@ def _make_classifier(state: LifelongState, weights: np.ndarray) -> RidgeClassifi
     )
 
 
-def scores(readout: RidgeClassifier, images: Any) -> jax.Array:
+def scores(classifier: RidgeClassifier, images: Any) -> jax.Array:
     """What the regression says of images, `[n, categories]`.
 
     Args:
-        readout: what `solve` gives.
+        classifier: what `solve` gives.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
 
     Raises:
         InputError: bad images.
     """
-    rows, weights = flatten_images(images, readout.image_shape), _padded_weights(readout)
-    parts = [_product(phi, weights) for phi in _features_of(readout, rows)]
-    return concat_unpadded(parts, len(rows), readout.weights.shape[1])
+    rows, weights = flatten_images(images, classifier.image_shape), _padded_weights(classifier)
+    parts = [_product(phi, weights) for phi in _features_of(classifier, rows)]
+    return concat_unpadded(parts, len(rows), classifier.weights.shape[1])
 
 
-def extract_features(readout: RidgeClassifier, images: Any) -> jax.Array:
+def extract_features(classifier: RidgeClassifier, images: Any) -> jax.Array:
     """Features of images, `[n, features]`; arguments as above."""
-    rows = flatten_images(images, readout.image_shape)
-    return concat_unpadded(list(_features_of(readout, rows)), len(rows), readout.weights.shape[0])
+    rows = flatten_images(images, classifier.image_shape)
+    return concat_unpadded(list(_features_of(classifier, rows)), len(rows), classifier.weights.shape[0])
 
 
-def scores_from_features(readout: RidgeClassifier, phi: jax.Array) -> jax.Array:
+def scores_from_features(classifier: RidgeClassifier, phi: jax.Array) -> jax.Array:
     """What the regression says of images with the features phi `[n, features]`: `[n, categories]`."""
-    weights = _padded_weights(readout)
+    weights = _padded_weights(classifier)
     parts = [_product(block, weights) for _, block in padded_batches(np.asarray(phi), *features.BATCH_SIZES)]
-    return concat_unpadded(parts, len(phi), readout.weights.shape[1])
+    return concat_unpadded(parts, len(phi), classifier.weights.shape[1])
 
 
-def _features_of(readout: RidgeClassifier, rows: Any) -> Iterator[jax.Array]:
+def _features_of(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Array]:
     """Features of rows, block by block, padded."""
-    extract = partial(_features, image_shape=readout.image_shape, settings=readout.settings)
+    extract = partial(_features, image_shape=classifier.image_shape, settings=classifier.settings)
     for _, block in padded_batches(rows, *features.BATCH_SIZES):
-        yield extract(readout.dictionary, readout.expand, block)
+        yield extract(classifier.dictionary, classifier.expand, block)
 
 
-def _padded_weights(readout: RidgeClassifier) -> jax.Array:
+def _padded_weights(classifier: RidgeClassifier) -> jax.Array:
     """Weights for a number of categories that is a power of two, so that few numbers are compiled for."""
-    categories = readout.weights.shape[1]
+    categories = classifier.weights.shape[1]
     missing = power_of_two(categories, MIN_CAPACITY) - categories
-    return jax.device_put(np.pad(readout.weights, ((0, 0), (0, missing))))
+    return jax.device_put(np.pad(classifier.weights, ((0, 0), (0, missing))))
 
 
 # Apart from the features, which would otherwise be compiled for every size of weights.

@@ -57,11 +57,11 @@ def make_prototypes(state: LifelongState, stacks: Sequence[StackedCategories]) -
 @partial(jax.jit, static_argnames="networks")
 def _decode_prototypes(mixed: Any, stack: StackedCategories, *, networks: Networks) -> jax.Array:
     def one(category: Any) -> jax.Array:
-        path = cvae.CategoryModel(mixed, category, networks)
-        likely = jnp.argsort(-path.prior["logits"])[:PROTOTYPES]
-        return cvae.decode_mean(path, path.prior["means"][likely])
+        model = cvae.CategoryModel(mixed, category, networks)
+        likely = jnp.argsort(-model.prior["logits"])[:PROTOTYPES]
+        return cvae.decode_mean(model, model.prior["means"][likely])
 
-    return stack.map(one)
+    return stack.map_categories(one)
 
 
 def prototype_scores(among: Prototypes, rows: Any) -> np.ndarray:
@@ -177,8 +177,8 @@ def _tile_evidence(
         category = jax.tree.map(lambda leaf: leaf[of_tile[index]], stack.categories)
         neurons = jax.tree.map(lambda leaf: leaf[chosen], shared)
         tile_rng = None if rng is None else jax.random.fold_in(rng, index)
-        path = cvae.CategoryModel(mixed, category, networks)
-        return cvae.evidence_bound(path, to_float(rows[chosen]), neurons, settings, rng=tile_rng)
+        model = cvae.CategoryModel(mixed, category, networks)
+        return cvae.evidence_bound(model, to_float(rows[chosen]), neurons, settings, rng=tile_rng)
 
     def loop(side_by_side: int) -> jax.Array:
         several = one if side_by_side == 1 else jax.vmap(one)

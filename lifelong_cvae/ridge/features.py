@@ -1,13 +1,13 @@
-"""Features of images for the closed-form recogniser: a dictionary of small filters, pooled, then expanded.
+"""Features of images for the closed-form recognizer: a dictionary of small filters, pooled, then expanded.
 
     r_k   = max(0, filter_k . whiten(patch) - threshold)        at every position
-    p     = sums of r over the cells of a grid, standardised, divided by their root mean square
+    p     = sums of r over the cells of a grid, standardized, divided by their root mean square
     phi   = [max(0, R p), 1]                                     R random, block by block
 
 The filters are centroids of whitened patches of the first task's images (Coates and Ng 2012, "Learning
 feature representations with k-means"); whatever comes later only uses them. Random expansions for ridge
 regression: McDonnell et al. 2023 (arXiv 2307.02251). A random feature reads the responses of a few of the
-filters, which costs little and recognises as well. No patch is kept: a filter is an average over many, or
+filters, which costs little and recognizes as well. No patch is kept: a filter is an average over many, or
 random.
 """
 
@@ -41,7 +41,7 @@ BLOCKS = 16
 BATCH_SIZES = (8, 1024)
 # Images at once: few on a CPU, which keeps its caches warm. Powers of two, not above a block's smallest size.
 CPU_BATCH, ACCELERATOR_BATCH = 4, 64
-# Images that responses are standardised by.
+# Images that responses are standardized by.
 STANDARDIZATION_IMAGES = 2048
 
 Dictionary = dict[str, jax.Array]
@@ -51,13 +51,13 @@ def feature_sizes(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, i
     """Side of a filter and of the grid, which an image may be too small for, and numbers of values."""
     height, width, channels = image_shape
     side = min(settings.filter_size, height, width)
-    cells = min(settings.cells, height - side + 1, width - side + 1)
+    cells = min(settings.pool_grid, height - side + 1, width - side + 1)
     return {
         "side": side,
         "cells": cells,
         "patch": side * side * channels,
-        "pooled": cells * cells * settings.filters,
-        "blocks": _blocks(math.gcd(cells * cells * settings.filters, settings.random_features)),
+        "pooled": cells * cells * settings.num_filters,
+        "blocks": _blocks(math.gcd(cells * cells * settings.num_filters, settings.random_features)),
         "features": settings.random_features + 1,
     }
 
@@ -70,8 +70,8 @@ def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictiona
     """The dictionary before the first task: zeros."""
     size = feature_sizes(settings, image_shape)
     return {
-        "filters": jnp.zeros((size["patch"], settings.filters)),
-        "offset": jnp.zeros((settings.filters,)),
+        "filters": jnp.zeros((size["patch"], settings.num_filters)),
+        "offset": jnp.zeros((settings.num_filters,)),
         "mean": jnp.zeros((size["pooled"],)),
         "deviation": jnp.zeros((size["pooled"],)),
         "seed": jnp.zeros((2,), jnp.uint32),
@@ -79,7 +79,7 @@ def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictiona
 
 
 def fit_dictionary(rows: np.ndarray, image_shape: Shape, settings: ClosedFormConfig, *, rng: jax.Array) -> Dictionary:
-    """Filters from images, and what standardises their pooled responses.
+    """Filters from images, and what standardizes their pooled responses.
 
     Args:
         rows: `[n, pixels]`, uint8 or float in [0, 1].
@@ -88,17 +88,17 @@ def fit_dictionary(rows: np.ndarray, image_shape: Shape, settings: ClosedFormCon
         rng: source of patches and of the random expansion.
 
     Returns:
-        `filters` `[patch, filters]` and `offset` `[filters]`, the response to a normalised patch being
+        `filters` `[patch, filters]` and `offset` `[filters]`, the response to a normalized patch being
         `patch . filters - offset`; `mean` and `deviation` `[pooled]`; `seed`, of the expansion, uint32 `[2]`.
     """
     patch_rng, expansion_rng = jax.random.split(rng)
     numbers = np.random.default_rng(np.asarray(jax.random.key_data(patch_rng)))
-    patches = _patches(rows, image_shape, feature_sizes(settings, image_shape)["side"], settings.filters, numbers)
-    centre, whiten = _whitening(patches)
-    filters = whiten @ _centroids((patches - centre) @ whiten, settings.filters, numbers).T
+    patches = _patches(rows, image_shape, feature_sizes(settings, image_shape)["side"], settings.num_filters, numbers)
+    center, whiten = _whitening(patches)
+    filters = whiten @ _centroids((patches - center) @ whiten, settings.num_filters, numbers).T
     dictionary = {
         "filters": jnp.asarray(filters, jnp.float32),
-        "offset": jnp.asarray(centre @ filters + THRESHOLD, jnp.float32),
+        "offset": jnp.asarray(center @ filters + THRESHOLD, jnp.float32),
         "seed": jax.random.key_data(expansion_rng),
     }
     # Evenly spread over them.
@@ -169,8 +169,8 @@ def _pool_responses(
     down, across = height - side + 1, width - side + 1
     # Subtracting a patch's mean from it is subtracting a filter's mean from the filter. The offset belongs to
     # a pixel more, which is always 1.
-    centred = dictionary["filters"] - dictionary["filters"].mean(axis=0, keepdims=True)
-    filters = jnp.concatenate([centred, -dictionary["offset"][None]])
+    centerd = dictionary["filters"] - dictionary["filters"].mean(axis=0, keepdims=True)
+    filters = jnp.concatenate([centerd, -dictionary["offset"][None]])
 
     def few(batch: jax.Array) -> jax.Array:
         images = jnp.moveaxis(to_float(batch).reshape(-1, *image_shape), -1, 0)

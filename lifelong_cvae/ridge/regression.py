@@ -46,14 +46,14 @@ def empty_common_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[st
     """What categories share before the first task; the Gram matrix unless each has its own."""
     common = {"dictionary": features.empty_dictionary(settings, image_shape), "ridge": jnp.float32(FIRST_RIDGE)}
     size = settings.random_features + 1
-    return common if settings.gram == "own" else {**common, "gram": _zeros(_packed_size(size))}
+    return common if settings.gram_sharing == "own" else {**common, "gram": _zeros(_packed_size(size))}
 
 
 def empty_category_sums(settings: ClosedFormConfig) -> dict[str, Any]:
     """What a category owns before its first visit."""
     size = settings.random_features + 1
     own = {"sum": _zeros(size), "calibration": temperature_scaling.empty_grid()}
-    return {**own, "gram": _zeros(_packed_size(size))} if settings.gram == "own" else own
+    return {**own, "gram": _zeros(_packed_size(size))} if settings.gram_sharing == "own" else own
 
 
 def _zeros(length: int) -> Sums:

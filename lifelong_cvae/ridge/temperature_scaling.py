@@ -44,11 +44,11 @@ def loss_grid(evidence: np.ndarray, scores: np.ndarray, column: int) -> np.ndarr
 
 
 def expert_weights(tables: Sequence[np.ndarray], kind: str) -> tuple[float, float]:
-    """1 / T_elbo and 1 / T_score for the recognisers `combined` and `closed_form`.
+    """1 / T_elbo and 1 / T_score for the recognizers `combined` and `closed_form`.
 
     Args:
         tables: of all categories.
-        kind: of the recogniser; `closed_form` leaves the evidence out.
+        kind: of the recognizer; `closed_form` leaves the evidence out.
     """
     total = np.sum([np.asarray(values, np.float64) for values in tables], axis=0)
     # The first row is the closed form alone; the first column has no scores, and serves nobody.

@@ -10,33 +10,31 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae.recognition import ridge_classifier
-from lifelong_cvae import plotting, sampling
-from lifelong_cvae.files import atomic_write
-from lifelong_cvae import recognition
-from lifelong_cvae.files import read_lines
+from lifelong_cvae import plotting, recognition, sampling
 from lifelong_cvae.config import REJECT_RATE
 from lifelong_cvae.errors import InputError, use_package
-from lifelong_cvae.state import LifelongState
+from lifelong_cvae.files import atomic_write, read_lines
+from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.runs.config import read_run_config
+from lifelong_cvae.state import LifelongState
 
 
 def prediction_columns(
     state: LifelongState,
     images: Any,
     *,
-    recogniser: str | None = None,
+    recognizer: str | None = None,
     candidates: int | None = None,
     rng: jax.Array | None = None,
     reject: float = REJECT_RATE,
 ) -> dict[str, np.ndarray]:
-    """What is recognised in images, a row for each in their order.
+    """What is recognized in images, a row for each in their order.
 
     Args:
         state: what has been learned.
         images: as for `recognition.evidence`.
-        recogniser: one of `config.RECOGNISERS`; default that of the state's settings.
-        candidates: as for `recognition.recogniser`.
+        recognizer: one of `config.RECOGNIZERS`; default that of the state's settings.
+        candidates: as for `recognition.recognizer`.
         rng: source of the samples, for the bounds that draw some.
         reject: part of the images of known categories that may be called unknown; 0: none is.
 
@@ -45,12 +43,12 @@ def prediction_columns(
         image), `unknown` (bool).
 
     Raises:
-        InputError: as for `recognition.evidence`, another recogniser, or a part that is not one.
+        InputError: as for `recognition.evidence`, another recognizer, or a part that is not one.
     """
-    asked = recognition.make_recognizer(state, recogniser, candidates=candidates)
-    scores = None if asked.readout is None else ridge_classifier.scores(asked.readout, images)
-    evidence = np.asarray(recognition.evidence(asked, images, scores=scores, rng=rng))
-    likelihoods = recognition.log_likelihoods(asked, images, log_evidence=evidence, scores=scores)
+    recognizer = recognition.make_recognizer(state, recognizer, candidates=candidates)
+    scores = None if recognizer.classifier is None else ridge_classifier.scores(recognizer.classifier, images)
+    evidence = np.asarray(recognition.evidence(recognizer, images, scores=scores, rng=rng))
+    likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=evidence, scores=scores)
     probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
     indices = np.arange(len(evidence))
     columns = probabilities.argmax(axis=1)
@@ -84,21 +82,21 @@ def history_columns(workdir: str | Path) -> dict[str, list[Any]]:
 
 
 def accuracy_columns(workdir: str | Path) -> dict[str, list[Any]]:
-    """How well each category was recognised after each task: a row for each of these figures.
+    """How well each category was recognized after each task: a row for each of these figures.
 
     Args:
         workdir: folder of the run.
 
     Returns:
-        `task` (from 1), `category`, `recogniser`, `accuracy` (a fraction).
+        `task` (from 1), `category`, `recognizer`, `accuracy` (a fraction).
 
     Raises:
         InputError: as for `history`.
     """
-    # In metrics.jsonl the figures of the run's recogniser have no suffix.
-    suffixes = {read_run_config(Path(workdir)).config.recognition.recogniser: "", "elbo": "_elbo"}
+    # In metrics.jsonl the figures of the run's recognizer have no suffix.
+    suffixes = {read_run_config(Path(workdir)).config.recognition.recognizer: "", "elbo": "_elbo"}
     rows = [
-        {"task": line["task"], "category": category, "recogniser": name, "accuracy": accuracy}
+        {"task": line["task"], "category": category, "recognizer": name, "accuracy": accuracy}
         for line in _read_metrics(workdir)
         for name, suffix in suffixes.items()
         for category, accuracy in line[f"accuracy_per_category{suffix}"].items()
@@ -127,7 +125,9 @@ def _flatten_line(line: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def write_samples(state: LifelongState, names: Sequence[str], count: int, file: Path, *, seed: int, cycles: int = 0) -> None:
+def write_samples(
+    state: LifelongState, names: Sequence[str], count: int, file: Path, *, seed: int, cycles: int = 0
+) -> None:
     """Imagines `count` images of each category and writes them.
 
     Args:
@@ -158,19 +158,19 @@ def write_predictions(
     images: Any,
     file: Path,
     *,
-    recogniser: str | None = None,
+    recognizer: str | None = None,
     candidates: int | None = None,
     seed: int,
     reject: float = REJECT_RATE,
 ) -> None:
-    """Recognises images and writes a CSV row for each, in their order.
+    """Recognizes images and writes a CSV row for each, in their order.
 
     Args:
         state: what has been learned.
         images: as for `recognition.evidence`.
         file: the `.csv` to write.
-        recogniser: one of `config.RECOGNISERS`; default that of the state's settings.
-        candidates: as for `recognition.recogniser`.
+        recognizer: one of `config.RECOGNIZERS`; default that of the state's settings.
+        candidates: as for `recognition.recognizer`.
         seed: of the samples, for the bounds that draw some.
         reject: part of the images of known categories that may be called unknown; 0: none is.
 
@@ -179,7 +179,7 @@ def write_predictions(
     """
     _check_file(file, (".csv",))
     columns = prediction_columns(
-        state, images, recogniser=recogniser, candidates=candidates, rng=jax.random.key(seed), reject=reject
+        state, images, recognizer=recognizer, candidates=candidates, rng=jax.random.key(seed), reject=reject
     )
     rows = zip(*(values.tolist() for values in columns.values()), strict=True)
     with atomic_write(file) as draft, draft.open("w", newline="", encoding="utf-8") as stream:

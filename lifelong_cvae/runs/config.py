@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lifelong_cvae.files import read_json
-from lifelong_cvae.files import verify_digest
 from lifelong_cvae.config import Config
-from lifelong_cvae.data import Source
-from lifelong_cvae.data import SourceOptions
-from lifelong_cvae.data import limit_train_images
+from lifelong_cvae.data import Source, SourceOptions, limit_train_images
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.files import read_json, verify_digest
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class RunConfig:
         if self.evaluate_on == "validation" and self.validation_fraction == 0:
             raise InputError("evaluate_on=validation: a validation_fraction above 0 is expected")
 
-    def narrowed(self, source: Source) -> Source:
+    def subsample(self, source: Source) -> Source:
         """The source with as few training images as the plan says.
 
         Raises:
@@ -65,7 +62,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Inverse of `to_dict`; keys that do not belong to a plan are passed over.
+        """Inverse of `to_dict`; keys that do not belong to a run_config are passed over.
 
         Runs that began before there were `options` have none recorded: they are at their defaults.
 

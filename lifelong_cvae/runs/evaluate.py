@@ -8,28 +8,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae.files import device_description
-from lifelong_cvae.files import package_versions
-from lifelong_cvae.files import write_json
-from lifelong_cvae.data import Source
-from lifelong_cvae.data import hold_out
-from lifelong_cvae.data import open_source
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.data import Source, hold_out, open_source
+from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
-from lifelong_cvae.errors import use_package
+from lifelong_cvae.files import device_description, package_versions, write_json
 from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.runs.workdir import load_state
 
 
 def evaluate_run(
-    workdir: Path, judges: Path, *, samples: int, cycles: int, seed: int, unknown: str | None = None
+    workdir: Path, classifiers_dir: Path, *, samples: int, cycles: int, seed: int, unknown: str | None = None
 ) -> dict[str, Any]:
     """Evaluates the newest state of a run, and writes `evaluation.json` into its folder.
 
     Args:
         workdir: of the run.
-        judges: folder that keeps trained judges.
+        classifiers_dir: folder that keeps trained judges.
         samples: imagined images of all categories together.
         cycles: turns of the circle before an image is judged.
         seed: of the samples.
@@ -44,18 +39,18 @@ def evaluate_run(
             `evaluation` is missing.
     """
     use_package("sklearn")
-    plan, state, rng = read_run_config(workdir), load_state(workdir), jax.random.key(seed)
-    source = hold_out(open_source(plan.dataset, plan.options), plan.validation_fraction)
+    run_config, state, rng = read_run_config(workdir), load_state(workdir), jax.random.key(seed)
+    source = hold_out(open_source(run_config.dataset, run_config.options), run_config.validation_fraction)
     other = {}
     if unknown is not None:
-        opened = open_source(unknown, plan.options.taken_by(unknown))
+        opened = open_source(unknown, run_config.options.taken_by(unknown))
         other["other"] = _all_images(opened, state.image_shape)
-    judge, split = load_or_train(source, judges), plan.evaluate_on
+    judge, split = load_or_train(source, classifiers_dir), run_config.evaluate_on
     answers = metrics.log_posteriors_by_category(state, source, split, rng=rng)
-    known = [tuple(name for name in names if name in state.names) for names in plan.tasks]
+    known = [tuple(name for name in names if name in state.names) for names in run_config.tasks]
     values = {
         "recognition": {
-            "recogniser": state.config.recognition.recogniser,
+            "recognizer": state.config.recognition.recognizer,
             **metrics.recognition_metrics(answers, state),
         },
         "density": metrics.density(state, source, split, rng=rng),
@@ -64,7 +59,7 @@ def evaluate_run(
             source,
             split,
             judge,
-            learned_from=plan.narrowed(source),
+            learned_from=run_config.subsample(source),
             samples=samples,
             tasks=[names for names in known if names],
             cycles=cycles,

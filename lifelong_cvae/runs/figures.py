@@ -10,19 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae.model import cvae
-from lifelong_cvae import plotting
-from lifelong_cvae.state import LifelongState
-from lifelong_cvae.state import category_rng
-from lifelong_cvae import sampling
-from lifelong_cvae.model import mixture_prior
-from lifelong_cvae.files import atomic_write
+from lifelong_cvae import plotting, sampling
 from lifelong_cvae.data import Source
 from lifelong_cvae.data.files import read_npz
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.state import LifelongState
-from lifelong_cvae.images import flatten_images
-from lifelong_cvae.images import to_float
+from lifelong_cvae.files import atomic_write
+from lifelong_cvae.images import flatten_images, to_float
+from lifelong_cvae.model import cvae, mixture_prior
+from lifelong_cvae.state import LifelongState, category_rng
 
 IMAGES_PER_ROW = 10
 TURNS = (0, 1, 2, 3, 5, 10)
@@ -117,12 +112,12 @@ def circle_images(
     """A real and an imagined image of each name after TURNS turns of the circle, `[turns, h, w, c]`."""
     rows = {}
     for name in names:
-        path = state.path(name)
+        model = state.model(name)
         x = to_float(jnp.asarray(flatten_images(source.read(split, name)[:1], state.image_shape)))
         drawn = sampling.imagine(state, [name], 1, rng=rng)[name].reshape(1, -1)
         key = category_rng(rng, name, 0)
         for kind, image in (("real", x), ("imagined", drawn)):
-            rows[f"{name}, {kind}"] = _run_circle(path, image, rng=key).reshape(-1, *state.image_shape)
+            rows[f"{name}, {kind}"] = _run_circle(model, image, rng=key).reshape(-1, *state.image_shape)
     return rows
 
 
@@ -131,11 +126,11 @@ def plot_latent_walk(state: LifelongState, file: Path) -> None:
     steps = np.linspace(-WALK_REACH, WALK_REACH, IMAGES_PER_ROW)
     rows = {}
     for name in state.names:
-        path = state.path(name)
-        mean, covariance = mixture_prior.mean_and_covariance(path.prior)
+        model = state.model(name)
+        mean, covariance = mixture_prior.mean_and_covariance(model.prior)
         variances, directions = np.linalg.eigh(covariance)
         z = mean + np.sqrt(variances[-1]) * steps[:, None] * directions[:, -1]
-        drawn = _draw(path, jnp.asarray(z, jnp.float32))
+        drawn = _draw(model, jnp.asarray(z, jnp.float32))
         rows[name] = np.asarray(drawn).reshape(-1, *state.image_shape)
     plotting.image_grid(rows, file, title="along the widest direction of each latent space")
 
@@ -151,36 +146,38 @@ def plot_interpolation(state: LifelongState, file: Path, *, rng: jax.Array) -> N
     rows = {}
     for first, second in zip(state.names, (*state.names[1:], state.names[0]), strict=True):
         ends = [drawn[name].reshape(1, -1) for name in (first, second)]
-        images = _between(state.path(first), state.path(second), *ends, weights)
+        images = _between(state.model(first), state.model(second), *ends, weights)
         rows[f"{first} to {second}"] = np.asarray(images).reshape(-1, *state.image_shape)
     plotting.image_grid(rows, file, title="from one category to another")
 
 
 @jax.jit
-def _between(first: cvae.CategoryModel, second: cvae.CategoryModel, start: jax.Array, end: jax.Array, weights: jax.Array) -> jax.Array:
+def _between(
+    first: cvae.CategoryModel, second: cvae.CategoryModel, start: jax.Array, end: jax.Array, weights: jax.Array
+) -> jax.Array:
     """Images `[steps, pixels]` from `start` to `end` `[1, pixels]`; weights of the second `[steps, 1]`."""
     mixture = (1 - weights) * start + weights * end
-    logits = [path.contrast * cvae.decode(path, cvae.encode(path, mixture).mean) for path in (first, second)]
+    logits = [model.contrast * cvae.decode(model, cvae.encode(model, mixture).mean) for model in (first, second)]
     return jax.nn.sigmoid((1 - weights) * logits[0] + weights * logits[1])
 
 
 _draw = jax.jit(cvae.sample_image)
 
 
-def _run_circle(path: cvae.CategoryModel, x: jax.Array, *, rng: jax.Array) -> np.ndarray:
+def _run_circle(model: cvae.CategoryModel, x: jax.Array, *, rng: jax.Array) -> np.ndarray:
     """An image `[1, pixels]` after each of TURNS turns of one circle, as the category draws it."""
     shown = [x]
     for turn in range(max(TURNS)):
-        x, drawn = _turn(path, x, jax.random.fold_in(rng, turn))
+        x, drawn = _turn(model, x, jax.random.fold_in(rng, turn))
         shown.append(drawn)
     return np.concatenate([shown[turns] for turns in TURNS])
 
 
 @jax.jit
-def _turn(path: cvae.CategoryModel, x: jax.Array, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _turn(model: cvae.CategoryModel, x: jax.Array, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The image that goes on in the circle, and what is drawn of it."""
-    z, x = cvae.circulate(path, jnp.zeros((len(x), path.networks.latent_size)), x, 1, rng=rng)
-    return x, cvae.sample_image(path, z)
+    z, x = cvae.circulate(model, jnp.zeros((len(x), model.networks.latent_size)), x, 1, rng=rng)
+    return x, cvae.sample_image(model, z)
 
 
 def _imagined_file(workdir: Path, task: int) -> Path:

@@ -10,26 +10,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae.errors import use_package
-from lifelong_cvae.runs import figures
 from lifelong_cvae import plotting
-from lifelong_cvae.files import atomic_write
-from lifelong_cvae.files import read_lines
-from lifelong_cvae.files import utc_date
-from lifelong_cvae.runs.metrics import LogPosteriors
-from lifelong_cvae.runs.workdir import load_state
-from lifelong_cvae.runs.workdir import resume_command
 from lifelong_cvae.config import Config
-from lifelong_cvae.data import Source
-from lifelong_cvae.data import hold_out
-from lifelong_cvae.data import open_source
-from lifelong_cvae.evaluation import confusions
-from lifelong_cvae.evaluation import continual
-from lifelong_cvae.evaluation import metrics
+from lifelong_cvae.data import Source, hold_out, open_source
+from lifelong_cvae.errors import use_package
+from lifelong_cvae.evaluation import confusions, continual, metrics
+from lifelong_cvae.files import atomic_write, read_lines, utc_date
+from lifelong_cvae.runs import figures
+from lifelong_cvae.runs.config import RunConfig, read_config_file, read_run_config
+from lifelong_cvae.runs.metrics import LogPosteriors
+from lifelong_cvae.runs.workdir import load_state, resume_command
 from lifelong_cvae.state import LifelongState
-from lifelong_cvae.runs.config import RunConfig
-from lifelong_cvae.runs.config import read_config_file
-from lifelong_cvae.runs.config import read_run_config
 
 FILE = "report.html"
 # What a page can hold: beyond, tasks and categories are chosen evenly, and it says so.
@@ -46,30 +37,32 @@ def report_run(workdir: Path) -> Path:
         InputError: there is no run, it has finished no task, its data are not there, or Jinja2 is missing.
     """
     use_package("jinja2")
-    plan = read_run_config(workdir)
+    run_config = read_run_config(workdir)
     state = load_state(workdir)
-    source = plan.narrowed(hold_out(open_source(plan.dataset, plan.options), plan.validation_fraction))
+    source = run_config.subsample(
+        hold_out(open_source(run_config.dataset, run_config.options), run_config.validation_fraction)
+    )
     lines = read_lines(workdir / "metrics.jsonl")
-    history = lines[: _tasks_of(plan, state)]
-    rng = jax.random.key(plan.seed)
-    answers = metrics.log_posteriors_by_category(state, source, plan.evaluate_on, rng=rng)
-    return write_report(workdir, plan, source, state, history, answers, rng=rng)
+    history = lines[: _tasks_of(run_config, state)]
+    rng = jax.random.key(run_config.seed)
+    answers = metrics.log_posteriors_by_category(state, source, run_config.evaluate_on, rng=rng)
+    return write_report(workdir, run_config, source, state, history, answers, rng=rng)
 
 
-def _tasks_of(plan: RunConfig, state: LifelongState) -> int:
+def _tasks_of(run_config: RunConfig, state: LifelongState) -> int:
     """How many tasks a state has learned: a run may have died between a line and its checkpoint."""
     visits = dict(zip(state.names, state.visits, strict=True))
-    for count, names in enumerate(plan.tasks):
+    for count, names in enumerate(run_config.tasks):
         if any(visits.get(name, 0) < 1 for name in names):
             return count
         for name in names:
             visits[name] -= 1
-    return len(plan.tasks)
+    return len(run_config.tasks)
 
 
 def write_report(
     workdir: Path,
-    plan: RunConfig,
+    run_config: RunConfig,
     source: Source,
     state: LifelongState,
     history: Sequence[Mapping[str, Any]],
@@ -81,7 +74,7 @@ def write_report(
 
     Args:
         workdir: of the run.
-        plan: what it does.
+        run_config: what it does.
         source: its images.
         state: what it has learned.
         history: lines of metrics.jsonl, of the tasks that the state has learned.
@@ -91,7 +84,7 @@ def write_report(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     names = _evenly(state.names)
-    split = plan.evaluate_on
+    split = run_config.evaluate_on
     environment = Environment(
         loader=PackageLoader("lifelong_cvae.runs"),
         autoescape=True,
@@ -101,23 +94,23 @@ def write_report(
     )
     text = environment.get_template("report.html.j2").render(
         title=workdir.resolve().name,
-        plan=plan,
+        run_config=run_config,
         split=split,
-        finished=len(history) == len(plan.tasks),
+        finished=len(history) == len(run_config.tasks),
         history=history,
         last=history[-1],
         names=names,
         known=len(state.names),
         forgetting=_forgetting(history),
         drawings=_drawings(workdir, names, history),
-        matrices=_matrices(plan, names, history),
-        curves=_curves(plan, history),
+        matrices=_matrices(run_config, names, history),
+        curves=_curves(run_config, history),
         turns=figures.TURNS,
         circle=_circle(state, source, split, rng=rng),
-        confused=_worst_confusions(answers, source, plan, state),
-        settings=_settings(plan),
+        confused=_worst_confusions(answers, source, run_config, state),
+        settings=_settings(run_config),
         versions=_versions(workdir),
-        commands=_commands(workdir, plan, source, len(history)),
+        commands=_commands(workdir, run_config, source, len(history)),
     )
     file = workdir / FILE
     with atomic_write(file) as draft:
@@ -145,35 +138,37 @@ def _drawings(workdir: Path, names: Sequence[str], history: Sequence[Mapping[str
         {
             "task": line["task"],
             "learned": line["categories"],
-            "strips": {name: (plotting.png_data_url(images[:count]), len(images[:count])) for name, images in rows.items()},
+            "strips": {
+                name: (plotting.png_data_url(images[:count]), len(images[:count])) for name, images in rows.items()
+            },
         }
         for line, rows in drawn
     ]
 
 
-def _matrices(plan: RunConfig, names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Recogniser to its rows of the accuracy matrix, and the lowest value, from which colours start."""
+def _matrices(run_config: RunConfig, names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Recognizer to its rows of the accuracy matrix, and the lowest value, from which colors start."""
     found = {}
-    for recogniser, suffix in _recognisers(plan).items():
+    for recognizer, suffix in _recognisers(run_config).items():
         key = f"accuracy_per_category{suffix}"
         rows = [{"line": line, "cells": [line[key].get(name) for name in names]} for line in _evenly(history)]
         values = [cell for row in rows for cell in row["cells"] if cell is not None]
-        found[recogniser] = {"rows": rows, "lowest": min(0.9, np.floor(10 * min(values)) / 10)}
+        found[recognizer] = {"rows": rows, "lowest": min(0.9, np.floor(10 * min(values)) / 10)}
     return found
 
 
-def _recognisers(plan: RunConfig) -> dict[str, str]:
-    """Recogniser to the suffix of its figures in metrics.jsonl."""
-    return {plan.config.recognition.recogniser: "", "elbo": "_elbo"}
+def _recognisers(run_config: RunConfig) -> dict[str, str]:
+    """Recognizer to the suffix of its figures in metrics.jsonl."""
+    return {run_config.config.recognition.recognizer: "", "elbo": "_elbo"}
 
 
-def _curves(plan: RunConfig, history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Curves over tasks, in per cent and points: title to recogniser to a value after each task."""
+def _curves(run_config: RunConfig, history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Curves over tasks, in per cent and points: title to recognizer to a value after each task."""
     accuracy, forgetting = {}, {}
-    for recogniser, suffix in _recognisers(plan).items():
+    for recognizer, suffix in _recognisers(run_config).items():
         matrix = [line[f"accuracy_per_category{suffix}"] for line in history]
-        accuracy[recogniser] = [100 * line[f"accuracy{suffix}"] for line in history]
-        forgetting[recogniser] = [continual.forgetting(matrix[: task + 1]) for task in range(len(matrix))]
+        accuracy[recognizer] = [100 * line[f"accuracy{suffix}"] for line in history]
+        forgetting[recognizer] = [continual.forgetting(matrix[: task + 1]) for task in range(len(matrix))]
     return {"Accuracy, per cent": accuracy, "Forgetting, points": forgetting}
 
 
@@ -185,24 +180,28 @@ def _circle(state: LifelongState, source: Source, split: str, *, rng: jax.Array)
     return {label: [plotting.png_data_url(image[None]) for image in images] for label, images in rows.items()}
 
 
-def _worst_confusions(answers: LogPosteriors, source: Source, plan: RunConfig, state: LifelongState) -> list[dict[str, Any]]:
-    """The worst confusions of the run's recogniser, with a strip of the images."""
-    found = confusions.worst_confusions(answers[plan.config.recognition.recogniser], state.names, CONFUSIONS)
+def _worst_confusions(
+    answers: LogPosteriors, source: Source, run_config: RunConfig, state: LifelongState
+) -> list[dict[str, Any]]:
+    """The worst confusions of the run's recognizer, with a strip of the images."""
+    found = confusions.worst_confusions(answers[run_config.config.recognition.recognizer], state.names, CONFUSIONS)
     count = min(CONFUSED_IMAGES, max(1, MAX_PIXELS // 4 // CONFUSIONS // int(np.prod(state.image_shape))))
     return [
         {
             **confusion._asdict(),
             "count": len(confusion.images),
-            "strip": plotting.png_data_url(source.read(plan.evaluate_on, confusion.category)[confusion.images[:count]]),
+            "strip": plotting.png_data_url(
+                source.read(run_config.evaluate_on, confusion.category)[confusion.images[:count]]
+            ),
             "shown": min(count, len(confusion.images)),
         }
         for confusion in found
     ]
 
 
-def _settings(plan: RunConfig) -> dict[str, list[tuple[str, Any, bool]]]:
+def _settings(run_config: RunConfig) -> dict[str, list[tuple[str, Any, bool]]]:
     """Section to its settings: name, value, whether it is the default."""
-    values, config = plan.to_dict(), plan.config.to_dict()
+    values, config = run_config.to_dict(), run_config.config.to_dict()
     defaults = Config().to_dict()
     run = {name: values[name] for name in values if name not in ("tasks", "config", "options")}
     sections = {"run": [(name, value, True) for name, value in (run | values["options"]).items()]}
@@ -217,23 +216,23 @@ def _versions(workdir: Path) -> dict[str, str]:
     return {**recorded["versions"], "device": recorded["device"], "date of the report": utc_date()}
 
 
-def _commands(workdir: Path, plan: RunConfig, source: Source, learned: int) -> dict[str, str]:
+def _commands(workdir: Path, run_config: RunConfig, source: Source, learned: int) -> dict[str, str]:
     """What to do next, and the command that does it."""
     folder = shlex.quote(str(workdir))
-    names = [name for task in plan.tasks for name in task]
+    names = [name for task in run_config.tasks for name in task]
     missing = [name for name in source.categories if name not in names]
     commands = {}
-    if learned < len(plan.tasks):
+    if learned < len(run_config.tasks):
         commands["Go on"] = resume_command(workdir)
-    elif missing and len(plan.tasks[0]) == 1:
+    elif missing and len(run_config.tasks[0]) == 1:
         more = shlex.quote(",".join([*names, missing[0]]))
         commands["Learn another category"] = f"{resume_command(workdir)} --categories={more}"
     return {
         **commands,
         "Play with it": f"python -m experiments.serve --workdir={folder}",
         "Imagine images": f"python -m experiments.imagine --workdir={folder} --output=imagined.png",
-        "Recognise images": (
-            f"python -m experiments.recognise --workdir={folder} --images=FOLDER --output=answers.csv"
+        "Recognize images": (
+            f"python -m experiments.recognize --workdir={folder} --images=FOLDER --output=answers.csv"
         ),
         "Write this report again": f"python -m experiments.report --workdir={folder}",
     }

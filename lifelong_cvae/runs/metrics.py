@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from lifelong_cvae.files import device_description
-from lifelong_cvae.files import package_versions
-from lifelong_cvae.evaluation import continual
-from lifelong_cvae.evaluation import metrics
+from lifelong_cvae.evaluation import continual, metrics
+from lifelong_cvae.files import device_description, package_versions
+from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.state import LifelongState
 from lifelong_cvae.training.learn import Report
-from lifelong_cvae.runs.config import RunConfig
 
 TABLE_HEAD = f"{'task':>4}  {'learned':<16}{'accuracy':>9}{'of new':>9}{'loss':>9}{'seconds':>9}{'images/s':>10}"
 
-# Recogniser to true category to log p(x|c) of its images, `[n, categories]`.
+# Recognizer to true category to log p(x|c) of its images, `[n, categories]`.
 LogPosteriors = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -37,7 +35,7 @@ def task_metrics(task: int, report: Report, answers: LogPosteriors, state: Lifel
 
 
 def run_result(
-    plan: RunConfig,
+    run_config: RunConfig,
     history: list[dict[str, Any]],
     answers: LogPosteriors,
     state: LifelongState,
@@ -47,17 +45,17 @@ def run_result(
     """What result.json holds of a run.
 
     Args:
-        plan: of the run.
+        run_config: of the run.
         history: lines of metrics.jsonl.
         answers: of the last state.
         state: the last one.
         seconds_total: of the whole run.
     """
-    recogniser = state.config.recognition.recogniser
-    by_elbo = _over_time(plan, history, answers["elbo"], state, suffix="_elbo")
+    recognizer = state.config.recognition.recognizer
+    by_elbo = _over_time(run_config, history, answers["elbo"], state, suffix="_elbo")
     return {
-        "recogniser": recogniser,
-        **_over_time(plan, history, answers[recogniser], state),
+        "recognizer": recognizer,
+        **_over_time(run_config, history, answers[recognizer], state),
         **{f"{key}_elbo": value for key, value in by_elbo.items()},
         "parameters_per_category": history[-1]["parameters_per_category"],
         "seconds_total": seconds_total,
@@ -69,16 +67,16 @@ def run_result(
 
 
 def _over_time(
-    plan: RunConfig,
+    run_config: RunConfig,
     history: list[dict[str, Any]],
     answers: Mapping[str, np.ndarray],
     state: LifelongState,
     *,
     suffix: str = "",
 ) -> dict[str, Any]:
-    """Figures of one recogniser, whose accuracies the history holds under keys with a suffix."""
+    """Figures of one recognizer, whose accuracies the history holds under keys with a suffix."""
     matrix = [line[f"accuracy_per_category{suffix}"] for line in history]
-    candidates = continual.known_after_task(plan.tasks)
+    candidates = continual.known_after_task(run_config.tasks)
     restricted = continual.accuracy_per_category(answers, state.names, candidates=candidates)
     return {
         "accuracy": history[-1][f"accuracy{suffix}"],

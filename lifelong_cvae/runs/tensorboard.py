@@ -32,7 +32,7 @@ class EventWriter:
         """Whether anything is written."""
         return self._folder is not None
 
-    def go_on(self, step: int) -> None:
+    def purge_from(self, step: int) -> None:
         """Has TensorBoard forget what an earlier process wrote of this step and of later ones."""
         if self:
             from tensorboardX.proto.event_pb2 import SessionLog
@@ -45,7 +45,7 @@ class EventWriter:
             self._write(summary=[{"tag": tag, "simple_value": value} for tag, value in values.items()], step=step)
 
     def image(self, name: str, pixels: np.ndarray, *, step: int) -> None:
-        """A picture: `[h, w, c]` in [0, 1], grey or colour."""
+        """A picture: `[h, w, c]` in [0, 1], gray or color."""
         if self:
             height, width, channels = pixels.shape
             values = np.rint(255 * pixels).astype(np.uint8)

@@ -11,25 +11,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lifelong_cvae import checkpoints
-from lifelong_cvae.checkpoints.task import load_task
-from lifelong_cvae.checkpoints.task import save_task
-from lifelong_cvae.distributed import broadcast_from_main
-from lifelong_cvae.distributed import run_on_main
-from lifelong_cvae.files import device_description
-from lifelong_cvae.files import draft_path
-from lifelong_cvae.files import keep_lines
-from lifelong_cvae.files import package_versions
-from lifelong_cvae.files import read_lines
-from lifelong_cvae.files import with_digest
-from lifelong_cvae.files import write_json
 from lifelong_cvae.checkpoints import orbax_store
+from lifelong_cvae.checkpoints.task import load_task, save_task
 from lifelong_cvae.data import Source
-from lifelong_cvae.errors import DamageError
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.distributed import broadcast_from_main, run_on_main
+from lifelong_cvae.errors import DamageError, InputError
+from lifelong_cvae.files import (
+    device_description,
+    draft_path,
+    keep_lines,
+    package_versions,
+    read_lines,
+    with_digest,
+    write_json,
+)
+from lifelong_cvae.runs.config import RunConfig, read_config_file, read_run_config
 from lifelong_cvae.state import LifelongState
-from lifelong_cvae.runs.config import RunConfig
-from lifelong_cvae.runs.config import read_config_file
-from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.training.train import TaskProgress
 
 LOCK = ".lock"
@@ -82,12 +79,12 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def open_run(
     workdir: Path,
-    plan: RunConfig,
+    run_config: RunConfig,
     source: Source,
     fresh: LifelongState,
     *,
     resumes: bool,
-    say: Callable[[str], None],
+    log_fn: Callable[[str], None],
 ) -> Iterator[RunProgress]:
     """The folder of a run, begun or gone on with, and locked as long as this lasts.
 
@@ -95,11 +92,11 @@ def open_run(
 
     Args:
         workdir: the folder.
-        plan: what to do.
+        run_config: what to do.
         source: the images.
         fresh: a state that knows nothing.
         resumes: whether the run is to go on.
-        say: told a line for each checkpoint that is damaged.
+        log_fn: told a line for each checkpoint that is damaged.
 
     Raises:
         InputError: it cannot be begun or gone on with; nothing has been changed then.
@@ -113,8 +110,8 @@ def open_run(
                 check_new_workdir(workdir)
                 workdir.mkdir(parents=True, exist_ok=True)
             held.enter_context(lock_workdir(workdir))
-            begins = resume_run(workdir, plan, source, fresh, say=say) if resumes else None
-            return begins or start_run(workdir, plan, source, fresh)
+            begins = resume_run(workdir, run_config, source, fresh, log_fn=log_fn) if resumes else None
+            return begins or start_run(workdir, run_config, source, fresh)
 
         found = run_on_main(begun)
         learned = broadcast_from_main(found and len(found.history))
@@ -133,14 +130,16 @@ def check_new_workdir(workdir: Path) -> None:
         raise InputError(f"{workdir} holds something already: a new folder is expected, or --resume to go on")
 
 
-def start_run(workdir: Path, plan: RunConfig, source: Source, fresh: LifelongState) -> RunProgress:
+def start_run(workdir: Path, run_config: RunConfig, source: Source, fresh: LifelongState) -> RunProgress:
     """A run that starts in a folder that is free, and its own, from a state that knows nothing."""
     check_new_workdir(workdir)
-    _write_config(workdir, plan, source)
+    _write_config(workdir, run_config, source)
     return RunProgress(fresh, [])
 
 
-def resume_run(workdir: Path, plan: RunConfig, source: Source, fresh: LifelongState, *, say: Callable[[str], None]) -> RunProgress:
+def resume_run(
+    workdir: Path, run_config: RunConfig, source: Source, fresh: LifelongState, *, log_fn: Callable[[str], None]
+) -> RunProgress:
     """A run that goes on from its newest checkpoint that is not damaged; those that are, are moved aside.
 
     Raises:
@@ -148,11 +147,11 @@ def resume_run(workdir: Path, plan: RunConfig, source: Source, fresh: LifelongSt
     """
     recorded = read_config_file(workdir)
     before = RunConfig.from_dict(recorded)
-    now = _flat_settings(plan)
+    now = _flat_settings(run_config)
     for name, value in _flat_settings(before).items():
         if now[name] != value:
             raise InputError(f"{workdir} was begun with {name}={value}: --resume cannot change it to {now[name]}")
-    if plan.tasks[: len(before.tasks)] != before.tasks:
+    if run_config.tasks[: len(before.tasks)] != before.tasks:
         raise InputError(
             f"{workdir} was begun with the tasks {_tasks_text(before.tasks)}: "
             "more can be added after them, nothing else"
@@ -165,14 +164,14 @@ def resume_run(workdir: Path, plan: RunConfig, source: Source, fresh: LifelongSt
     learned, state = found or (0, fresh)
     history = keep_lines(workdir / "metrics.jsonl", learned)
     for error in damaged:
-        quarantine(folder, error, say)
-    _write_config(workdir, plan, source)
+        quarantine(folder, error, log_fn)
+    _write_config(workdir, run_config, source)
     return RunProgress(state, history)
 
 
-def quarantine(folder: Path, error: DamageError, say: Callable[[str], None]) -> None:
+def quarantine(folder: Path, error: DamageError, log_fn: Callable[[str], None]) -> None:
     """Takes a damaged checkpoint out of a folder, and says so."""
-    say(f"{error}; moved to {orbax_store.move_checkpoint(folder, error.step, folder.parent / 'damaged')}")
+    log_fn(f"{error}; moved to {orbax_store.move_checkpoint(folder, error.step, folder.parent / 'damaged')}")
 
 
 class TaskCheckpointer:
@@ -183,7 +182,7 @@ class TaskCheckpointer:
         task: its number, from 1.
         state: before the task.
         names: the categories of the task.
-        say: told a line for each checkpoint that is damaged.
+        log_fn: told a line for each checkpoint that is damaged.
     """
 
     def __init__(
@@ -193,9 +192,9 @@ class TaskCheckpointer:
         state: LifelongState,
         names: Sequence[str],
         *,
-        say: Callable[[str], None],
+        log_fn: Callable[[str], None],
     ):
-        self._state, self._names, self._say = state, names, say
+        self._state, self._names, self._say = state, names, log_fn
         self._all = workdir / WITHIN
         self._folder = self._all / str(task)
         self._teacher: str | None = None
@@ -237,9 +236,9 @@ def clear_task_checkpoints(workdir: Path) -> None:
     shutil.rmtree(workdir / WITHIN, ignore_errors=True)
 
 
-def _flat_settings(plan: RunConfig) -> dict[str, Any]:
+def _flat_settings(run_config: RunConfig) -> dict[str, Any]:
     """All that a resumed run must share with the one it goes on with, flat: name to value."""
-    plain = plan.to_dict()
+    plain = run_config.to_dict()
     del plain["tasks"]
     plain.update(plain.pop("options"))
     for section in plain.pop("config").values():
@@ -247,9 +246,9 @@ def _flat_settings(plan: RunConfig) -> dict[str, Any]:
     return plain
 
 
-def _write_config(workdir: Path, plan: RunConfig, source: Source) -> None:
+def _write_config(workdir: Path, run_config: RunConfig, source: Source) -> None:
     values = {
-        **plan.to_dict(),
+        **run_config.to_dict(),
         "image_shape": list(source.image_shape),
         "fingerprint": source.fingerprint,
         "versions": package_versions(),

@@ -44,10 +44,10 @@ def fit_category_parts(
     Returns:
         Name to what is fitted, `prior`, `factors`, `contrast` and `spread`, but for what settings leave out.
     """
-    if state.config.network.growth == "vectors":
+    if state.config.network.conditioning == "one_hot":
         return {}
     data = data._replace(shared=None)  # with it, what is compiled would depend on whether the mixed part learns
-    contrast = state.config.network.drawing != "mean"
+    contrast = state.config.network.sample_style != "mean"
     fitted = _fit_parts(mixed, categories, data, networks=state.networks, contrast=contrast)
     return unstack_subtrees(fitted, names)
 
@@ -55,7 +55,7 @@ def fit_category_parts(
 def fit_contrast(logits: jax.Array, x: jax.Array) -> jax.Array:
     """The factor on logits that makes drawn images as black and white as real ones, a scalar.
 
-    A decoder's mean is an average over what it cannot tell apart, and greyer than any of it: it lacks the
+    A decoder's mean is an average over what it cannot tell apart, and grayer than any of it: it lacks the
     variance that the law of total variance leaves to p(x|z). The factor solves mean(y (1 - y)) =
     mean(x (1 - x)) for y = sigmoid(factor * logits); the left side falls as the factor grows.
 
@@ -63,14 +63,14 @@ def fit_contrast(logits: jax.Array, x: jax.Array) -> jax.Array:
         logits: of the decoder, `[n, pixels]`.
         x: the images they stand for, in [0, 1], `[n, pixels]`.
     """
-    greyness = jnp.mean(x * (1 - x))
+    grayness = jnp.mean(x * (1 - x))
 
     def halve(bounds: tuple[jax.Array, jax.Array], _: None):
         low, high = bounds
         middle = (low + high) / 2
         drawn = jax.nn.sigmoid(middle * logits)
-        too_grey = jnp.mean(drawn * (1 - drawn)) > greyness
-        return (jnp.where(too_grey, middle, low), jnp.where(too_grey, high, middle)), None
+        too_gray = jnp.mean(drawn * (1 - drawn)) > grayness
+        return (jnp.where(too_gray, middle, low), jnp.where(too_gray, high, middle)), None
 
     bounds = tuple(jnp.float32(bound) for bound in CONTRAST_RANGE)
     low, high = jax.lax.scan(halve, bounds, length=CONTRAST_STEPS)[0]
@@ -100,7 +100,7 @@ def shift_priors(
 
 def fits_priors(state: LifelongState) -> bool:
     """Whether categories have priors of their own; otherwise these stay N(0, I)."""
-    return state.config.network.growth == "neurons" and state.config.network.prior_components > 0
+    return state.config.network.conditioning == "neurons" and state.config.network.prior_components > 0
 
 
 @partial(jax.jit, static_argnames=("networks", "contrast"))
@@ -110,36 +110,36 @@ def _fit_parts(
     def one(arguments: tuple[Any, ...]) -> dict[str, Any]:
         category, images, count, rng = arguments
         sample_rng, fit_rng = jax.random.split(jax.random.fold_in(rng, data.total_steps))
-        path = cvae.CategoryModel(mixed, category, networks)
+        model = cvae.CategoryModel(mixed, category, networks)
         # As many points whatever the number of images, spread evenly over them.
         x = to_float(images[jnp.arange(PRIOR_POINTS) * count // PRIOR_POINTS])
-        z = cvae.encode(path, x).sample(rng=sample_rng)
+        z = cvae.encode(model, x).sample(rng=sample_rng)
         settled: dict[str, Any] = {}
         if networks.prior_components:
             settled["prior"] = mixture_prior.fit(z, networks.prior_components, images=count, rng=fit_rng)
-        if networks.factors:
-            settled["factors"] = _fit_low_rank_noise(path, images, count, rng=fit_rng)
-        logits = cvae.decode(path, z)
+        if networks.noise_rank:
+            settled["low_rank_noise"] = _fit_low_rank_noise(model, images, count, rng=fit_rng)
+        logits = cvae.decode(model, z)
         if contrast:
             settled["contrast"] = fit_contrast(logits, x)
         if networks.texture:
             squares = jnp.square(cvae.bernoulli_std(jax.nn.sigmoid(logits)))
-            settled["spread"] = jnp.sqrt(jnp.mean(squares, axis=0))
+            settled["rms_uncertainty"] = jnp.sqrt(jnp.mean(squares, axis=0))
         return settled
 
     return jax.lax.map(one, (categories, data.images, data.counts, data.rngs))
 
 
 def _fit_low_rank_noise(
-    path: cvae.CategoryModel, images: jax.Array, count: jax.Array, *, rng: jax.Array
+    model: cvae.CategoryModel, images: jax.Array, count: jax.Array, *, rng: jax.Array
 ) -> low_rank_noise.LowRankNoise:
     """Factors of what the decoder leaves of real images, at the mean of q(z|x,c)."""
     rows = min(len(images), NOISE_IMAGES)
     index = jnp.arange(rows)
     x = to_float(images[(index * (jnp.maximum(count, rows) / rows)).astype(jnp.int32)])
-    remainders = cvae.residual(path, x, cvae.decode(path, cvae.encode(path, x).mean))
+    remainders = cvae.residual(model, x, cvae.decode(model, cvae.encode(model, x).mean))
     remainders = jnp.where((index < count)[:, None], remainders, 0.0)
-    return low_rank_noise.fit(remainders, jnp.minimum(count, rows), path.networks.factors, rng=rng)
+    return low_rank_noise.fit(remainders, jnp.minimum(count, rows), model.networks.noise_rank, rng=rng)
 
 
 @partial(jax.jit, static_argnames=("networks", "cycles"))
@@ -154,7 +154,7 @@ def _shift_priors(
         before, after = (cvae.CategoryModel(shared, category, networks) for shared in (teacher, mixed))
         _, x = sampling.sample_pairs(before, count, cycles, rng=pair_rng)
         # The same noise twice, so that nothing but the encoder makes a difference.
-        points = [cvae.encode(path, x).sample(rng=noise_rng) for path in (before, after)]
+        points = [cvae.encode(model, x).sample(rng=noise_rng) for model in (before, after)]
         return mixture_prior.shift(category["prior"], *points, weight=PRIOR_POINTS // count)
 
-    return stack.map(one, rngs)
+    return stack.map_categories(one, rngs)

@@ -58,7 +58,7 @@ def learn(
     *,
     rng: jax.Array,
     progress: ProgressFn | None = None,
-    midway: TaskProgress | None = None,
+    resume_from: TaskProgress | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[LifelongState, Report]:
     """Learns one task: one category or several at once. New names grow, known ones are thawed.
@@ -69,7 +69,7 @@ def learn(
             `[n, h, w]` for one channel.
         rng: the seed's key; pass the same one to every task, each category draws its own from it.
         progress: called after every chunk of steps; what it raises ends the task.
-        midway: what `progress` was told in an earlier call with the same arguments, to go on from there.
+        resume_from: what `progress` was told in an earlier call with the same arguments, to go on from there.
         mesh: devices that share each batch (see `parallel.make_mesh`); what they learn is what one device
             learns but for rounding.
 
@@ -81,11 +81,11 @@ def learn(
             the devices cannot share evenly.
         FloatingPointError: a loss or a parameter that is not finite; says which, in which task, which step.
     """
-    start = time.perf_counter() - (midway.seconds if midway else 0)
+    start = time.perf_counter() - (resume_from.seconds if resume_from else 0)
     sharding.check_batch_size(mesh, state.config.learning.batch_size)
     rows = _check_task(state, images)
-    if midway and midway.names != tuple(rows):
-        raise InputError(f"midway in the task {', '.join(midway.names)}: got images of {', '.join(rows)}")
+    if resume_from and resume_from.names != tuple(rows):
+        raise InputError(f"resume_from in the task {', '.join(resume_from.names)}: got images of {', '.join(rows)}")
     trained_on = {name: values[~ridge_classifier.held_out_mask(state, len(values))] for name, values in rows.items()}
     names = tuple(rows)
     means = {name: jnp.asarray(mean_image(values)) for name, values in trained_on.items()}
@@ -93,7 +93,7 @@ def learn(
     data = make_task_data(grown, add_own_replay(state, trained_on, rng=rng), rng=rng)
     teacher = Teacher(grown, names, rng=rng, mesh=mesh)
     with compilations.count_compilations("train_chunk") as compiled:
-        trained = train(grown, names, data, teacher, midway=midway, progress=progress, start=start, mesh=mesh)
+        trained = train(grown, names, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
     new = len(set(names) - set(state.names))
     params = trained.carry.params
     learned = merge_trained(ridge_classifier.update(grown, rows, rng=rng), names, params, data, teacher, new=new)
@@ -166,7 +166,7 @@ def make_task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: ja
     rngs = [jax.random.fold_in(category_rng(rng, name, state.visit(name)), 1) for name in rows]
     images = jnp.asarray(np.stack([pad_rows(values, length) for values in rows.values()]))
     frozen = state.config.has_mixed and not state.mixed_learns
-    mixed, networks = state.params["mixed"], state.trained_networks
+    mixed, networks = state.params["mixed"], state.training_networks
     return TaskData(
         images=images,
         counts=jnp.asarray([len(values) for values in rows.values()], jnp.int32),
@@ -179,15 +179,15 @@ def make_task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: ja
 def count_steps(settings: LearningConfig, largest: int) -> int:
     """Training steps of a task whose largest category has so many images: whole chunks."""
     steps = max(settings.min_steps, settings.epochs * math.ceil(largest / settings.batch_size), 1)
-    return math.ceil(steps / settings.chunk_steps) * settings.chunk_steps
+    return math.ceil(steps / settings.steps_per_call) * settings.steps_per_call
 
 
 @partial(jax.jit, static_argnames="networks")
 def _precompute_mixed(mixed: Any, images: jax.Array, *, networks: Networks) -> Any:
     """Mixed neurons of images `[categories, rows, pixels]`: once, where every step would give the same."""
-    path = cvae.CategoryModel(mixed, {}, networks)
+    model = cvae.CategoryModel(mixed, {}, networks)
     blocks = images.reshape(-1, MIN_ROWS, images.shape[-1])
-    neurons = jax.lax.map(lambda rows: cvae.mixed_activations(path, "encoder", to_float(rows)), blocks)
+    neurons = jax.lax.map(lambda rows: cvae.mixed_activations(model, "encoder", to_float(rows)), blocks)
     return jax.tree.map(lambda leaf: leaf.reshape(*images.shape[:2], -1), neurons)
 
 
@@ -224,5 +224,5 @@ def merge_trained(
     return state.replace(
         params={**state.params, "mixed": mixed, "categories": categories},
         visits=visits,
-        childhood_left=max(0, state.childhood_left - new),
+        base_categories_left=max(0, state.base_categories_left - new),
     )

@@ -5,7 +5,7 @@ Every term is a mean over a batch, in nats per image (`generate`: squared error 
     real        -ELBO_c(x)                                   a real image of the task
     playback    -ELBO_c(x*)                                  a remembered image
     generate    ||decode(z*) - x*||^2                        draw again what was drawn
-    recognise   KL(q_teacher(z|x*,c) || q(z|x*,c))           see in it what was seen
+    recognize   KL(q_teacher(z|x*,c) || q(z|x*,c))           see in it what was seen
     circulate   -log q(z*|decode(z*), c)                     the latent must come back after a turn
 
 Categories outside the task are frozen, so what the last four teach is the mixed part.
@@ -85,27 +85,27 @@ def sample_replay_noise(past: ReplayData, step: jax.Array, *, groups: int) -> Re
     return ReplayNoise(chosen, jax.vmap(lambda key: jax.random.normal(key, (images, latent_size)))(keys))
 
 
-def real_terms(path: cvae.CategoryModel, x: jax.Array, noise: jax.Array, shared: Any = None) -> Terms:
+def real_terms(model: cvae.CategoryModel, x: jax.Array, noise: jax.Array, shared: Any = None) -> Terms:
     """Loss of one category on real images `[batch, pixels]`; `shared` as for `cvae.encode`."""
-    posterior = cvae.encode(path, x, shared)
-    return {"real": -jnp.mean(cvae.elbo_at(path, x, posterior, posterior.at(noise)))}
+    posterior = cvae.encode(model, x, shared)
+    return {"real": -jnp.mean(cvae.elbo_at(model, x, posterior, posterior.reparameterize(noise)))}
 
 
-def replay_terms(path: cvae.CategoryModel, memory: ReplayMemory, noise: jax.Array, names: tuple[str, ...]) -> Terms:
+def replay_terms(model: cvae.CategoryModel, memory: ReplayMemory, noise: jax.Array, names: tuple[str, ...]) -> Terms:
     """The terms called `names` of one category, on one group of remembered pairs."""
     terms: Terms = {}
-    if "playback" in names or "recognise" in names:
-        posterior = cvae.encode(path, memory.x)
+    if "playback" in names or "recognize" in names:
+        posterior = cvae.encode(model, memory.x)
     if "generate" in names or "circulate" in names:
-        drawn = cvae.decode_mean(path, memory.z)
+        drawn = cvae.decode_mean(model, memory.z)
     if "playback" in names:
-        terms["playback"] = -jnp.mean(cvae.elbo_at(path, memory.x, posterior, posterior.at(noise)))
+        terms["playback"] = -jnp.mean(cvae.elbo_at(model, memory.x, posterior, posterior.reparameterize(noise)))
     if "generate" in names:
         terms["generate"] = jnp.mean(jnp.sum(jnp.square(drawn - memory.x), axis=-1))
-    if "recognise" in names:
-        terms["recognise"] = jnp.mean(mixture_prior.kl_between(*memory.teacher, *posterior))
+    if "recognize" in names:
+        terms["recognize"] = jnp.mean(mixture_prior.kl_between(*memory.teacher, *posterior))
     if "circulate" in names:
-        terms["circulate"] = -jnp.mean(cvae.encode(path, drawn).log_prob(memory.z))
+        terms["circulate"] = -jnp.mean(cvae.encode(model, drawn).log_prob(memory.z))
     return terms
 
 
@@ -127,9 +127,9 @@ def real_loss(
 
     def one(category: Any, images: jax.Array, shared: Any, drawn: StepNoise) -> Terms:
         drawn = sharding.constrain(drawn, mesh, sharding.DATA_AXIS)
-        path = cvae.CategoryModel(params["mixed"], category, networks)
+        model = cvae.CategoryModel(params["mixed"], category, networks)
         neurons = jax.tree.map(lambda leaf: leaf[drawn.index], shared)
-        return real_terms(path, to_float(images[drawn.index]), drawn.noise, neurons)
+        return real_terms(model, to_float(images[drawn.index]), drawn.noise, neurons)
 
     arguments = (params["categories"][TASK], data.images, data.shared, drawn)
     terms = _over_categories(one, arguments, count=data.counts.shape[0])

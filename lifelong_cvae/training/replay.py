@@ -26,17 +26,17 @@ class ReplayMemory(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("count", "cycles"))
-def recall_images(path: cvae.CategoryModel, count: int, cycles: int, *, rng: jax.Array) -> jax.Array:
+def recall_images(model: cvae.CategoryModel, count: int, cycles: int, *, rng: jax.Array) -> jax.Array:
     """Images for a category to remember itself by, with what its factors know: `[count, pixels]`.
 
     Unlike what is shown, they may lie outside [0, 1]: all of a remainder's variance counts.
     """
     pair_rng, factor_rng = jax.random.split(rng)
-    _, x = sample_pairs(path, count, cycles, rng=pair_rng)
-    if not path.factors:
+    _, x = sample_pairs(model, count, cycles, rng=pair_rng)
+    if not model.low_rank_noise:
         return x
-    log_scale = path.networks.log_scale(path.mixed, path.category)
-    return x + jnp.exp(log_scale)[None] * low_rank_noise.sample(path.factors, count, rng=factor_rng)
+    log_scale = model.networks.log_scale(model.mixed, model.category)
+    return x + jnp.exp(log_scale)[None] * low_rank_noise.sample(model.low_rank_noise, count, rng=factor_rng)
 
 
 @partial(jax.jit, static_argnames=("networks", "groups", "images", "cycles", "mesh"))
@@ -70,9 +70,9 @@ def sample_memory(
 
     def one(index: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, cvae.Posterior]:
         category = jax.tree.map(lambda leaf: leaf[index], stack.categories)
-        path = cvae.CategoryModel(mixed, category, networks)
-        z, x = sample_pairs(path, images, cycles, rng=key)
-        return z, x, cvae.encode(path, x)
+        model = cvae.CategoryModel(mixed, category, networks)
+        z, x = sample_pairs(model, images, cycles, rng=key)
+        return z, x, cvae.encode(model, x)
 
     devices = (sharding.DATA_AXIS, sharding.CATEGORY_AXIS)
     dealt = sharding.constrain((chosen, jax.random.split(pair_rng, groups)), mesh, devices)

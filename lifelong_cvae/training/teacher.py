@@ -31,7 +31,7 @@ class Teacher:
         self.state = state
         self.names = tuple(name for name in state.names if name not in task)
         plays = self.names and state.mixed_learns and learning.mixed_mode != "free"
-        self.remembers = bool(plays and learning.memory_weights)
+        self.remembers = bool(plays and learning.replay_weights)
         self._mesh = mesh
         self.rng = jax.random.fold_in(category_rng(rng, task[0], state.visit(task[0])), 2)
         self._mixed = sharding.device_put(state.params["mixed"], mesh) if self.remembers else None
@@ -98,7 +98,7 @@ def add_own_replay(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng:
         count = _own_replay_count(state, name, values)
         if count:
             own_rng = jax.random.fold_in(category_rng(rng, name, state.visit(name)), 3)
-            recalled = recall_images(state.path(name), count, learning.cycles, rng=own_rng)
+            recalled = recall_images(state.model(name), count, learning.cycles, rng=own_rng)
             pools[name] = np.concatenate([np.asarray(to_float(jnp.asarray(values))), np.asarray(recalled)])
     return pools
 
@@ -107,4 +107,4 @@ def _own_replay_count(state: LifelongState, name: str, values: np.ndarray) -> in
     if name not in state.names or not state.visit(name):
         return 0
     # A category that owns but two vectors does not count: as many as are new.
-    return min(state.config.learning.memory_size, int(state.path(name).own("images", len(values))))
+    return min(state.config.learning.memory_size, int(state.model(name).part("images", len(values))))

@@ -1,6 +1,6 @@
 """Training: one jitted function that runs a chunk of steps, again and again until the task is learned.
 
-What is optimised is itself a parameter dict, `{"mixed": ..., "categories": {TASK: subtrees}}`, with the
+What is optimized is itself a parameter dict, `{"mixed": ..., "categories": {TASK: subtrees}}`, with the
 task's subtrees stacked along a leading axis. Earlier categories are an argument of the jitted function only
 where they are played back, and then one that is neither differentiated nor donated.
 """
@@ -42,7 +42,7 @@ class TrainCarry(NamedTuple):
     """What changes from step to step; donated."""
 
     params: dict[str, Any]
-    optimiser: optax.OptState
+    optimizer: optax.OptState
     step: jax.Array  # scalar
 
 
@@ -103,7 +103,7 @@ def train_chunk(
     train_mixed: bool,
     mesh: Mesh | None = None,
 ) -> tuple[TrainCarry, Terms]:
-    """Runs `learning.chunk_steps` steps; returns the new carry and each loss term `[steps]`.
+    """Runs `learning.steps_per_call` steps; returns the new carry and each loss term `[steps]`.
 
     Devices of a mesh share each batch, and hold the same carry.
     """
@@ -119,7 +119,7 @@ def train_chunk(
             params = {**params, "mixed": jax.lax.stop_gradient(params["mixed"])}
         total, terms = real_loss(params, data, drawn[0], networks=networks, mesh=mesh)
         if past is not None:
-            weights = learning.memory_weights
+            weights = learning.replay_weights
             more, past_terms = replay_loss(
                 params["mixed"], past, drawn[1], networks=networks, weights=weights, mesh=mesh
             )
@@ -128,10 +128,10 @@ def train_chunk(
 
     def step(carry: TrainCarry, drawn: tuple[StepNoise, ReplayNoise | None]) -> tuple[TrainCarry, Terms]:
         gradients, terms = jax.grad(loss, has_aux=True)(carry.params, drawn)
-        updates, optimiser_state = transform.update(gradients, carry.optimiser, carry.params)
-        return TrainCarry(optax.apply_updates(carry.params, updates), optimiser_state, carry.step + 1), terms
+        updates, optimizer_state = transform.update(gradients, carry.optimizer, carry.params)
+        return TrainCarry(optax.apply_updates(carry.params, updates), optimizer_state, carry.step + 1), terms
 
-    steps = carry.step + jnp.arange(learning.chunk_steps)
+    steps = carry.step + jnp.arange(learning.steps_per_call)
     return sharding.constrain(jax.lax.scan(step, carry, jax.vmap(drawn)(steps)), mesh)
 
 
@@ -149,7 +149,7 @@ def train(
     data: TaskData,
     teacher: Teacher,
     *,
-    midway: TaskProgress | None,
+    resume_from: TaskProgress | None,
     progress: ProgressFn | None,
     start: float,
     mesh: Mesh | None = None,
@@ -161,7 +161,7 @@ def train(
         names: of the task.
         data: of the task.
         teacher: remembers the earlier categories.
-        midway: where to go on from; None: from the beginning.
+        resume_from: where to go on from; None: from the beginning.
         progress: called after every chunk.
         start: when the task began, in seconds of `time.perf_counter`.
         mesh: devices that share each batch.
@@ -173,30 +173,33 @@ def train(
         FloatingPointError: a loss or a parameter that is not finite.
     """
     learning, total = state.config.learning, int(data.total_steps)
-    if midway is None:
-        midway = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
+    if resume_from is None:
+        resume_from = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
     else:  # a copy, since it is donated
-        midway = midway._replace(carry=jax.tree.map(jnp.copy, midway.carry))
+        resume_from = resume_from._replace(carry=jax.tree.map(jnp.copy, resume_from.carry))
     run = partial(
         train_chunk,
-        networks=state.trained_networks,
+        networks=state.training_networks,
         learning=learning,
         train_mixed=state.mixed_learns,
         mesh=mesh,
     )
-    midway, data = midway._replace(carry=sharding.device_put(midway.carry, mesh)), sharding.device_put(data, mesh)
+    resume_from, data = (
+        resume_from._replace(carry=sharding.device_put(resume_from.carry, mesh)),
+        sharding.device_put(data, mesh),
+    )
     remembered, past = -1, None
-    for done in range(midway.steps, total, learning.chunk_steps):
-        refresh = done // (learning.chunk_steps * learning.refresh_chunks)
+    for done in range(resume_from.steps, total, learning.steps_per_call):
+        refresh = done // (learning.steps_per_call * learning.replay_refresh_calls)
         if refresh != remembered:
             remembered, past = refresh, teacher.remember(refresh)
-        carry, terms = run(midway.carry, data, past)
+        carry, terms = run(resume_from.carry, data, past)
         means = _mean_terms(jax.device_get(terms), names, first_step=done)
-        check_finite(carry.params, f"at step {done + learning.chunk_steps}", names)
-        midway = TaskProgress(names, carry, means, time.perf_counter() - start)
+        check_finite(carry.params, f"at step {done + learning.steps_per_call}", names)
+        resume_from = TaskProgress(names, carry, means, time.perf_counter() - start)
         if progress is not None:
-            progress(midway, total)
-    return midway._replace(carry=sharding.to_host(midway.carry, mesh))
+            progress(resume_from, total)
+    return resume_from._replace(carry=sharding.to_host(resume_from.carry, mesh))
 
 
 def _mean_terms(terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_step: int) -> dict[str, float]:

@@ -149,7 +149,7 @@ def read_upload(content: bytes, shape: Shape, *, writing: bool) -> np.ndarray:
     Args:
         content: a PNG or JPEG file.
         shape: (height, width, channels) that is wanted.
-        writing: whether it shows writing on an even ground, whose ink is sought and centred as MNIST's is;
+        writing: whether it shows writing on an even ground, whose ink is sought and centerd as MNIST's is;
             else its middle square is scaled.
 
     Raises:
@@ -158,8 +158,8 @@ def read_upload(content: bytes, shape: Shape, *, writing: bool) -> np.ndarray:
     height, width, channels = shape
     what = "the file"
     if writing:
-        grey = read_image_file(io.BytesIO(content), 1, image_size=WRITING_PIXELS, what=what)
-        return center_ink(extract_ink(grey), shape)
+        gray = read_image_file(io.BytesIO(content), 1, image_size=WRITING_PIXELS, what=what)
+        return center_ink(extract_ink(gray), shape)
     if height != width:
         raise InputError(f"pictures are scaled to squares, and images of {height} x {width} are expected")
     return read_image_file(io.BytesIO(content), channels, image_size=height, what=what)

@@ -65,13 +65,13 @@ def app(session: Session, hosts: list[str]) -> Starlette:
     )
 
 
-def serve(session: Session, port: int, *, say: Callable[[str], None] = print) -> None:
+def serve(session: Session, port: int, *, log_fn: Callable[[str], None] = print) -> None:
     """Serves the page at 127.0.0.1 until the process is told to end.
 
     Args:
         session: the state.
         port: 0: a free one.
-        say: told the address once it answers.
+        log_fn: told the address once it answers.
 
     Raises:
         InputError: the port is taken.
@@ -82,13 +82,13 @@ def serve(session: Session, port: int, *, say: Callable[[str], None] = print) ->
         raise InputError(f"port {port} cannot be used ({error.strerror}): another one is expected") from error
     port = listening.getsockname()[1]
     session.answer(np.zeros(session.state.image_shape, np.uint8))  # compiles, before the first one waits
-    say(f"http://127.0.0.1:{port}/ is open, for browsers on this machine; Ctrl+C ends it")
+    log_fn(f"http://127.0.0.1:{port}/ is open, for browsers on this machine; Ctrl+C ends it")
     hosts = [f"127.0.0.1:{port}", f"localhost:{port}"]
     settings = uvicorn.Config(app(session, hosts), log_level="error", timeout_graceful_shutdown=3)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(settings).run(sockets=[listening])
     if not session.saved:
-        say("what was taught or dropped was not saved")
+        log_fn("what was taught or dropped was not saved")
 
 
 def _file(path: Path) -> Endpoint:

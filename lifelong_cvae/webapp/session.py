@@ -1,4 +1,4 @@
-"""What the live page asks of a state: to recognise, to draw, to learn and forget a category, to be saved.
+"""What the live page asks of a state: to recognize, to draw, to learn and forget a category, to be saved.
 
 States are immutable: every answer is of one state as a whole, whatever another browser does meanwhile.
 """
@@ -95,7 +95,7 @@ class Session:
         shown = np.sort(np.argsort(-probabilities, kind="stable")[:MAX_SHOWN])
         names, best = [state.names[index] for index in shown], state.names[probabilities.argmax()]
         redrawn = [sampling.reconstruct(state, name, images)[0] for name in names]
-        turns = _circle(state.path(best), images.reshape(1, -1) / np.float32(255), rng=self._rng)
+        turns = _circle(state.model(best), images.reshape(1, -1) / np.float32(255), rng=self._rng)
         return Answer(
             names=tuple(names),
             probabilities=probabilities[shown],
@@ -120,8 +120,8 @@ class Session:
             InputError: an unknown category, or positions out of reach or too many.
         """
         state = self.state
-        path = state.path(name)
-        mean, covariance = mixture_prior.mean_and_covariance(path.prior)
+        model = state.model(name)
+        mean, covariance = mixture_prior.mean_and_covariance(model.prior)
         most = min(NUM_DIRECTIONS, len(mean))
         if len(positions) > most or not all(abs(position) <= SLIDER_RANGE for position in positions):
             raise InputError(f"positions: at most {most} numbers from {-SLIDER_RANGE} to {SLIDER_RANGE} are expected")
@@ -130,7 +130,7 @@ class Session:
             position * np.sqrt(variances[-index]) * directions[:, -index]
             for index, position in enumerate(positions, start=1)
         )
-        return np.asarray(_draw(path, jnp.asarray(z[None], jnp.float32))).reshape(state.image_shape)
+        return np.asarray(_draw(model, jnp.asarray(z[None], jnp.float32))).reshape(state.image_shape)
 
     def imagine(self, name: str, count: int, *, seed: int) -> np.ndarray:
         """Images of a category, float32 `[count, h, w, c]` in [0, 1]; the same for the same seed."""
@@ -225,11 +225,11 @@ _draw = jax.jit(cvae.sample_image)
 
 
 @jax.jit
-def _circle(path: cvae.CategoryModel, x: jax.Array, *, rng: jax.Array) -> jax.Array:
+def _circle(model: cvae.CategoryModel, x: jax.Array, *, rng: jax.Array) -> jax.Array:
     """What is drawn after each turn of the circle from an image `[1, pixels]`: `[TURNS, pixels]`."""
 
     def turn(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        z, x = cvae.circulate(path, jnp.zeros((1, path.networks.latent_size)), x, 1, rng=key)
-        return x, cvae.sample_image(path, z)[0]
+        z, x = cvae.circulate(model, jnp.zeros((1, model.networks.latent_size)), x, 1, rng=key)
+        return x, cvae.sample_image(model, z)[0]
 
     return jax.lax.scan(turn, x, jax.random.split(rng, TURNS))[1]

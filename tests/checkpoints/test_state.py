@@ -60,8 +60,8 @@ def learner(small_config):
 @pytest.fixture(scope="module")
 def state(small_config):
     """Four categories, learned unequally often, in the middle of the childhood."""
-    config = small_config.with_settings({"childhood": 7, "learning_rate": 0.1 + 0.2})
-    return filled(config, 0).replace(visits=(3, 0, 12, 1), childhood_left=4)
+    config = small_config.with_settings({"base_categories": 7, "learning_rate": 0.1 + 0.2})
+    return filled(config, 0).replace(visits=(3, 0, 12, 1), base_categories_left=4)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +104,9 @@ class TestRoundTrip:
         after = lifelong.load(saved)
         assert after.names == NAMES
         assert after.visits == (3, 0, 12, 1)
-        assert after.childhood_left == 4
+        assert after.base_categories_left == 4
         assert after.image_shape == (5, 4, 3)
-        assert after.config.learning.childhood == 7
+        assert after.config.learning.base_categories == 7
         assert after.config.learning.learning_rate == 0.30000000000000004
         assert after.config == state.config
         assert hash(after.config) == hash(state.config)
@@ -121,7 +121,7 @@ class TestRoundTrip:
             assert kernel.dtype == np.float32
 
     def test_a_layer_more_and_another_shape(self, small_config, tmp_path):
-        deep = {"mixed_widths": "7,5,3", "category_widths": "4,2,6", "rank": 1, "latent_size": 1}
+        deep = {"mixed_widths": "7,5,3", "category_widths": "4,2,6", "output_rank": 1, "latent_size": 1}
         before = filled(small_config.with_settings(deep), 2, names=("x",), image_shape=(3, 2))
         lifelong.save(before, tmp_path)
         assert_trees_equal(before, lifelong.load(tmp_path))
@@ -147,7 +147,7 @@ class TestRoundTrip:
     def test_the_settings_are_readable_beside_the_weights(self, state, saved):
         meta = read_meta(saved)
         assert meta["names"] == list(NAMES)
-        assert meta["config"]["learning"]["childhood"] == 7
+        assert meta["config"]["learning"]["base_categories"] == 7
         assert meta["config"]["network"]["mixed_widths"] == list(state.config.network.mixed_widths)
 
 
@@ -177,7 +177,7 @@ class TestAfterLoading:
         after = lifelong.load(tmp_path)
         z = jnp.linspace(-2, 2, 12).reshape(3, 4)
         for name in NAMES:
-            assert_trees_equal(cvae.decode_mean(learner.path(name), z), cvae.decode_mean(after.path(name), z))
+            assert_trees_equal(cvae.decode_mean(learner.model(name), z), cvae.decode_mean(after.model(name), z))
 
 
 class TestSteps:
@@ -420,7 +420,7 @@ class TestDamage:
             "image_shape",
             "config",
             "visits",
-            "childhood_left",
+            "base_categories_left",
             "checksums",
         ],
     )
@@ -458,7 +458,7 @@ class TestDamage:
         [
             ('"Bag"', '"Bad"'),
             ('"T-shirt/top"', '"T-shirt/top "'),
-            ('"childhood_left": 4', '"childhood_left": 5'),
+            ('"base_categories_left": 4', '"base_categories_left": 5'),
             ("12", "13"),
             ('"batch_size": 16', '"batch_size": 17'),
         ],

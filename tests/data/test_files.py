@@ -28,13 +28,13 @@ def idx_bytes(values, *sizes, kind=8):
     return struct.pack(f">HBB{len(sizes)}I", 0, kind, len(sizes), *sizes) + bytes(values)
 
 
-def png_bytes(rows, width, height, *, colour=0, depth=8):
+def png_bytes(rows, width, height, *, color=0, depth=8):
     """A PNG by the letter of its specification; `rows` are the bytes of each row."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
@@ -270,7 +270,7 @@ class TestNpz:
 
 
 GREY = [[0, 50, 100], [150, 200, 255]]
-COLOUR = [[255, 0, 0, 0, 255, 0], [0, 0, 255, 10, 20, 30]]
+COLOR = [[255, 0, 0, 0, 255, 0], [0, 0, 255, 10, 20, 30]]
 
 
 class TestPictures:
@@ -285,7 +285,7 @@ class TestPictures:
         assert images[..., 0].tolist() == [GREY, GREY[::-1]]
 
     def test_colour(self, tmp_path):
-        images = read_image_files([put(tmp_path, "a.png", png_bytes(COLOUR, 2, 2, colour=2))], 3)
+        images = read_image_files([put(tmp_path, "a.png", png_bytes(COLOR, 2, 2, color=2))], 3)
         assert images.shape == (1, 2, 2, 3)
         assert images.tolist() == [[[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]]]
 
@@ -295,7 +295,7 @@ class TestPictures:
             assert images[0, :, :, channel].tolist() == GREY
 
     def test_a_colour_one_as_grey_has_its_luma(self, tmp_path):
-        images = read_image_files([put(tmp_path, "a.png", png_bytes(COLOUR, 2, 2, colour=2))], 1)
+        images = read_image_files([put(tmp_path, "a.png", png_bytes(COLOR, 2, 2, color=2))], 1)
         # ITU-R 601-2: 0.299 red + 0.587 green + 0.114 blue
         expected = [[76.2, 149.7], [29.1, 18.2]]
         np.testing.assert_allclose(images[0, :, :, 0], expected, atol=1)

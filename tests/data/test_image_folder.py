@@ -15,14 +15,14 @@ from tests.conftest import one_line
 
 
 def draw(path, value, size=(3, 2), kind="PNG"):
-    """A picture of one grey value."""
+    """A picture of one gray value."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", size, value).save(path, kind)
     return path
 
 
 def fill(folder, counts, start=0):
-    """`counts[name]` pictures of each category, whose grey values go up from `start`, over all of them."""
+    """`counts[name]` pictures of each category, whose gray values go up from `start`, over all of them."""
     value = start
     for name, count in counts.items():
         for index in range(count):
@@ -31,7 +31,7 @@ def fill(folder, counts, start=0):
 
 
 def values(source, split, name):
-    """The grey values of pictures of one."""
+    """The gray values of pictures of one."""
     images = source.read(split, name)
     assert images.dtype == np.uint8
     assert (images == images[:, :1, :1, :1]).all()
@@ -143,7 +143,7 @@ class TestFingerprint:
 
 
 def deep_png():
-    """A grey PNG of 2 x 1 pixels with 16 bits each."""
+    """A gray PNG of 2 x 1 pixels with 16 bits each."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

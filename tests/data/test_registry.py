@@ -27,7 +27,7 @@ def test_options_survive_being_recorded():
         ("grayscale", 1),
         ("tfds_data_dir", 3),
         ("tfds_manual_dir", ["a"]),
-        ("colours", 3),
+        ("colors", 3),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_name(name, value):

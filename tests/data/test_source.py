@@ -114,16 +114,16 @@ class TestFromArrays:
         assert numbers_of(source.read("test", "300")) == [21]
 
     def test_colour_images_keep_their_channels(self):
-        colour = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
+        color = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
         source = from_arrays(
             "mine",
-            train_images=colour,
+            train_images=color,
             train_labels=[0, 1, 1, 0],
-            test_images=colour[:2],
+            test_images=color[:2],
             test_labels=[0, 1],
         )
         assert source.image_shape == (2, 3, 3)
-        np.testing.assert_array_equal(source.read("train", "0"), colour[[0, 3]])
+        np.testing.assert_array_equal(source.read("train", "0"), color[[0, 3]])
 
     def test_an_unknown_split_is_refused_and_the_known_ones_are_named(self):
         with pytest.raises(InputError, match="mine has no split 'validation': one of train, test is expected"):

@@ -293,8 +293,8 @@ def test_fashion_mnist_holds_the_same_images_bit_for_bit_in_an_order_of_its_own(
 @fashion
 def test_fashion_mnist_is_learned(sources, small_config, tmp_path):
     source, _ = sources
-    config = small_config.with_settings({"min_steps": 200, "chunk_steps": 100, "batch_size": 64})
+    config = small_config.with_settings({"min_steps": 200, "steps_per_call": 100, "batch_size": 64})
     tasks = (("Trouser",), ("Ankle boot",))
-    plan = RunConfig(source.name, tasks, images_per_category=500, config=config)
-    result = runner.run(tmp_path / "run", plan, source, draw=False, write_report=False, say=lambda line: None)
+    run_config = RunConfig(source.name, tasks, images_per_category=500, config=config)
+    result = runner.run(tmp_path / "run", run_config, source, draw=False, write_report=False, log_fn=lambda line: None)
     assert result["accuracy"] > 0.95

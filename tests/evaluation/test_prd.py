@@ -17,10 +17,10 @@ def histograms(size=4):
     return counts.map(lambda values: np.asarray(values) / sum(values))
 
 
-def around(*centres, each=100, seed=0):
+def around(*centers, each=100, seed=0):
     """Clusters of points, far from each other."""
     return np.concatenate(
-        [CENTRES[c] + np.random.default_rng([seed, index]).normal(size=(each, 2)) for index, c in enumerate(centres)]
+        [CENTRES[c] + np.random.default_rng([seed, index]).normal(size=(each, 2)) for index, c in enumerate(centers)]
     )
 
 

@@ -16,15 +16,15 @@ POINTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, m
 
 
 def radius(members, i, k):
-    """From member i to its k-th nearest neighbour in its set, or to the farthest where there are fewer."""
+    """From member i to its k-th nearest neighbor in its set, or to the farthest where there are fewer."""
     others = sorted(math.dist(members[i], other) for j, other in enumerate(members) if j != i)
     return others[min(k, len(others)) - 1]
 
 
-def in_balls(members, centres, k):
-    """Which of the members lie in which ball of the centres: rows of members."""
-    radii = [radius(centres, i, k) for i in range(len(centres))]
-    return [[math.dist(m, c) <= r for c, r in zip(centres, radii, strict=True)] for m in members]
+def in_balls(members, centers, k):
+    """Which of the members lie in which ball of the centers: rows of members."""
+    radii = [radius(centers, i, k) for i in range(len(centers))]
+    return [[math.dist(m, c) <= r for c, r in zip(centers, radii, strict=True)] for m in members]
 
 
 def spelt_out(imagined, real):
@@ -63,7 +63,7 @@ def test_by_hand():
     # ball of 3 alone, 7 in none, -2 in that of 0 alone.
     real = np.asarray([[0.0], [1], [3]])
     found = prdc.prdc(np.asarray([[5.0], [7], [-2]]), real)
-    # The imagined reach 7, 9 and 9, to all real ones. Density: 2 hits over 2 neighbours and 3 imagined.
+    # The imagined reach 7, 9 and 9, to all real ones. Density: 2 hits over 2 neighbors and 3 imagined.
     assert found == pytest.approx({"precision": 2 / 3, "recall": 1, "density": 2 / 6, "coverage": 2 / 3})
 
 
@@ -84,7 +84,7 @@ def test_real_images_lie_in_their_own_manifold(digits):
     rows = pixels(digits["3"][:150])
     found = prdc.prdc(rows, rows.copy())
     assert (found["precision"], found["recall"], found["coverage"]) == (1, 1, 1)
-    # A ball holds its centre and five neighbours, the fifth on its edge, over 5.
+    # A ball holds its center and five neighbors, the fifth on its edge, over 5.
     assert found["density"] == pytest.approx(6 / 5, abs=0.01)
 
 
@@ -141,7 +141,7 @@ def test_the_block_does_not_matter(block, monkeypatch):
 
 
 @pytest.mark.parametrize(("imagined", "real", "words"), [(1, 9, ["imagined", "got 1"]), (9, 0, ["real", "got 0"])])
-def test_a_set_without_neighbours_is_refused_in_one_line(imagined, real, words):
+def test_a_set_without_neighbors_is_refused_in_one_line(imagined, real, words):
     with pytest.raises(InputError) as error:
         prdc.prdc(np.zeros((imagined, 2)), np.zeros((real, 2)))
     one_line(error, *words)

@@ -197,7 +197,7 @@ def test_of_a_hundred_test_images_replayed_as_strokes_most_are_recognised(browse
         page.draw(digit) == name for name in mnist5k.categories for digit in mnist5k.read("test", name)[:10, ..., 0]
     ]
     times = page.script("return performance.getEntriesByName('answer').map((entry) => entry.duration)")
-    print(f"\n{sum(right)} of 100 strokes recognised; answers after {statistics.median(times):.0f} ms (median)")
+    print(f"\n{sum(right)} of 100 strokes recognized; answers after {statistics.median(times):.0f} ms (median)")
     assert sum(right) >= 90
 
 
@@ -249,7 +249,7 @@ def test_a_category_is_taught_by_drawings_and_uploads_recognised_and_dropped(
     )
     lost = 100 * np.mean([before[name] - after[name] for name in before])
     new = sum(name == "<i>strange</i>" for name in taken)
-    print(f"\ntaught in {seconds:.0f} s; {new} of 10 new drawings recognised; digits lost {lost:.2f} points")
+    print(f"\ntaught in {seconds:.0f} s; {new} of 10 new drawings recognized; digits lost {lost:.2f} points")
     assert lost <= 0.5
     assert new >= 5
     drop = "[aria-label='Drop <i>strange</i>']"

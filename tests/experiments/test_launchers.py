@@ -66,7 +66,7 @@ def places(tmp_path_factory, data, learned):
         "bright": {"images": digits / 1.0},
         "nan": {**arrays, "train_images": np.full((4, 28, 28), np.nan), "test_images": digits / 255},
         "infinite": {"images": np.full((2, 28, 28), np.inf)},
-        "colour": {"images": np.zeros((2, 28, 28, 3), np.uint8)},
+        "color": {"images": np.zeros((2, 28, 28, 3), np.uint8)},
         "flat": {"images": digits[0]},
         "sizes": {**arrays, "test_images": digits[:, ::2]},
         "labels": {**arrays, "train_labels": np.arange(3)},
@@ -137,7 +137,7 @@ FLAGS = {
         "images_per_category": None,
         "full_categories": "0",
         "evaluate_on": "test",
-        "recogniser": None,
+        "recognizer": None,
         "resume": "false",
         "keep": "last",
         "checkpoint_every": "60.0",
@@ -195,11 +195,11 @@ FLAGS = {
         "precision": "default",
         "output": "benchmark.json",
     },
-    "recognise": {
+    "recognize": {
         "workdir": None,
         "seed": "0",
         "images": None,
-        "recogniser": None,
+        "recognizer": None,
         "candidates": None,
         "reject": "0.01",
         "output": None,
@@ -265,10 +265,10 @@ def test_orders_that_are_no_numbers_are_told_in_one_line(launch, tmp_path):
 def test_learning_writes_a_run_and_says_how_well_it_went(learned, data):
     workdir, ended = learned
     assert ended.err == ""
-    plan = read_run_config(workdir)
-    assert plan.tasks == (("3",), ("1",))
-    assert plan.dataset == f"idx:{data}"
-    assert plan.config == lifelong.Config().with_settings({**SMALL, "mixed_mode": "none"})
+    run_config = read_run_config(workdir)
+    assert run_config.tasks == (("3",), ("1",))
+    assert run_config.dataset == f"idx:{data}"
+    assert run_config.config == lifelong.Config().with_settings({**SMALL, "mixed_mode": "none"})
     assert {path.name for path in workdir.iterdir()} == {
         "config.json",
         "metrics.jsonl",
@@ -288,7 +288,7 @@ def test_learning_writes_a_run_and_says_how_well_it_went(learned, data):
     ]
     result = json.loads((workdir / "result.json").read_text("utf-8"))
     assert result["categories"] == ["3", "1"]
-    assert f"recognised {100 * result['accuracy']:.2f} % of the test images of 2 categories" in ended.out
+    assert f"recognized {100 * result['accuracy']:.2f} % of the test images of 2 categories" in ended.out
     assert str(workdir) in ended.out.splitlines()[-1]
 
 
@@ -378,7 +378,7 @@ def test_a_folder_of_jpegs_of_different_sizes_is_learned_imagined_and_recognised
         assert drawn["images"].shape == (30, 28, 28, 1)
     file = tmp_path / "answers.csv"
     flags = (f"--images={tmp_path / 'pictures' / 'zero'}", f"--output={file}")
-    assert launch("recognise", f"--workdir={workdir}", *flags) == Ended(0, "", "")
+    assert launch("recognize", f"--workdir={workdir}", *flags) == Ended(0, "", "")
     answers = [row["category"] for row in answers_of(file)]
     assert len(answers) == 75
     # As the library says of the same pictures, read from the source that the run has recorded.
@@ -409,7 +409,7 @@ def test_digits_in_an_npz_are_recognised_in_their_order(learned, launch, test_di
     best = np.asarray(evidence).max(axis=1)
     file = tmp_path / "answers.csv"
     flags = (f"--workdir={learned[0]}", f"--images={tmp_path / 'digits.npz'}", f"--output={file}")
-    ended = launch("recognise", *flags, "--reject=0.4")
+    ended = launch("recognize", *flags, "--reject=0.4")
     assert ended == Ended(0, "", "")
     rows = answers_of(file)
     names, probabilities = lifelong.recognize(load_state(learned[0]), test_digits)
@@ -433,7 +433,7 @@ def test_a_folder_of_pictures_gives_the_answers_of_the_same_images_in_an_npz(lea
     answers = []
     for images in (folder, tmp_path / "digits-idx3-ubyte"):
         file = tmp_path / "answers.csv"
-        ended = launch("recognise", f"--workdir={learned[0]}", f"--images={images}", f"--output={file}")
+        ended = launch("recognize", f"--workdir={learned[0]}", f"--images={images}", f"--output={file}")
         assert ended == Ended(0, "", "")
         answers.append(answers_of(file))
     assert answers[0] == answers[1]
@@ -545,7 +545,7 @@ LEARN = "--workdir={new} --dataset=idx:{idx} "
         ),
         (LEARN + "--preset=best", ["preset", "default"]),
         (LEARN + "--keep=some", ["keep", "last"]),
-        (LEARN + "--recogniser=none", ["recogniser", "elbo"]),
+        (LEARN + "--recognizer=none", ["recognizer", "elbo"]),
         (LEARN + "--resume=perhaps", ["resume"]),
         (LEARN + "--checkpoint_every=-1", ["checkpoint_every"]),
         (LEARN + "--full_categories=2", ["--full_categories", "--images_per_category"]),
@@ -628,7 +628,7 @@ RECOGNISE = "--workdir={run} --output={new}.csv "
         (RECOGNISE + "--images={bright}", ["[0, 1]"]),
         (RECOGNISE + "--images={good}", ["{good}", "images"]),
         (RECOGNISE + "--images={infinite}", ["image 0", "NaN or infinity"]),
-        (RECOGNISE + "--images={colour}", ["28, 28, 1", "(2, 28, 28, 3)"]),
+        (RECOGNISE + "--images={color}", ["28, 28, 1", "(2, 28, 28, 3)"]),
         (RECOGNISE + "--images={flat}", ["28, 28, 1", "(28, 28)"]),
         (RECOGNISE + "--images={pickled}", ["{pickled}"]),
         (RECOGNISE + "--images={here}/zero.npz", ["{here}/zero.npz", "not a readable npz"]),
@@ -644,12 +644,12 @@ RECOGNISE = "--workdir={run} --output={new}.csv "
         (RECOGNISE + "--images={here}/text.png", ["{here}/text.png", "picture"]),
         (RECOGNISE + "--images={here}/empty", ["{here}/empty", "no picture"]),
         (RECOGNISE + "--images={cut}/train-images-idx3-ubyte", ["{cut}/train-images-idx3-ubyte", "141119"]),
-        (RECOGNISE + "--images={digits} --recogniser=none", ["recogniser", "elbo"]),
+        (RECOGNISE + "--images={digits} --recognizer=none", ["recognizer", "elbo"]),
         (RECOGNISE + "--images={digits} --reject=low", ["reject"]),
     ],
 )
 def test_what_is_wrong_with_recognising_is_told_in_one_line(launch, places, tmp_path, line, words):
-    refused(launch, places, "recognise", line, words, tmp_path)
+    refused(launch, places, "recognize", line, words, tmp_path)
 
 
 @pytest.mark.parametrize(

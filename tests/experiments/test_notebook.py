@@ -12,7 +12,7 @@ from tests.conftest import COMPILED, SMALL, SMALL_FEATURES
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "experiments/lifelong_cvae_colab.ipynb"
-REDUCED = {**SMALL, **SMALL_FEATURES, "min_steps": "100", "batch_size": "64", "chunk_steps": "50"}
+REDUCED = {**SMALL, **SMALL_FEATURES, "min_steps": "100", "batch_size": "64", "steps_per_call": "50"}
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +51,25 @@ def texts(cell):
 def test_each_digit_is_followed_by_a_picture_and_how_many_are_recognised(executed):
     cell = executed["learn"]
     assert len(pictures(cell)) == 2
-    first, second = re.findall(r"so far ([\d.]+)% are recognised", texts(cell))
+    first, second = re.findall(r"so far ([\d.]+)% are recognized", texts(cell))
     assert float(first) == 100
     assert float(second) > 90
 
 
-@pytest.mark.parametrize(("name", "count"), [("draw", 1), ("circle", 1), ("recognise", 1), ("folder", 2)])
+@pytest.mark.parametrize(("name", "count"), [("draw", 1), ("circle", 1), ("recognize", 1), ("folder", 2)])
 def test_pictures_are_shown(executed, name, count):
     assert len(pictures(executed[name])) == count
 
 
 def test_an_image_of_a_file_is_recognised(executed):
     """The example is a three."""
-    first = re.search(r"(\d): ([\d.]+)%", texts(executed["recognise"]))
+    first = re.search(r"(\d): ([\d.]+)%", texts(executed["recognize"]))
     assert first[1] == "3"
     assert float(first[2]) > 50
 
 
 def test_a_folder_is_learned(executed):
-    shares = re.search(r"([\d.]+)% of the test images are recognised", texts(executed["folder"]))
+    shares = re.search(r"([\d.]+)% of the test images are recognized", texts(executed["folder"]))
     assert float(shares[1]) > 80
 
 

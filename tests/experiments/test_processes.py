@@ -21,7 +21,7 @@ from tests.conftest import SMALL, lines_of, result_of
 from tests.experiments.conftest import ROOT, Ended, environment, launch  # noqa: F401
 
 # Memory is played back, so that all that goes through a mesh does; large enough to be sure of digits.
-SETTINGS = {**SMALL, "mixed_mode": "playback", "min_steps": "60", "chunk_steps": "20", "batch_size": "64"}
+SETTINGS = {**SMALL, "mixed_mode": "playback", "min_steps": "60", "steps_per_call": "20", "batch_size": "64"}
 FLAGS = [
     "--nofigures",
     "--noreport",
@@ -161,7 +161,7 @@ def two(tmp_path_factory, cache):
 def test_two_processes_learn_what_one_does(one, two):
     workdir, ended = two
     assert [process.code for process in ended] == [0, 0], ended
-    assert "recognised" in ended[0].out
+    assert "recognized" in ended[0].out
     assert ended[1].out == ""
     assert {path.name for path in workdir.iterdir()} == {path.name for path in one.iterdir()}
     accuracies = [[line["accuracy"] for line in lines_of(run)] for run in (one, workdir)]
@@ -197,7 +197,7 @@ def test_a_run_goes_on_on_other_devices(two, cache):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_a_lost_process_ends_the_other_in_one_line(one, tmp_path, cache, lost, number):
     workdir = tmp_path / "run"
-    flags = [*FLAGS, "--set=min_steps=60", "--set=chunk_steps=5", "--checkpoint_every=0"]
+    flags = [*FLAGS, "--set=min_steps=60", "--set=steps_per_call=5", "--checkpoint_every=0"]
     with Processes(workdir, cache, *flags) as processes:
         wait_for(lambda: (workdir / "checkpoints/1").exists() and (workdir / "within_task/2").exists())
         processes.processes[lost].send_signal(number)
@@ -213,7 +213,7 @@ def test_a_lost_process_ends_the_other_in_one_line(one, tmp_path, cache, lost, n
 @pytest.mark.external
 def test_one_that_is_asked_to_stop_stops_all(tmp_path, cache):
     workdir = tmp_path / "run"
-    with Processes(workdir, cache, *FLAGS, "--set=chunk_steps=5", "--checkpoint_every=0") as processes:
+    with Processes(workdir, cache, *FLAGS, "--set=steps_per_call=5", "--checkpoint_every=0") as processes:
         wait_for(lambda: (workdir / "within_task/1").exists())
         processes.processes[1].send_signal(signal.SIGTERM)
         for own in (0, 1):

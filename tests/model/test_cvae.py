@@ -28,12 +28,12 @@ def briefly_learned(config, images, **settings):
 def fresh(config, **settings):
     """A path that has learned nothing: enough for formulas of what a decoder gives."""
     state = lifelong.init(config.with_settings(settings), (7, 7), rng=jax.random.key(0))
-    return add_category(state, "3", rng=jax.random.key(0)).path("3")
+    return add_category(state, "3", rng=jax.random.key(0)).model("3")
 
 
 @pytest.fixture(scope="module", params=["gaussian", "bernoulli"])
 def path(request, small_config, digits):
-    return briefly_learned(small_config, shrunk(digits["3"]), likelihood=request.param).path("3")
+    return briefly_learned(small_config, shrunk(digits["3"]), likelihood=request.param).model("3")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def average_elbo(path, image):
 @pytest.mark.parametrize("likelihood", ["gaussian", pytest.param("bernoulli", marks=pytest.mark.slow)])
 def test_elbo_and_kl_agree_with_monte_carlo(small_config, digits, image, rng, likelihood):
     settings = {"likelihood": likelihood, "prior_components": 0}
-    path = briefly_learned(small_config, shrunk(digits["3"]), **settings).path("3")
+    path = briefly_learned(small_config, shrunk(digits["3"]), **settings).model("3")
     assert path.prior["means"].shape == (1, 4)
     log_likelihood, log_ratio = monte_carlo(path, image, rng)
     kl = float(mixture_prior.kl_to_prior(*cvae.encode(path, image), path.prior)[0])
@@ -114,7 +114,7 @@ def test_importance_bound_is_at_least_the_elbo_and_one_sample_gives_the_elbo(pat
 
 @pytest.mark.slow
 def test_importance_bound_reaches_the_integral_over_a_one_dimensional_latent(small_config, digits, image):
-    path = briefly_learned(small_config, shrunk(digits["3"]), latent_size=1).path("3")
+    path = briefly_learned(small_config, shrunk(digits["3"]), latent_size=1).model("3")
     grid = np.linspace(-8, 8, 8001)
     log_likelihood = cvae.log_likelihood(path, image, cvae.decode(path, jnp.asarray(grid[:, None], jnp.float32)))
     log_joint = np.asarray(log_likelihood, np.float64) + mixture_log_density(path.prior, grid[:, None])
@@ -127,7 +127,7 @@ def test_importance_bound_reaches_the_integral_over_a_one_dimensional_latent(sma
 
 
 def test_gaussian_likelihood_agrees_with_scipy(small_config, digits):
-    path = fresh(small_config, scale="own", factors=0)
+    path = fresh(small_config, noise_scale="own", noise_rank=0)
     x = jnp.asarray(shrunk(digits["3"])[:4].reshape(4, -1))
     logits = 3 * jax.random.normal(jax.random.key(0), x.shape)
     log_scale = np.random.default_rng(0).uniform(-4, 1, x.shape[1]).astype(np.float32)
@@ -144,7 +144,7 @@ def test_a_shared_scale_is_the_settings_for_every_pixel_and_takes_no_parameters(
     x, logits = jax.random.uniform(jax.random.key(1), (4, 49)), jax.random.normal(jax.random.key(2), (4, 49))
     means = special.expit(np.asarray(logits, np.float64))
     expected = stats.norm.logpdf(x, means, np.exp(-1.2)).sum(1)
-    np.testing.assert_allclose(cvae.log_likelihood(state.path("a"), x, logits), expected, rtol=1e-4)
+    np.testing.assert_allclose(cvae.log_likelihood(state.model("a"), x, logits), expected, rtol=1e-4)
 
 
 def test_bernoulli_likelihood_agrees_with_scipy_and_stays_finite(small_config):
@@ -167,7 +167,7 @@ def test_gradient_with_respect_to_another_category_is_exactly_zero(small_config,
     x = jnp.asarray(digits["3"][:8].reshape(8, -1) / np.float32(255))
 
     def loss(params):
-        path = state.replace(params=params).path("a")
+        path = state.replace(params=params).model("a")
         return cvae.elbo(path, x, cvae.encode(path, x), rng=rng).sum()
 
     gradient = jax.jit(jax.grad(loss))(state.params)
@@ -203,7 +203,7 @@ class LinearNetworks:
 
     w, a = 0.05, 0.8  # a = w^2 / (w^2 + s^2)
 
-    def shared(self, mixed, half, inputs):
+    def mixed_activations(self, mixed, half, inputs):
         return ()
 
     def encode(self, mixed, category, x, shared):

@@ -55,4 +55,4 @@ def test_where_nothing_is_mixed_a_category_draws_its_own_patches(small_config, r
     assert state.params["mixed"] == {}
     assert "local" in state.params["categories"]["0"]
     z = jax.random.normal(rng, (2, config.network.latent_size))
-    assert cvae.decode(state.path("0"), z).shape == (2, 784)
+    assert cvae.decode(state.model("0"), z).shape == (2, 784)

@@ -31,10 +31,10 @@ def test_gain_is_the_ratio_of_two_normal_densities(pixels, count, spread, seed):
     directions = orthonormal(count, pixels, seed)
     excess = spread * np.random.default_rng(seed + 1).random(count)
     u = np.random.default_rng(seed + 2).normal(size=(5, pixels))
-    coloured = stats.multivariate_normal(cov=np.eye(pixels) + (directions.T * excess) @ directions)
+    colored = stats.multivariate_normal(cov=np.eye(pixels) + (directions.T * excess) @ directions)
     white = stats.multivariate_normal(cov=np.eye(pixels))
     known = {"directions": jnp.asarray(directions, jnp.float32), "excess": jnp.asarray(excess, jnp.float32)}
-    expected = coloured.logpdf(u) - white.logpdf(u)
+    expected = colored.logpdf(u) - white.logpdf(u)
     np.testing.assert_allclose(
         low_rank_noise.log_likelihood_gain(known, jnp.asarray(u, jnp.float32)), expected, rtol=1e-3, atol=1e-3
     )
@@ -79,10 +79,10 @@ def test_noise_that_is_whiter_than_the_scale_has_no_excess(rng):
 
 def test_a_learned_category_explains_unseen_images_better_with_its_factors(learner, mnist5k):
     for name in learner.names:
-        path = learner.path(name)
-        assert (np.asarray(path.factors["excess"]) > 0).any()
+        path = learner.model(name)
+        assert (np.asarray(path.low_rank_noise["excess"]) > 0).any()
         x = jnp.asarray(mnist5k.read("test", name).reshape(-1, 784) / np.float32(255))
         logits = cvae.decode(path, cvae.encode(path, x).mean)
-        without = cvae.CategoryModel(path.mixed, {**path.category, "factors": {}}, path.networks)
+        without = cvae.CategoryModel(path.mixed, {**path.category, "low_rank_noise": {}}, path.networks)
         gained = cvae.log_likelihood(path, x, logits) - cvae.log_likelihood(without, x, logits)
         assert gained.mean() > 1

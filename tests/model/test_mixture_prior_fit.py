@@ -83,12 +83,12 @@ def test_log_prob_of_a_fitted_mixture_agrees_with_scipy_and_unused_components_ar
 
 
 def penalised(fitted, z, components, floor):
-    """What each iteration maximises: log likelihood and the logarithm of the conjugate prior, in float64."""
-    centre, spread = z.mean(axis=0), z.var(axis=0)
+    """What each iteration maximizes: log likelihood and the logarithm of the conjugate prior, in float64."""
+    center, spread = z.mean(axis=0), z.var(axis=0)
     means, log_vars = (np.asarray(fitted[k], np.float64) for k in ("means", "log_vars"))
     strength = mixture_prior.VARIANCE_STRENGTH + mixture_prior.MEAN_STRENGTH
     expected = spread / components ** (2 / z.shape[1])
-    drawn_to = mixture_prior.VARIANCE_STRENGTH * expected + mixture_prior.MEAN_STRENGTH * np.square(means - centre)
+    drawn_to = mixture_prior.VARIANCE_STRENGTH * expected + mixture_prior.MEAN_STRENGTH * np.square(means - center)
     assert np.exp(log_vars).min() > floor
     conjugate = -0.5 * (strength * log_vars + drawn_to * np.exp(-log_vars)).sum()
     return mixture_log_density(fitted, z).sum() + conjugate

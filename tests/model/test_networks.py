@@ -6,7 +6,7 @@ import pytest
 from lifelong_cvae.config import NetworkConfig
 from lifelong_cvae.model.networks import build_networks
 
-CONFIG = NetworkConfig(mixed_widths=(7, 5), category_widths=(4, 3), rank=2, latent_size=2)
+CONFIG = NetworkConfig(mixed_widths=(7, 5), category_widths=(4, 3), output_rank=2, latent_size=2)
 SHAPE = (3, 2, 1)
 
 
@@ -27,7 +27,7 @@ def two_layers(mixed, category, x):
     return np.concatenate([h2, g2], axis=1)
 
 
-def initialised(module, *inputs):
+def initialized(module, *inputs):
     """Random values everywhere, also where a module starts with zeros."""
     params = module.init(jax.random.key(1), *inputs)
     leaves, structure = jax.tree.flatten(params)
@@ -38,9 +38,9 @@ def initialised(module, *inputs):
 def test_encoder_computes_the_equations():
     nets = build_networks(CONFIG, SHAPE, has_mixed=True)
     x = np.random.default_rng(0).random((6, 6)).astype(np.float32)
-    mixed = initialised(nets.mixed_encoder, x)
+    mixed = initialized(nets.mixed_encoder, x)
     neurons = nets.mixed_encoder.apply(mixed, x)
-    category = initialised(nets.category_encoder, x, neurons)
+    category = initialized(nets.category_encoder, x, neurons)
     mean, log_var = nets.category_encoder.apply(category, x, neurons)
 
     own = category["params"]
@@ -52,9 +52,9 @@ def test_encoder_computes_the_equations():
 def test_decoder_computes_the_mirrored_equations_through_a_map_of_low_rank():
     nets = build_networks(CONFIG, SHAPE, has_mixed=True)
     z = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
-    mixed = initialised(nets.mixed_decoder, z)
+    mixed = initialized(nets.mixed_decoder, z)
     neurons = nets.mixed_decoder.apply(mixed, z)
-    category = initialised(nets.category_decoder, z, neurons)
+    category = initialized(nets.category_decoder, z, neurons)
     logits, patches = nets.category_decoder.apply(category, z, neurons)
 
     assert patches is None
@@ -87,7 +87,7 @@ def test_log_variances_are_clipped():
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_any_depth(depth):
-    config = NetworkConfig(mixed_widths=(6,) * depth, category_widths=(4,) * depth, rank=2, latent_size=2)
+    config = NetworkConfig(mixed_widths=(6,) * depth, category_widths=(4,) * depth, output_rank=2, latent_size=2)
     nets = build_networks(config, (4, 4, 3), has_mixed=True)
     x, z = jnp.ones((2, 48)), jnp.ones((2, 2))
     hidden = nets.mixed_encoder.apply(nets.mixed_encoder.init(jax.random.key(0), x), x)
@@ -104,18 +104,18 @@ def test_modules_are_hashable_and_equal_by_value():
     assert first != build_networks(CONFIG, SHAPE, has_mixed=False)
 
 
-@pytest.mark.parametrize(("growth", "local"), [("neurons", "patches"), ("vectors", "none")])
+@pytest.mark.parametrize(("growth", "local"), [("neurons", "patches"), ("one_hot", "none")])
 def test_in_bfloat16_modules_compute_nearly_the_same_and_give_float32(growth, local):
-    config = NetworkConfig(growth=growth, local=local, mixed_widths=(32, 16), category_widths=(16, 8))
+    config = NetworkConfig(conditioning=growth, local=local, mixed_widths=(32, 16), category_widths=(16, 8))
     exact = build_networks(config, (8, 8, 1), has_mixed=True)
-    rough = build_networks(config, (8, 8, 1), has_mixed=True, compute="bfloat16")
+    rough = build_networks(config, (8, 8, 1), has_mixed=True, compute_dtype="bfloat16")
     mixed = exact.init_mixed(rng=jax.random.key(0))
     category = exact.init_category(mixed, jnp.full((64,), 0.5), rng=jax.random.key(1))
     x, z = jax.random.uniform(jax.random.key(2), (20, 64)), jax.random.normal(jax.random.key(3), (20, 8))
     for half, inputs in (("encoder", x), ("decoder", z)):
         results = []
         for nets in (exact, rough):
-            shared = nets.shared(mixed, half, inputs)
+            shared = nets.mixed_activations(mixed, half, inputs)
             compute = jax.jit(nets.encode if half == "encoder" else nets.decode)
             results.append(jax.tree.leaves(compute(mixed, category, inputs, shared)))
         for one, other in zip(*results, strict=True):

@@ -30,8 +30,8 @@ def filled(config, seed=3):
 @pytest.fixture(scope="module")
 def config(small_config):
     settings = {
-        "growth": "vectors",
-        "scale": "own",
+        "conditioning": "one_hot",
+        "noise_scale": "own",
         "mixed_widths": "7,6",
         "category_widths": "1,1",
         "latent_size": "3",
@@ -59,7 +59,7 @@ def one_hot_network(state, half, inputs, category):
 
 @pytest.mark.parametrize("category", range(3))
 def test_encoder_and_decoder_are_those_of_a_one_hot_cvae(state, category):
-    path = state.path(NAMES[category])
+    path = state.model(NAMES[category])
     generator = np.random.default_rng(category)
     x, z = generator.random((6, 20)), generator.normal(size=(6, 3))
     mean, log_var = cvae.encode(path, jnp.asarray(x, jnp.float32))
@@ -72,22 +72,22 @@ def test_encoder_and_decoder_are_those_of_a_one_hot_cvae(state, category):
 
 def test_categories_differ_by_their_vectors_alone(state):
     x = jnp.full((1, 20), 0.5)
-    means = [cvae.encode(state.path(name), x).mean for name in NAMES]
+    means = [cvae.encode(state.model(name), x).mean for name in NAMES]
     assert all(float(jnp.abs(means[a] - means[b]).max()) > 0.01 for a, b in ((0, 1), (1, 2), (0, 2)))
     swapped = dict(zip(NAMES, (state.params["categories"][name] for name in reversed(NAMES)), strict=True))
     other = state.replace(params={**state.params, "categories": swapped})
-    np.testing.assert_array_equal(cvae.encode(other.path("a"), x).mean, means[0])
+    np.testing.assert_array_equal(cvae.encode(other.model("a"), x).mean, means[0])
 
 
 def test_after_another_one_is_appended_a_category_computes_bitwise_the_same(state):
     after = add_category(state, "new", rng=jax.random.key(5))
     x, z = jnp.full((4, 20), 0.3), jnp.ones((4, 3))
     for name in NAMES:
-        assert_trees_equal(cvae.encode(after.path(name), x), cvae.encode(state.path(name), x))
-        assert_trees_equal(cvae.decode(after.path(name), z), cvae.decode(state.path(name), z))
+        assert_trees_equal(cvae.encode(after.model(name), x), cvae.encode(state.model(name), x))
+        assert_trees_equal(cvae.decode(after.model(name), z), cvae.decode(state.model(name), z))
     for index, name in enumerate(NAMES):
         expected = one_hot_network(after, "decoder", np.ones((4, 3)), index)
-        np.testing.assert_allclose(cvae.decode(after.path(name), z), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(cvae.decode(after.model(name), z), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_subtree_is_its_two_vectors_and_nothing_else(state):
@@ -103,17 +103,17 @@ def test_a_subtree_is_its_two_vectors_and_nothing_else(state):
 
 def test_the_scale_is_mixed_and_the_prior_standard_normal(state):
     assert state.params["mixed"]["scale"]["log_scale"].shape == (20,)
-    assert_trees_equal(state.path("a").prior, mixture_prior.standard_normal(3))
+    assert_trees_equal(state.model("a").prior, mixture_prior.standard_normal(3))
     x, logits = jnp.full((2, 20), 0.4), jnp.zeros((2, 20))
-    values = [cvae.log_likelihood(state.path(name), x, logits) for name in NAMES]
+    values = [cvae.log_likelihood(state.model(name), x, logits) for name in NAMES]
     assert_trees_equal(values[0], values[1])
     scale = {"log_scale": state.params["mixed"]["scale"]["log_scale"] + 3.0}
     louder = state.replace(params={**state.params, "mixed": {**state.params["mixed"], "scale": scale}})
     for name, before in zip(NAMES, values, strict=True):
-        assert float(jnp.abs(cvae.log_likelihood(louder.path(name), x, logits) - before).min()) > 1
+        assert float(jnp.abs(cvae.log_likelihood(louder.model(name), x, logits) - before).min()) > 1
 
 
-@pytest.mark.parametrize("settings", [{"likelihood": "bernoulli"}, {"scale": "shared"}])
+@pytest.mark.parametrize("settings", [{"likelihood": "bernoulli"}, {"noise_scale": "shared"}])
 def test_a_scale_that_is_not_learned_is_no_parameter(config, settings):
     state = lifelong.init(config.with_settings(settings), SHAPE, rng=jax.random.key(0))
     assert state.params["mixed"]["scale"] == {}
@@ -129,7 +129,7 @@ def test_without_a_mixed_part_it_is_refused(config):
 def trained(request, small_config, digits, rng):
     """0 and 1 in one task, then 2, and the report of each task."""
     config = small_config.with_settings(
-        {"growth": "vectors", "scale": "own", "mixed_mode": request.param, "childhood": 2}
+        {"conditioning": "one_hot", "noise_scale": "own", "mixed_mode": request.param, "base_categories": 2}
     )
     states, reports = [lifelong.init(config, (28, 28), rng=rng)], []
     for names in ("01", "2"):
@@ -146,7 +146,7 @@ def test_learning_keeps_old_vectors_and_moves_what_is_mixed(trained):
         assert_trees_equal(second.params["categories"][name], first.params["categories"][name])
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), second.params["mixed"], first.params["mixed"])
     assert set(jax.tree.leaves(moved)) == {mode != "frozen"}
-    terms = {"real", "playback", "generate", "recognise", "circulate"}
+    terms = {"real", "playback", "generate", "recognize", "circulate"}
     assert set(reports[1].terms) == (terms if mode == "playback" else {"real"})
     assert reports[1].parameters_per_category == 2 * 32
     fresh = add_category(first, "2", rng=jax.random.key(0)).params["categories"]["2"]
@@ -161,14 +161,14 @@ def test_trained_vectors_imagine_weigh_and_reconstruct(trained, digits, rng):
     assert drawn["0"].shape == (3, 28, 28, 1)
     assert 0 <= float(drawn["0"].min()) < float(drawn["0"].max()) <= 1
     straight = lifelong.imagine(state, ["0"], 3, rng=rng)["0"].reshape(3, -1)
-    np.testing.assert_allclose(straight, cvae.decode_mean(state.path("0"), z), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(straight, cvae.decode_mean(state.model("0"), z), rtol=1e-4, atol=1e-5)
 
     images = digits["0"][:6]
     values = lifelong.evidence(state, images)
     assert values.shape == (6, 3)
     x = jnp.asarray(images.reshape(6, -1) / np.float32(255))
     for column, name in enumerate(state.names):
-        path = state.path(name)
+        path = state.model(name)
         posterior = cvae.encode(path, x)
         np.testing.assert_allclose(values[:, column], cvae.elbo_at(path, x, posterior, posterior.mean), rtol=1e-4)
     names, probabilities = lifelong.recognize(state, images)

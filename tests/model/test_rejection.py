@@ -55,7 +55,7 @@ def test_others_that_come_change_no_thresholds(learner, digits, rng):
 
 
 def test_vectors_own_no_thresholds_and_reject_nothing(small_config, digits):
-    settings = {"growth": "vectors", "mixed_mode": "free"}
+    settings = {"conditioning": "one_hot", "mixed_mode": "free"}
     state = lifelong.init(small_config.with_settings(settings), (28, 28), rng=jax.random.key(0))
     state, _ = lifelong.learn(state, {"0": digits["0"]}, rng=jax.random.key(0))
     assert state.params["categories"]["0"]["thresholds"] == {}

@@ -30,7 +30,7 @@ def test_evidence_is_each_categorys_own_bound_in_the_order_of_learning(state, im
     values = lifelong.evidence(state, images)
     assert values.shape == (90, 3)
     for column, name in enumerate(("2", "0", "1")):
-        path = state.path(name)
+        path = state.model(name)
         posterior = cvae.encode(path, x)
         expected = cvae.elbo_at(path, x, posterior, posterior.mean)
         np.testing.assert_allclose(values[:, column], expected, rtol=1e-4, atol=1e-3)
@@ -38,7 +38,7 @@ def test_evidence_is_each_categorys_own_bound_in_the_order_of_learning(state, im
 
 def test_blocks_change_nothing(state, images):
     whole = lifelong.evidence(state, images)
-    parts = lifelong.evidence(with_settings(state, block_images=32), images)
+    parts = lifelong.evidence(with_settings(state, eval_batch_size=32), images)
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-3)
 
 
@@ -83,7 +83,7 @@ def test_old_columns_stay_when_a_category_is_added(state, images, rng):
 def test_sampled_bounds_are_averages_over_the_posterior(state, images):
     few = images[:5]
     x = jnp.asarray(few.reshape(5, -1), jnp.float32) / 255
-    path = state.path("0")
+    path = state.model("0")
     posterior = cvae.encode(path, x)
     elbo = cvae.elbo(path, x, posterior, rng=jax.random.key(9), samples=4000)
     for bound, at_least in (("sampled", -0.02), ("importance", -0.02)):
@@ -119,7 +119,7 @@ def test_category_priors_enter_by_bayes_rule(state, images):
         lifelong.recognize(state, images, category_priors={"0": 1.0})
 
 
-def test_log_posteriors_are_normalised():
+def test_log_posteriors_are_normalized():
     values = recognition.log_posteriors(jnp.asarray([[-1000.0, -1001.0], [3.0, 3.0]]))
     np.testing.assert_allclose(special.logsumexp(values, axis=1), 0, atol=1e-6)
     np.testing.assert_allclose(values[1], np.log(0.5), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The closed-form recogniser of a learner: exact in any order, apart from the networks, droppable."""
+"""The closed-form recognizer of a learner: exact in any order, apart from the networks, droppable."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.ridge import temperature_scaling
 from tests.conftest import SMALL_FEATURES, assert_trees_equal, one_line
 
-QUICK = {"min_steps": "2", "chunk_steps": "2", "epochs": "1"}
+QUICK = {"min_steps": "2", "steps_per_call": "2", "epochs": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def state(config, digits, rng):
 
 
 @pytest.fixture(scope="module")
-def own(config, digits, rng):
-    return learned(config.with_settings({"gram": "own"}), "2014", digits, rng)
+def part(config, digits, rng):
+    return learned(config.with_settings({"gram_sharing": "own"}), "2014", digits, rng)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_networks_do_not_know_of_it(state, config, digits, rng, images):
     # They learn from what the regression does not hold out.
     counted = ("thresholds", "images")
     rest = {name: np.delete(values, np.s_[19::20], axis=0) for name, values in digits.items()}
-    without = learned(config.with_settings({"random_features": 0, "recogniser": "elbo"}), "2014", rest, rng)
+    without = learned(config.with_settings({"random_features": 0, "recognizer": "elbo"}), "2014", rest, rng)
     assert_trees_equal(without.params["mixed"], state.params["mixed"])
     for name, subtree in without.params["categories"].items():
         own = {part: state.params["categories"][name][part] for part in subtree if part not in counted}
@@ -88,24 +88,24 @@ def test_what_a_category_owns_stays_bitwise_when_others_come(state, config, digi
     before = learned(config, "20", digits, rng)
     for name in "20":
         assert_trees_equal(before.params["categories"][name], state.params["categories"][name])
-    assert_trees_equal(before.params["closed_form"]["dictionary"], state.params["closed_form"]["dictionary"])
+    assert_trees_equal(before.params["ridge"]["dictionary"], state.params["ridge"]["dictionary"])
 
 
 def test_a_share_of_its_own_is_no_other_regression(state, own, images):
     np.testing.assert_allclose(scores(own, images), scores(state, images), atol=1e-3)
-    assert "gram" not in own.params["closed_form"]
+    assert "gram" not in own.params["ridge"]
 
 
 def test_dropping_is_exact_with_shares_of_their_own(own, config, digits, rng, images):
     dropped = lifelong.drop(own, "1")
-    never = learned(config.with_settings({"gram": "own"}), "204", digits, rng)
+    never = learned(config.with_settings({"gram_sharing": "own"}), "204", digits, rng)
     for key in ("dictionary", "ridge"):
-        assert_trees_equal(dropped.params["closed_form"][key], never.params["closed_form"][key])
+        assert_trees_equal(dropped.params["ridge"][key], never.params["ridge"][key])
     for name, subtree in never.params["categories"].items():
         own = dropped.params["categories"][name]
         assert_trees_equal({**own, "closed_form": None}, {**subtree, "closed_form": None})
         for key in ("sum", "gram"):
-            assert_trees_equal(own["closed_form"][key], subtree["closed_form"][key])
+            assert_trees_equal(own["ridge"][key], subtree["ridge"][key])
     np.testing.assert_array_equal(scores(dropped, images), scores(never, images))
 
 
@@ -115,15 +115,15 @@ def test_without_shares_a_dropped_category_is_not_named_and_its_gram_stays(state
     assert probabilities.shape == (400, 3)
     assert "1" not in names
     assert (names == truth())[truth() != "1"].mean() > 0.93
-    assert_trees_equal(dropped.params["closed_form"], state.params["closed_form"])
+    assert_trees_equal(dropped.params["ridge"], state.params["ridge"])
 
 
 def test_the_ridge_is_the_one_that_the_sums_ask_for(state):
     again, _ = ridge_classifier.select_ridge(state)
-    assert float(again.params["closed_form"]["ridge"]) == float(state.params["closed_form"]["ridge"])
-    blank = {**state.params["closed_form"], "ridge": np.float32(10)}
+    assert float(again.params["ridge"]["ridge"]) == float(state.params["ridge"]["ridge"])
+    blank = {**state.params["ridge"], "ridge": np.float32(10)}
     elsewhere, _ = ridge_classifier.select_ridge(state.replace(params={**state.params, "closed_form": blank}))
-    assert_trees_equal(elsewhere.params["closed_form"]["ridge"], again.params["closed_form"]["ridge"])
+    assert_trees_equal(elsewhere.params["ridge"]["ridge"], again.params["ridge"]["ridge"])
 
 
 def test_a_category_with_few_images_weighs_as_much_as_the_others(config, digits, rng, mnist5k):
@@ -136,9 +136,9 @@ def test_a_category_with_few_images_weighs_as_much_as_the_others(config, digits,
 
 def test_a_category_that_returns_adds_its_new_images(state, digits, rng):
     again, _ = lifelong.learn(state, {"0": digits["0"][:100]}, rng=rng)
-    before, after = (s.params["categories"]["0"]["closed_form"]["sum"]["fit"] for s in (state, again))
+    before, after = (s.params["categories"]["0"]["ridge"]["sum"]["fit"] for s in (state, again))
     assert float(after[-1]) == pytest.approx(float(before[-1]) * 2, rel=1e-4)
-    assert_trees_equal(again.params["closed_form"]["dictionary"], state.params["closed_form"]["dictionary"])
+    assert_trees_equal(again.params["ridge"]["dictionary"], state.params["ridge"]["dictionary"])
 
 
 def test_a_checkpoint_holds_it(state, own, tmp_path, images):
@@ -181,11 +181,11 @@ def test_likelihoods_are_scores_and_evidence_each_over_its_temperature(state, im
 def test_tables_are_of_images_that_the_regression_held_out(config, digits, rng):
     before = learned(config, "20", digits, rng)
     images = digits["0"][19::20]
-    _, readout = ridge_classifier.select_ridge(before)
+    _, classifier = ridge_classifier.select_ridge(before)
     expected = temperature_scaling.loss_grid(
-        np.asarray(lifelong.evidence(before, images)), np.asarray(ridge_classifier.scores(readout, images)), 1
+        np.asarray(lifelong.evidence(before, images)), np.asarray(ridge_classifier.scores(classifier, images)), 1
     )
-    tables = [before.params["categories"][name]["closed_form"]["calibration"] for name in "20"]
+    tables = [before.params["categories"][name]["ridge"]["calibration"] for name in "20"]
     np.testing.assert_allclose(tables[1], expected, rtol=1e-4, atol=1e-5)
     assert not np.asarray(tables[0]).any()
 

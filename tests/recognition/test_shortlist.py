@@ -106,7 +106,7 @@ def test_prototypes_are_what_the_likeliest_components_draw(learner, images):
     found = shortlist.make_prototypes(learner, [stack_categories(learner, learner.names)])
     rows = images.reshape(len(images), -1)
     for column, name in enumerate(learner.names):
-        path = learner.path(name)
+        path = learner.model(name)
         order = np.argsort(-np.asarray(path.prior["logits"]))
         drawn = cvae.decode_mean(path, path.prior["means"][order])
         np.testing.assert_allclose(found.images[:, column], drawn, atol=1e-5)
@@ -176,7 +176,7 @@ def test_where_a_state_keeps_sums_the_regression_chooses(with_sums, images, kind
     ready = lifelong.make_recognizer(state, kind, candidates=2)
     assert ready.prototypes is None
     all_of_them = lifelong.make_recognizer(state, kind)
-    scores = np.asarray(ridge_classifier.scores(ready.readout, images))
+    scores = np.asarray(ridge_classifier.scores(ready.classifier, images))
     expected = np.array(recognition.log_likelihoods(all_of_them, images))
     np.put_along_axis(expected, scores.argmin(axis=1)[:, None], -np.inf, axis=1)
     found = np.asarray(recognition.log_likelihoods(ready, images))

@@ -9,7 +9,7 @@ from sklearn import linear_model
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.ridge import features, regression, temperature_scaling
 
-SETTINGS = ClosedFormConfig(filters=4, filter_size=3, cells=2, random_features=15)
+SETTINGS = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=15)
 SHAPE = (7, 7, 1)
 COUNTS = (100, 45, 21)
 
@@ -105,15 +105,15 @@ def test_the_ridge_has_the_least_squared_error_on_what_was_held_out(sums, phi, m
     np.testing.assert_allclose(weights, np.linalg.solve(symmetric + value * np.eye(16), vectors["fit"]), rtol=1e-6)
     # Half a decade below the least error.
     chosen = regression.RIDGES.index(value) + 1
-    neighbours = [errors[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(errors)]
-    assert errors[chosen] <= min(neighbours)
+    neighbors = [errors[index] for index in (chosen - 1, chosen + 1) if 0 <= index < len(errors)]
+    assert errors[chosen] <= min(neighbors)
     assert errors[chosen] == pytest.approx(min(errors), rel=0.02)
 
 
 @pytest.fixture(scope="module")
 def four_digits(digits):
     """Features of 300 images of each, and their sums."""
-    settings = ClosedFormConfig(filters=32, filter_size=6, cells=2, random_features=400)
+    settings = ClosedFormConfig(num_filters=32, filter_size=6, pool_grid=2, random_features=400)
     options = {"image_shape": (28, 28, 1), "settings": settings}
     rows = [digits[name].reshape(-1, 784)[:300] for name in "0123"]
     dictionary = features.fit_dictionary(rows[0], options["image_shape"], settings, rng=jax.random.key(0))
@@ -166,7 +166,7 @@ def test_too_few_images_to_hold_one_out_leave_the_ridge_as_it_is(rows, dictionar
 
 def test_blanks_have_the_shapes_of_sums(sums):
     gram, vector = sums[0]
-    own = ClosedFormConfig(filters=4, filter_size=3, cells=2, random_features=15, gram="own")
+    own = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=15, gram_sharing="own")
     like = jax.tree.map(jnp.zeros_like, {"gram": gram, "sum": vector, "calibration": temperature_scaling.empty_grid()})
     assert jax.tree.map(jnp.shape, regression.empty_category_sums(own)) == jax.tree.map(jnp.shape, like)
     assert set(regression.empty_category_sums(SETTINGS)) == {"sum", "calibration"}

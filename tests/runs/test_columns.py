@@ -22,8 +22,8 @@ def workdir(tmp_path_factory, small_config, mnist5k):
     """A run of three digits, the last two at once; memory is played back after the first task."""
     config = small_config.with_settings({**SMALL_FEATURES, "mixed_mode": "playback"})
     folder = tmp_path_factory.mktemp("tidy") / "run"
-    plan = RunConfig("mnist5k", (("3",), ("1", "0")), images_per_category=40, config=config)
-    runner.run(folder, plan, mnist5k, draw=False, tensorboard=False, write_report=False, say=lambda _: None)
+    run_config = RunConfig("mnist5k", (("3",), ("1", "0")), images_per_category=40, config=config)
+    runner.run(folder, run_config, mnist5k, draw=False, tensorboard=False, write_report=False, log_fn=lambda _: None)
     return folder
 
 
@@ -44,10 +44,10 @@ class TestAnswers:
         assert frame["unknown"].dtype == bool
 
     def test_of_another_recogniser_and_without_rejection(self, learner, digits):
-        answers = columns.prediction_columns(learner, digits["7"][:20], recogniser="elbo", reject=0)
+        answers = columns.prediction_columns(learner, digits["7"][:20], recognizer="elbo", reject=0)
         assert not answers["unknown"].any()
         with pytest.raises(InputError) as error:
-            columns.prediction_columns(learner, digits["7"][:2], recogniser="oracle")
+            columns.prediction_columns(learner, digits["7"][:2], recognizer="oracle")
         one_line(error, "'oracle'")
 
     def test_are_measured_by_scikit_learn(self, learner, digits):
@@ -99,20 +99,20 @@ class TestHistory:
 class TestAccuracies:
     def test_have_a_row_for_each_figure(self, workdir):
         frame = pd.DataFrame(columns.accuracy_columns(workdir))
-        assert set(frame["recogniser"]) == {"closed_form", "elbo"}
+        assert set(frame["recognizer"]) == {"closed_form", "elbo"}
         for line in lines_of(workdir):
             for key, name in [
                 ("accuracy_per_category", "closed_form"),
                 ("accuracy_per_category_elbo", "elbo"),
             ]:
-                rows = frame[(frame["task"] == line["task"]) & (frame["recogniser"] == name)]
+                rows = frame[(frame["task"] == line["task"]) & (frame["recognizer"] == name)]
                 assert dict(zip(rows["category"], rows["accuracy"], strict=True)) == line[key]
 
     def test_of_a_run_that_recognises_by_the_elbo_have_each_figure_once(self, workdir, tmp_path):
         copy = shutil.copytree(workdir, tmp_path / "copy")
         config = json.loads((copy / "config.json").read_text())
-        config["config"]["recognition"]["recogniser"] = "elbo"
+        config["config"]["recognition"]["recognizer"] = "elbo"
         values = {key: value for key, value in config.items() if key not in ("schema", "digest")}
         write_json(copy / "config.json", with_digest(values))
         accuracies = columns.accuracy_columns(copy)
-        assert accuracies["recogniser"] == ["elbo"] * (1 + 3)
+        assert accuracies["recognizer"] == ["elbo"] * (1 + 3)

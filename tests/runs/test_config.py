@@ -24,13 +24,13 @@ PLAN = RunConfig(
 
 
 @pytest.mark.parametrize("plan", [PLAN, RunConfig(dataset="mnist5k", tasks=())])
-def test_a_plan_survives_json_with_all_its_types(plan):
-    back = RunConfig.from_dict(json.loads(json.dumps(plan.to_dict())))
-    assert back == plan
-    assert back.to_dict() == plan.to_dict()
+def test_a_plan_survives_json_with_all_its_types(run_config):
+    back = RunConfig.from_dict(json.loads(json.dumps(run_config.to_dict())))
+    assert back == run_config
+    assert back.to_dict() == run_config.to_dict()
     assert isinstance(back.tasks, tuple)
     assert all(isinstance(names, tuple) for names in back.tasks)
-    assert hash(back.config) == hash(plan.config)
+    assert hash(back.config) == hash(run_config.config)
 
 
 def test_a_plan_in_json_holds_exactly_its_fields():
@@ -99,7 +99,7 @@ def test_a_recorded_value_of_a_wrong_type_is_refused(name, value):
     one_line(error, name)
 
 
-@pytest.mark.parametrize(("name", "value"), [("image_size", 0), ("colours", 3)])
+@pytest.mark.parametrize(("name", "value"), [("image_size", 0), ("colors", 3)])
 def test_a_recorded_option_that_cannot_be_is_refused(name, value):
     with pytest.raises(InputError) as error:
         RunConfig.from_dict({**PLAN.to_dict(), "options": {name: value}})

@@ -25,32 +25,32 @@ def plan(small_config):
     return RunConfig("mnist5k", (("3",), ("1",)), config=config)
 
 
-def quietly(workdir, plan, source, **options):
+def quietly(workdir, run_config, source, **options):
     return runner.run(
         workdir,
-        plan,
+        run_config,
         source,
         draw=False,
         tensorboard=False,
         write_report=False,
-        say=lambda _: None,
+        log_fn=lambda _: None,
         **options,
     )
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory, plan, mnist5k):
+def learned(tmp_path_factory, run_config, mnist5k):
     workdir = tmp_path_factory.mktemp("damage") / "learned"
-    quietly(workdir, plan, mnist5k)
+    quietly(workdir, run_config, mnist5k)
     return workdir
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory, plan, mnist5k):
+def stopped(tmp_path_factory, run_config, mnist5k):
     """A run that was stopped in the middle of its second task."""
     workdir, calls = tmp_path_factory.mktemp("damage") / "stopped", iter(range(100))
     with pytest.raises(Stopped):
-        quietly(workdir, plan, mnist5k, stopping=lambda: next(calls) == 5)
+        quietly(workdir, run_config, mnist5k, should_stop=lambda: next(calls) == 5)
     assert (workdir / "within_task" / "2").is_dir()
     return workdir
 
@@ -105,10 +105,12 @@ def test_a_damaged_checkpoint_is_told_or_answers_as_it_did(learned, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["checkpoints/1", "within_task/2"])
-def test_a_run_goes_on_from_a_damaged_checkpoint_to_the_same_end(learned, stopped, plan, mnist5k, tmp_path, folder):
+def test_a_run_goes_on_from_a_damaged_checkpoint_to_the_same_end(
+    learned, stopped, run_config, mnist5k, tmp_path, folder
+):
     count = 0
     for copy, damage in damaged_copies(stopped, folder, tmp_path):
-        quietly(copy, plan, mnist5k, resume=True)
+        quietly(copy, run_config, mnist5k, resume=True)
         assert_runs_equal(copy, learned)
         count += 1
         assert damage

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lifelong_cvae.state import category_rng
 from lifelong_cvae import plotting, sampling
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.runs import figures
+from lifelong_cvae.state import category_rng
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_circle_is_drawn_turn_by_turn_from_a_real_and_an_imagined_image(lear
     real = rows["2, real"]
     np.testing.assert_allclose(real[0], mnist5k.read("test", "2")[0] / 255, atol=1e-6)
     # The second column is one turn of the first, and turns change images.
-    path, x = learner.path("2"), real[0].reshape(1, -1)
+    path, x = learner.model("2"), real[0].reshape(1, -1)
     keys = [jax.random.fold_in(category_rng(rng, "2", 0), turn) for turn in range(2)]
     z, mean = cvae.circulate(path, np.zeros((1, 4), np.float32), x, 1, rng=keys[0])
     np.testing.assert_allclose(real[1].reshape(1, -1), cvae.sample_image(path, z), atol=1e-4)
@@ -56,7 +56,7 @@ def test_a_walk_leads_along_the_widest_direction_and_reaches_two_deviations(lear
     rows = drawn["walk.png"]
     assert list(rows) == list(learner.names)
     for name in learner.names:
-        path = learner.path(name)
+        path = learner.model(name)
         z = mixture_prior.sample(path.prior, 20_000, rng=jax.random.key(3))
         mean, axis = np.mean(z, axis=0), np.linalg.svd(np.cov(np.asarray(z), rowvar=False))[0][:, 0]
         reach = 2 * np.std(z @ axis)
@@ -74,6 +74,6 @@ def test_an_interpolation_begins_in_one_category_and_ends_in_the_next(learner, d
     for row, (first, second) in zip(rows.values(), ["20", "01", "12"], strict=True):
         assert row.shape == (figures.IMAGES_PER_ROW, 28, 28, 1)
         for name, image in ((first, row[0]), (second, row[-1])):
-            path, x = learner.path(name), imagined[name].reshape(1, -1)
+            path, x = learner.model(name), imagined[name].reshape(1, -1)
             expected = cvae.sample_image(path, cvae.encode(path, x).mean)
             np.testing.assert_allclose(image.reshape(1, -1), expected, atol=1e-4)

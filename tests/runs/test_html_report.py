@@ -18,11 +18,10 @@ from lifelong_cvae.errors import Stopped
 from lifelong_cvae.files import append_line
 from lifelong_cvae.runs import html_report, runner
 from lifelong_cvae.runs.config import RunConfig
-
 from tests.conftest import lines_of, one_line
 
 HOSTILE = '</table><script src="x">&'
-QUIET = {"draw": True, "tensorboard": False, "say": lambda line: None}
+QUIET = {"draw": True, "tensorboard": False, "log_fn": lambda line: None}
 
 
 class Page(HTMLParser):
@@ -66,8 +65,8 @@ def source(digits):
 def finished(tmp_path_factory, small_config, source):
     workdir = tmp_path_factory.mktemp("run") / "run"
     config = small_config.with_settings({"latent_size": "5"})
-    plan = RunConfig(dataset="mine", tasks=((HOSTILE,), ("1",)), config=config)
-    runner.run(workdir, plan, source, **QUIET)
+    run_config = RunConfig(dataset="mine", tasks=((HOSTILE,), ("1",)), config=config)
+    runner.run(workdir, run_config, source, **QUIET)
     return workdir
 
 
@@ -108,7 +107,7 @@ def test_the_matrix_holds_what_was_measured(finished, page):
         text for tag, attributes, text in page.elements if tag == "td" and "--share" in attributes.get("style", "")
     ]
     expected = [f"{100 * value:.1f}" for line in lines_of(finished) for value in line["accuracy_per_category"].values()]
-    assert cells == expected  # of elbo alone: no other recogniser
+    assert cells == expected  # of elbo alone: no other recognizer
 
 
 def test_a_slider_goes_through_what_was_drawn_after_each_task(page):
@@ -129,10 +128,10 @@ def test_it_tells_settings_that_differ_versions_and_commands(finished, text, pag
 
 
 def test_a_run_that_was_stopped_says_so_and_how_it_goes_on(tmp_path, small_config, source, monkeypatch):
-    plan = RunConfig(dataset="mine", tasks=(("1",), (HOSTILE,)), config=small_config)
+    run_config = RunConfig(dataset="mine", tasks=(("1",), (HOSTILE,)), config=small_config)
     stops = iter([False, False, True])  # the chunks of the first task, and its end
     with pytest.raises(Stopped):
-        runner.run(tmp_path / "run", plan, source, **{**QUIET, "draw": False}, stopping=lambda: next(stops))
+        runner.run(tmp_path / "run", run_config, source, **{**QUIET, "draw": False}, should_stop=lambda: next(stops))
     line = lines_of(tmp_path / "run")[0]
     append_line(tmp_path / "run/metrics.jsonl", {**line, "task": 2})  # it died before the checkpoint
     monkeypatch.setattr(html_report, "open_source", lambda name, options: source)
@@ -153,8 +152,8 @@ def test_where_nothing_was_learned_it_is_refused(tmp_path):
 
 def test_without_jinja2_learning_goes_without_a_report(tmp_path, small_config, source, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    plan = RunConfig(dataset="mine", tasks=(("1",),), config=small_config)
-    runner.run(tmp_path / "run", plan, source, **{**QUIET, "draw": False})
+    run_config = RunConfig(dataset="mine", tasks=(("1",),), config=small_config)
+    runner.run(tmp_path / "run", run_config, source, **{**QUIET, "draw": False})
     assert not (tmp_path / "run/report.html").exists()
 
 

@@ -33,7 +33,7 @@ from tests.conftest import (
     without_times,
 )
 
-QUIET = {"draw": False, "tensorboard": False, "write_report": False, "say": lambda line: None}
+QUIET = {"draw": False, "tensorboard": False, "write_report": False, "log_fn": lambda line: None}
 FIVE = ("3", "1", "4", "0", "5")
 THREE = FIVE[:3]
 METRICS = {
@@ -65,7 +65,7 @@ OVER_TIME = {
 }
 RESULT = {
     "schema",
-    "recogniser",
+    "recognizer",
     *OVER_TIME,
     *(f"{key}_elbo" for key in OVER_TIME),
     "parameters_per_category",
@@ -79,12 +79,12 @@ RESULT = {
 
 @pytest.fixture(scope="module")
 def small_config(small_config):
-    """With both recognisers."""
+    """With both recognizers."""
     return small_config.with_settings(SMALL_FEATURES)
 
 
 @pytest.fixture(scope="module")
-def make_plan(small_config):
+def make_run_config(small_config):
     """Plans over the embedded digits, one category a task unless a tuple says more."""
 
     def make(names, **changes):
@@ -95,29 +95,29 @@ def make_plan(small_config):
 
 
 @pytest.fixture(scope="module")
-def at_once(tmp_path_factory, make_plan, mnist5k):
+def at_once(tmp_path_factory, make_run_config, mnist5k):
     """A run of five tasks that nothing interrupted, every checkpoint kept; and what it said."""
     workdir = tmp_path_factory.mktemp("run") / "at_once"
     said = []
-    runner.run(workdir, make_plan(FIVE), mnist5k, **{**QUIET, "keep_all": True, "say": said.append})
+    runner.run(workdir, make_run_config(FIVE), mnist5k, **{**QUIET, "keep_all": True, "log_fn": said.append})
     return workdir, said
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory, make_plan, mnist5k):
+def three(tmp_path_factory, make_run_config, mnist5k):
     """A run of the first three of them, without figures."""
     workdir = tmp_path_factory.mktemp("run") / "three"
-    quietly(workdir, make_plan(THREE), mnist5k)
+    quietly(workdir, make_run_config(THREE), mnist5k)
     return workdir
 
 
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory, make_plan, mnist5k, three):
+def resumed(tmp_path_factory, make_run_config, mnist5k, three):
     """The run of three tasks, gone on with to five; and the images that were read for that."""
     workdir = tmp_path_factory.mktemp("run") / "resumed"
     shutil.copytree(three, workdir)
     source, reads = recording(mnist5k)
-    quietly(workdir, make_plan(FIVE), source, resume=True)
+    quietly(workdir, make_run_config(FIVE), source, resume=True)
     return workdir, reads
 
 
@@ -128,8 +128,8 @@ def copy(three, tmp_path):
     return tmp_path / "copy"
 
 
-def quietly(workdir, plan, source, **options):
-    return runner.run(workdir, plan, source, **{**QUIET, **options})
+def quietly(workdir, run_config, source, **options):
+    return runner.run(workdir, run_config, source, **{**QUIET, **options})
 
 
 def recording(source):
@@ -143,10 +143,10 @@ def recording(source):
     return dataclasses.replace(source, read=read), reads
 
 
-def fractions_right(state, source, split="test", recogniser=None):
+def fractions_right(state, source, split="test", recognizer=None):
     """Accuracy of each category by asking for the answers, image by image."""
     right = {}
-    asked = lifelong.make_recognizer(state, recogniser)
+    asked = lifelong.make_recognizer(state, recognizer)
     for name in state.names:
         answers, _ = lifelong.recognize(asked, source.read(split, name))
         right[name] = sum(answer == name for answer in answers.tolist()) / len(answers)
@@ -166,26 +166,26 @@ def test_without_drawing_there_are_no_figures(three):
     }
 
 
-def test_the_configuration_holds_the_plan_the_data_and_what_ran_it(at_once, make_plan, mnist5k):
+def test_the_configuration_holds_the_plan_the_data_and_what_ran_it(at_once, make_run_config, mnist5k):
     values = json.loads((at_once[0] / "config.json").read_text("utf-8"))
-    plan = json.loads(json.dumps(make_plan(FIVE).to_dict()))
+    run_config = json.loads(json.dumps(make_run_config(FIVE).to_dict()))
     assert len(values.pop("digest")) == 64
     assert values == {
         "schema": 1,
-        **plan,
+        **run_config,
         "image_shape": [28, 28, 1],
         "fingerprint": mnist5k.fingerprint,
         "versions": package_versions(),
         "device": device_description(),
     }
-    assert read_run_config(at_once[0]) == make_plan(FIVE)
+    assert read_run_config(at_once[0]) == make_run_config(FIVE)
 
 
 def test_each_task_gives_a_line_with_the_keys_of_the_contract(at_once, small_config):
     lines = lines_of(at_once[0])
     assert [line["task"] for line in lines] == [1, 2, 3, 4, 5]
     assert [line["categories"] for line in lines] == [[name] for name in FIVE]
-    chunk = small_config.learning.chunk_steps
+    chunk = small_config.learning.steps_per_call
     steps = chunk * math.ceil(math.ceil(400 / small_config.learning.batch_size) / chunk)
     for task, line in enumerate(lines, start=1):
         assert set(line) == METRICS
@@ -215,7 +215,7 @@ def test_accuracies_are_those_of_the_checkpoint_of_that_task(at_once, mnist5k, t
     assert line["accuracy_per_category"] == pytest.approx(right)
     # 100 test images of each
     assert line["accuracy"] == pytest.approx(sum(right.values()) / len(right))
-    by_elbo = fractions_right(state, mnist5k, recogniser="elbo")
+    by_elbo = fractions_right(state, mnist5k, recognizer="elbo")
     assert line["accuracy_per_category_elbo"] == pytest.approx(by_elbo)
     assert line["accuracy_elbo"] == pytest.approx(sum(by_elbo.values()) / len(by_elbo))
 
@@ -227,7 +227,7 @@ def test_the_result_sums_up_the_lines(at_once):
     assert result["categories"] == list(FIVE)
     for name in ("accuracy", "accuracy_elbo", "accuracy_per_category", "accuracy_per_category_elbo"):
         assert result[name] == lines[-1][name]
-    assert result["recogniser"] == "closed_form"
+    assert result["recognizer"] == "closed_form"
     losses = []
     for name in FIVE[:-1]:
         seen = [line["accuracy_per_category"][name] for line in lines if name in line["accuracy_per_category"]]
@@ -271,9 +271,9 @@ def test_what_is_said_is_a_table_with_a_line_per_task(at_once):
         assert row.split()[:5] == [*map(str, expected)]
 
 
-def test_a_resumed_run_says_the_tasks_that_it_knows_already(copy, make_plan, mnist5k):
+def test_a_resumed_run_says_the_tasks_that_it_knows_already(copy, make_run_config, mnist5k):
     said = []
-    quietly(copy, make_plan(THREE), mnist5k, resume=True, say=said.append)
+    quietly(copy, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
     assert [line.split()[0] for line in said] == ["task", "1", "2", "3"]
 
 
@@ -325,7 +325,7 @@ def test_a_run_that_went_on_equals_one_that_nothing_interrupted(at_once, resumed
     assert_runs_equal(resumed[0], at_once[0])
 
 
-def test_a_run_that_died_within_a_task_goes_on_as_if_nothing_had_been(at_once, tmp_path, make_plan, mnist5k):
+def test_a_run_that_died_within_a_task_goes_on_as_if_nothing_had_been(at_once, tmp_path, make_run_config, mnist5k):
     source, reads = recording(mnist5k)
 
     def dying(split, category):
@@ -334,23 +334,23 @@ def test_a_run_that_died_within_a_task_goes_on_as_if_nothing_had_been(at_once, t
         return source.read(split, category)
 
     with pytest.raises(KeyboardInterrupt):
-        quietly(tmp_path / "run", make_plan(FIVE), dataclasses.replace(mnist5k, read=dying))
+        quietly(tmp_path / "run", make_run_config(FIVE), dataclasses.replace(mnist5k, read=dying))
     assert ("train", "0") in reads
     assert len(lines_of(tmp_path / "run")) == 3
     assert not (tmp_path / "run" / "result.json").exists()
-    quietly(tmp_path / "run", make_plan(FIVE), mnist5k, resume=True)
+    quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, resume=True)
     assert_runs_equal(tmp_path / "run", at_once[0])
 
 
 @pytest.mark.parametrize("extra", ['{"schema": 1, "task": 4, "categories": ["0"]}\n', '{"schema": 1, "ta'])
-def test_a_line_written_before_its_checkpoint_is_cut_back(copy, at_once, make_plan, mnist5k, extra):
+def test_a_line_written_before_its_checkpoint_is_cut_back(copy, at_once, make_run_config, mnist5k, extra):
     with (copy / "metrics.jsonl").open("a") as stream:
         stream.write(extra)
-    quietly(copy, make_plan(FIVE), mnist5k, resume=True)
+    quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
     assert_runs_equal(copy, at_once[0])
 
 
-def test_a_run_that_finished_no_task_starts_from_the_beginning(three, tmp_path, make_plan, mnist5k):
+def test_a_run_that_finished_no_task_starts_from_the_beginning(three, tmp_path, make_run_config, mnist5k):
     workdir = tmp_path / "early"
     workdir.mkdir()
     shutil.copy(three / "config.json", workdir)
@@ -358,15 +358,15 @@ def test_a_run_that_finished_no_task_starts_from_the_beginning(three, tmp_path, 
     with pytest.raises(InputError) as error:
         load_state(workdir)
     one_line(error, workdir, "no checkpoint")
-    quietly(workdir, make_plan(THREE), mnist5k, resume=True)
+    quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 
 
-def test_resuming_a_finished_run_changes_nothing_but_times(at_once, tmp_path, make_plan, mnist5k):
+def test_resuming_a_finished_run_changes_nothing_but_times(at_once, tmp_path, make_run_config, mnist5k):
     workdir = tmp_path / "again"
     shutil.copytree(at_once[0], workdir)
     before = snapshot(workdir)
-    returned = quietly(workdir, make_plan(FIVE), mnist5k, resume=True)
+    returned = quietly(workdir, make_run_config(FIVE), mnist5k, resume=True)
     after = snapshot(workdir)
     results = [json.loads(files.pop("result.json")) for files in (before, after)]
     assert without_times(results[0]) == without_times(results[1])
@@ -376,11 +376,11 @@ def test_resuming_a_finished_run_changes_nothing_but_times(at_once, tmp_path, ma
     assert [name for name in before if before[name] != after[name]] == []
 
 
-def test_a_run_of_more_tasks_than_checkpoints_kept_goes_on_from_the_newest(resumed, tmp_path, make_plan, mnist5k):
+def test_a_run_of_more_tasks_than_checkpoints_kept_goes_on_from_the_newest(resumed, tmp_path, make_run_config, mnist5k):
     workdir = tmp_path / "again"
     shutil.copytree(resumed[0], workdir)
     source, reads = recording(mnist5k)
-    quietly(workdir, make_plan(FIVE), source, resume=True)
+    quietly(workdir, make_run_config(FIVE), source, resume=True)
     assert [name for split, name in reads if split == "train"] == [], "there was nothing left to learn"
     assert (workdir / "metrics.jsonl").read_bytes() == (resumed[0] / "metrics.jsonl").read_bytes()
     assert_runs_equal(workdir, resumed[0])
@@ -414,44 +414,44 @@ def changed_pixel(source):
         (("0", "3", "1", "4"), {}, ["3; 1; 4"]),
     ],
 )
-def test_another_plan_is_refused_and_nothing_is_changed(copy, make_plan, mnist5k, names, changes, words):
+def test_another_plan_is_refused_and_nothing_is_changed(copy, make_run_config, mnist5k, names, changes, words):
     before = snapshot(copy)
     with pytest.raises(InputError) as error:
-        quietly(copy, make_plan(names, **changes), mnist5k, resume=True)
+        quietly(copy, make_run_config(names, **changes), mnist5k, resume=True)
     one_line(error, copy, *words)
     assert snapshot(copy) == before
 
 
-def test_another_setting_is_refused_by_its_name_and_nothing_is_changed(copy, make_plan, mnist5k, small_config):
+def test_another_setting_is_refused_by_its_name_and_nothing_is_changed(copy, make_run_config, mnist5k, small_config):
     before = snapshot(copy)
-    changed = make_plan(THREE, config=small_config.with_settings({"epochs": 7}))
+    changed = make_run_config(THREE, config=small_config.with_settings({"epochs": 7}))
     with pytest.raises(InputError) as error:
         quietly(copy, changed, mnist5k, resume=True)
     one_line(error, copy, "epochs", "1", "7")
     assert snapshot(copy) == before
 
 
-def test_another_setting_is_refused_in_a_line_that_can_be_read(copy, make_plan, mnist5k, small_config):
-    changed = make_plan(THREE, config=small_config.with_settings({"epochs": 7}))
+def test_another_setting_is_refused_in_a_line_that_can_be_read(copy, make_run_config, mnist5k, small_config):
+    changed = make_run_config(THREE, config=small_config.with_settings({"epochs": 7}))
     with pytest.raises(InputError) as error:
         quietly(copy, changed, mnist5k, resume=True)
     one_line(error, "epochs")
     assert len(str(error.value)) < 300 + len(str(copy))
 
 
-def test_changed_images_are_refused_and_nothing_is_changed(copy, make_plan, mnist5k):
+def test_changed_images_are_refused_and_nothing_is_changed(copy, make_run_config, mnist5k):
     before = snapshot(copy)
     with pytest.raises(InputError) as error:
-        quietly(copy, make_plan(FIVE), changed_pixel(mnist5k), resume=True)
+        quietly(copy, make_run_config(FIVE), changed_pixel(mnist5k), resume=True)
     one_line(error, copy, "mnist5k", "changed")
     assert snapshot(copy) == before
 
 
-def test_lines_that_are_missing_are_refused_and_nothing_is_changed(copy, make_plan, mnist5k):
+def test_lines_that_are_missing_are_refused_and_nothing_is_changed(copy, make_run_config, mnist5k):
     keep_lines(copy / "metrics.jsonl", 2)
     before = snapshot(copy)
     with pytest.raises(InputError) as error:
-        quietly(copy, make_plan(FIVE), mnist5k, resume=True)
+        quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
     one_line(error, copy / "metrics.jsonl", "3 lines", "got 2")
     assert snapshot(copy) == before
 
@@ -468,14 +468,14 @@ def size_of(path):
     return path.stat().st_size
 
 
-def test_a_damaged_checkpoint_is_moved_aside_and_its_task_learned_anew(copy, at_once, make_plan, mnist5k):
+def test_a_damaged_checkpoint_is_moved_aside_and_its_task_learned_anew(copy, at_once, make_run_config, mnist5k):
     damage(copy / "checkpoints" / "3")
     with pytest.raises(InputError) as error:
         load_state(copy)
     one_line(error, "checkpoint 3", f"python -m experiments.learn --workdir={copy} --resume would go on")
     said = []
     source, reads = recording(mnist5k)
-    quietly(copy, make_plan(FIVE), source, resume=True, say=said.append)
+    quietly(copy, make_run_config(FIVE), source, resume=True, log_fn=said.append)
     assert [line for line in said if "checkpoint 3" in line and f"moved to {copy}/damaged" in line]
     assert [name for split, name in reads if split == "train"] == ["4", "0", "5"]
     assert (copy / "damaged" / "checkpoints_3").is_dir()
@@ -483,19 +483,19 @@ def test_a_damaged_checkpoint_is_moved_aside_and_its_task_learned_anew(copy, at_
     assert lifelong.load(copy / "checkpoints").names == FIVE
 
 
-def test_where_every_checkpoint_is_damaged_a_run_starts_anew(copy, three, make_plan, mnist5k):
+def test_where_every_checkpoint_is_damaged_a_run_starts_anew(copy, three, make_run_config, mnist5k):
     for task in (1, 2, 3):
         damage(copy / "checkpoints" / str(task))
     said = []
-    quietly(copy, make_plan(THREE), mnist5k, resume=True, say=said.append)
+    quietly(copy, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
     assert sum("moved to" in line for line in said) == 3
     assert_runs_equal(copy, three)
 
 
-def test_a_task_that_is_damaged_on_its_way_starts_anew(tmp_path, three, make_plan, mnist5k):
+def test_a_task_that_is_damaged_on_its_way_starts_anew(tmp_path, three, make_run_config, mnist5k):
     workdir, calls = tmp_path / "run", iter(range(100))
     with pytest.raises(Stopped):
-        quietly(workdir, make_plan(THREE), mnist5k, stopping=lambda: next(calls) == 4)
+        quietly(workdir, make_run_config(THREE), mnist5k, should_stop=lambda: next(calls) == 4)
     (saved,) = (workdir / "within_task" / "2").iterdir()
     meta = json.loads((saved / "meta" / "metadata").read_text())
     assert (saved.name, meta["names"], set(meta["terms"])) == ("10", ["1"], {"real"})
@@ -503,34 +503,36 @@ def test_a_task_that_is_damaged_on_its_way_starts_anew(tmp_path, three, make_pla
     assert meta["teacher"] == checkpoints.digest(teacher)
     assert {name.split(".")[0] for name in meta["checksums"][0]} == {
         "carry/params",
-        "carry/optimiser",
+        "carry/optimizer",
         "carry/step",
     }
     damage(saved)
     said = []
-    quietly(workdir, make_plan(THREE), mnist5k, resume=True, say=said.append)
+    quietly(workdir, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
     assert [line for line in said if "within_task/2" in line and "moved to" in line]
     assert_runs_equal(workdir, three)
 
 
 @pytest.mark.parametrize("asks", [1, 4, 6])
-def test_a_run_that_is_asked_to_stop_is_saved_and_goes_on_to_the_same_end(tmp_path, three, make_plan, mnist5k, asks):
+def test_a_run_that_is_asked_to_stop_is_saved_and_goes_on_to_the_same_end(
+    tmp_path, three, make_run_config, mnist5k, asks
+):
     # Three chunks and the end of a task make four questions.
     workdir, calls = tmp_path / "run", iter(range(1, 100))
     with pytest.raises(Stopped, match=f"--workdir={workdir} --resume goes on"):
-        quietly(workdir, make_plan(THREE), mnist5k, stopping=lambda: next(calls) == asks)
+        quietly(workdir, make_run_config(THREE), mnist5k, should_stop=lambda: next(calls) == asks)
     assert (workdir / "within_task").exists() == (asks % 4 != 0)
-    quietly(workdir, make_plan(THREE), mnist5k, resume=True)
+    quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 
 
-def test_two_processes_do_not_write_into_one_folder(copy, tmp_path, make_plan, mnist5k):
+def test_two_processes_do_not_write_into_one_folder(copy, tmp_path, make_run_config, mnist5k):
     (tmp_path / "new").mkdir()
     for workdir, resume in ((copy, True), (tmp_path / "new", False)):
         with lock_workdir(workdir):
             before = snapshot(workdir)
             with pytest.raises(InputError) as error:
-                quietly(workdir, make_plan(THREE), mnist5k, resume=resume)
+                quietly(workdir, make_run_config(THREE), mnist5k, resume=resume)
             one_line(error, workdir, "is writing there")
             assert snapshot(workdir) == before
 
@@ -544,21 +546,21 @@ def test_two_processes_do_not_write_into_one_folder(copy, tmp_path, make_plan, m
         ('"digest": "', '"digest": "0'),
     ],
 )
-def test_settings_that_were_edited_are_refused_and_nothing_is_changed(copy, make_plan, mnist5k, before, after):
+def test_settings_that_were_edited_are_refused_and_nothing_is_changed(copy, make_run_config, mnist5k, before, after):
     file = copy / "config.json"
     text = file.read_text("utf-8")
     assert before in text
     file.write_text(text.replace(before, after, 1), "utf-8")
     files = snapshot(copy)
     with pytest.raises(InputError) as error:
-        quietly(copy, make_plan(FIVE), mnist5k, resume=True)
+        quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
     one_line(error, file, "not as it was written")
     with pytest.raises(InputError, match="not as it was written"):
         load_state(copy)
     assert snapshot(copy) == files
 
 
-def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(tmp_path, three, make_plan, mnist5k, monkeypatch):
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(tmp_path, three, make_run_config, mnist5k, monkeypatch):
     workdir = tmp_path / "run"
 
     def broken(carry, data, past, **settings):
@@ -571,30 +573,32 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(tmp_path, three,
         return mnist5k.read(split, category)
 
     with pytest.raises(FloatingPointError, match="loss term real is not finite at step 3 of task 1"):
-        quietly(workdir, make_plan(THREE), dataclasses.replace(mnist5k, read=breaks))
+        quietly(workdir, make_run_config(THREE), dataclasses.replace(mnist5k, read=breaks))
     assert lifelong.load(workdir / "checkpoints").names == ("3",)
     assert len(lines_of(workdir)) == 1
     monkeypatch.undo()
-    quietly(workdir, make_plan(THREE), mnist5k, resume=True)
+    quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 
 
-def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(tmp_path, three, make_plan, mnist5k):
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(
+    tmp_path, three, make_run_config, mnist5k
+):
     workdir = tmp_path / "run"
     with full_disk(20_000), pytest.raises(OSError, match="checkpoint 1 could not be written") as error:
-        quietly(workdir, make_plan(THREE), mnist5k)
+        quietly(workdir, make_run_config(THREE), mnist5k)
     one_line(error, workdir / "checkpoints", "nothing was written before")
-    quietly(workdir, make_plan(THREE), mnist5k, resume=True)
+    quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 
 
-def test_names_lead_no_file_out_of_the_folder(tmp_path, make_plan, mnist5k):
+def test_names_lead_no_file_out_of_the_folder(tmp_path, make_run_config, mnist5k):
     names = ("../../escaped", "/tmp/escaped", "..", "x" * 300)
     digits = {name: mnist5k.read("train", digit)[:60] for name, digit in zip(names, "0123", strict=True)}
     images, labels = np.concatenate([*digits.values()]), np.repeat([*digits], 60)
     source = from_arrays("hostile", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     workdir = tmp_path / "deep" / "run"
-    quietly(workdir, make_plan([names]), source, draw=True)
+    quietly(workdir, make_run_config([names]), source, draw=True)
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
     told = " ".join(str(path) for path in workdir.rglob("*"))
@@ -603,16 +607,16 @@ def test_names_lead_no_file_out_of_the_folder(tmp_path, make_plan, mnist5k):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_category_of_no_image_or_one_is_refused_before_anything(tmp_path, make_plan, mnist5k, count):
+def test_a_category_of_no_image_or_one_is_refused_before_anything(tmp_path, make_run_config, mnist5k, count):
     counts = {**mnist5k.counts, "train": {**mnist5k.counts["train"], "1": count}}
     with pytest.raises(InputError) as error:
-        quietly(tmp_path / "run", make_plan(THREE), dataclasses.replace(mnist5k, counts=counts))
+        quietly(tmp_path / "run", make_run_config(THREE), dataclasses.replace(mnist5k, counts=counts))
     one_line(error, "category '1'", "at least 2", f"got {count}")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", ["a run", "a file", "an unrelated file", "a hidden file"])
-def test_a_folder_that_holds_something_is_refused_and_stays(copy, tmp_path, make_plan, mnist5k, content):
+def test_a_folder_that_holds_something_is_refused_and_stays(copy, tmp_path, make_run_config, mnist5k, content):
     workdir = copy
     if content == "a file":
         workdir = tmp_path / "file"
@@ -623,15 +627,15 @@ def test_a_folder_that_holds_something_is_refused_and_stays(copy, tmp_path, make
         (workdir / {"an unrelated file": "notes.txt", "a hidden file": ".hidden"}[content]).write_text("x")
     before = snapshot(tmp_path)
     with pytest.raises(InputError) as error:
-        quietly(workdir, make_plan(THREE), mnist5k)
+        quietly(workdir, make_run_config(THREE), mnist5k)
     one_line(error, workdir, "--resume")
     assert snapshot(tmp_path) == before
 
 
-def test_resuming_where_there_is_no_run_is_refused_and_nothing_is_made(tmp_path, make_plan, mnist5k):
+def test_resuming_where_there_is_no_run_is_refused_and_nothing_is_made(tmp_path, make_run_config, mnist5k):
     for workdir in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError) as error:
-            quietly(workdir, make_plan(THREE), mnist5k, resume=True)
+            quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
         one_line(error, workdir / "config.json", "no such file")
         with pytest.raises(InputError):
             load_state(workdir)
@@ -639,22 +643,22 @@ def test_resuming_where_there_is_no_run_is_refused_and_nothing_is_made(tmp_path,
 
 
 def test_without_matplotlib_a_run_that_draws_is_refused_before_anything(
-    copy, tmp_path, make_plan, mnist5k, monkeypatch
+    copy, tmp_path, make_run_config, mnist5k, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     before = snapshot(tmp_path)
     for workdir, resume in [(tmp_path / "new", False), (copy, True)]:
         with pytest.raises(MissingExtraError) as error:
-            quietly(workdir, make_plan(FIVE), mnist5k, draw=True, resume=resume)
+            quietly(workdir, make_run_config(FIVE), mnist5k, draw=True, resume=resume)
         one_line(error, "figures")
     assert not (tmp_path / "new").exists()
     assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize("names", [("3", "none"), ("none",)])
-def test_a_category_that_the_source_lacks_is_refused_before_anything(tmp_path, make_plan, mnist5k, names):
+def test_a_category_that_the_source_lacks_is_refused_before_anything(tmp_path, make_run_config, mnist5k, names):
     with pytest.raises(InputError) as error:
-        quietly(tmp_path / "run", make_plan(names), mnist5k)
+        quietly(tmp_path / "run", make_run_config(names), mnist5k)
     one_line(error, "none")
     assert list(tmp_path.iterdir()) == []
 
@@ -662,10 +666,10 @@ def test_a_category_that_the_source_lacks_is_refused_before_anything(tmp_path, m
 # Several categories at once, and images held out
 
 
-def test_categories_can_arrive_two_at_a_time(tmp_path, make_plan, mnist5k):
+def test_categories_can_arrive_two_at_a_time(tmp_path, make_run_config, mnist5k):
     stream = make_tasks(mnist5k.categories, categories=THREE, categories_per_task=2)
     assert stream == (("3", "1"), ("4",))
-    result = quietly(tmp_path / "run", make_plan(stream), mnist5k)
+    result = quietly(tmp_path / "run", make_run_config(stream), mnist5k)
     lines = lines_of(tmp_path / "run")
     assert [line["task"] for line in lines] == [1, 2]
     assert [line["categories"] for line in lines] == [["3", "1"], ["4"]]
@@ -685,10 +689,10 @@ def test_categories_can_arrive_two_at_a_time(tmp_path, make_plan, mnist5k):
     assert result["forgetting"] == pytest.approx(100 * np.mean(lost))
 
 
-def test_accuracies_can_be_measured_on_images_held_out_of_the_training_images(tmp_path, make_plan, mnist5k):
+def test_accuracies_can_be_measured_on_images_held_out_of_the_training_images(tmp_path, make_run_config, mnist5k):
     source, reads = recording(hold_out(mnist5k, 0.25))
-    plan = make_plan(THREE, validation_fraction=0.25, evaluate_on="validation")
-    result = quietly(tmp_path / "run", plan, source)
+    run_config = make_run_config(THREE, validation_fraction=0.25, evaluate_on="validation")
+    result = quietly(tmp_path / "run", run_config, source)
     assert {split for split, _ in reads} == {"train", "validation"}, "the test images stay untouched"
     state = load_state(tmp_path / "run")
     right = {}
@@ -698,13 +702,13 @@ def test_accuracies_can_be_measured_on_images_held_out_of_the_training_images(tm
         right[name] = np.mean(answers == name)
     assert result["accuracy_per_category"] == pytest.approx(right)
     # What was learned is what the first 300 images teach.
-    rng, expected = jax.random.key(0), lifelong.init(plan.config, (28, 28), rng=jax.random.key(0))
+    rng, expected = jax.random.key(0), lifelong.init(run_config.config, (28, 28), rng=jax.random.key(0))
     for name in THREE:
         expected, _ = lifelong.learn(expected, {name: mnist5k.read("train", name)[:300]}, rng=rng)
     assert_trees_equal(state.params, expected.params)
 
 
-def test_accuracy_counts_images_and_not_categories(tmp_path, make_plan, mnist5k):
+def test_accuracy_counts_images_and_not_categories(tmp_path, make_run_config, mnist5k):
     train = [mnist5k.read("train", name) for name in "34"]
     # Three of the fours are threes in truth, which no learner gets right.
     fours = [mnist5k.read("test", name)[-count:] for name, count in (("4", 6), ("3", 3))]
@@ -716,10 +720,10 @@ def test_accuracy_counts_images_and_not_categories(tmp_path, make_plan, mnist5k)
         test_images=np.concatenate(test),
         test_labels=np.repeat(["3", "4"], [91, 9]),
     )
-    result = quietly(tmp_path / "run", make_plan("34"), source)
+    result = quietly(tmp_path / "run", make_run_config("34"), source)
     each = result["accuracy_per_category"]
     assert each["3"] != each["4"]
     assert result["accuracy"] == pytest.approx(0.91 * each["3"] + 0.09 * each["4"])
     # Fewer images of a category than a row of the figure has are drawn, too.
-    runner.run(tmp_path / "drawn", make_plan("34"), source, say=lambda line: None)
+    runner.run(tmp_path / "drawn", make_run_config("34"), source, log_fn=lambda line: None)
     assert (tmp_path / "drawn" / "figures" / "reconstructions.png").stat().st_size > 0

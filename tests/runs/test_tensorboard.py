@@ -54,14 +54,16 @@ def plan(small_config):
     return RunConfig("mnist5k", (("3",), ("1", "0")), images_per_category=40, config=config)
 
 
-def learn(workdir, plan, source, **options):
-    return runner.run(workdir, plan, source, **{"draw": False, "write_report": False, "say": lambda _: None, **options})
+def learn(workdir, run_config, source, **options):
+    return runner.run(
+        workdir, run_config, source, **{"draw": False, "write_report": False, "log_fn": lambda _: None, **options}
+    )
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, plan, mnist5k):
+def whole(tmp_path_factory, run_config, mnist5k):
     workdir = tmp_path_factory.mktemp("events") / "run"
-    learn(workdir, plan, mnist5k)
+    learn(workdir, run_config, mnist5k)
     return workdir
 
 
@@ -92,11 +94,11 @@ class TestRun:
         np.testing.assert_allclose(pixels(pictures[40]), expected, atol=1 / 255)
 
     @pytest.mark.parametrize("chunks", [1, 3])
-    def test_one_that_was_stopped_shows_each_step_once(self, whole, plan, mnist5k, tmp_path, chunks):
+    def test_one_that_was_stopped_shows_each_step_once(self, whole, run_config, mnist5k, tmp_path, chunks):
         asked = iter(range(100))
         with pytest.raises(Stopped):
-            learn(tmp_path / "run", plan, mnist5k, stopping=lambda: next(asked) == chunks)
-        learn(tmp_path / "run", plan, mnist5k, resume=True)
+            learn(tmp_path / "run", run_config, mnist5k, should_stop=lambda: next(asked) == chunks)
+        learn(tmp_path / "run", run_config, mnist5k, resume=True)
         curves, expected = shown(tmp_path / "run/tensorboard"), shown(whole / "tensorboard")
         assert len(list((tmp_path / "run/tensorboard").iterdir())) == 2
         assert curves.keys() == expected.keys()
@@ -105,12 +107,12 @@ class TestRun:
             if not tag.startswith("time/"):
                 assert curves[tag] == expected[tag]
 
-    def test_steps_after_the_last_checkpoint_are_void(self, whole, plan, mnist5k, tmp_path):
-        learn(tmp_path / "run", RunConfig(**{**vars(plan), "tasks": plan.tasks[:1]}), mnist5k)
+    def test_steps_after_the_last_checkpoint_are_void(self, whole, run_config, mnist5k, tmp_path):
+        learn(tmp_path / "run", RunConfig(**{**vars(run_config), "tasks": run_config.tasks[:1]}), mnist5k)
         lost = EventWriter(tmp_path / "run/tensorboard")
         lost.scalars({"loss/real": 1e9}, step=21)
         lost.close()
-        learn(tmp_path / "run", plan, mnist5k, resume=True)
+        learn(tmp_path / "run", run_config, mnist5k, resume=True)
         assert shown(tmp_path / "run/tensorboard")["loss/real"] == shown(whole / "tensorboard")["loss/real"]
 
 
@@ -119,14 +121,14 @@ class TestMissing:
     def _without(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tensorboardX", None)
 
-    def test_nothing_is_written(self, plan, mnist5k, tmp_path):
-        learn(tmp_path / "run", RunConfig(**{**vars(plan), "tasks": plan.tasks[:1]}), mnist5k)
+    def test_nothing_is_written(self, run_config, mnist5k, tmp_path):
+        learn(tmp_path / "run", RunConfig(**{**vars(run_config), "tasks": run_config.tasks[:1]}), mnist5k)
         assert not (tmp_path / "run/tensorboard").exists()
         assert json.loads((tmp_path / "run/metrics.jsonl").read_text())["steps"] == 20
 
-    def test_where_they_are_wanted_that_is_told_before_anything_is_written(self, plan, mnist5k, tmp_path):
+    def test_where_they_are_wanted_that_is_told_before_anything_is_written(self, run_config, mnist5k, tmp_path):
         with pytest.raises(MissingExtraError) as error:
-            learn(tmp_path / "run", plan, mnist5k, tensorboard=True)
+            learn(tmp_path / "run", run_config, mnist5k, tensorboard=True)
         one_line(error, "tensorboardX", "lifelong_cvae[tensorboard]")
         assert not (tmp_path / "run").exists()
 
@@ -155,7 +157,7 @@ def test_a_full_disk_is_an_error_of_the_one_who_writes(tmp_path):
 def test_none_are_written_where_there_is_no_folder(tmp_path):
     events = EventWriter(None)
     assert not events
-    events.go_on(1)
+    events.purge_from(1)
     events.scalars({"loss/real": 1.0}, step=1)
     events.image("picture", np.zeros((2, 2, 1)), step=1)
     events.close()

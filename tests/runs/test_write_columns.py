@@ -1,4 +1,4 @@
-"""Files for others: imagined images and recognised categories, equal to what the library gives."""
+"""Files for others: imagined images and recognized categories, equal to what the library gives."""
 
 import csv
 import math
@@ -154,7 +154,7 @@ def test_the_csv_agrees_with_each_category_computed_alone(learned, images, tmp_p
     x = to_float(flatten_images(images, (28, 28, 1)))
     nats = []
     for name in learned.names:
-        path = learned.path(name)
+        path = learned.model(name)
         posterior = cvae.encode(path, x)
         nats.append(np.asarray(cvae.elbo_at(path, x, posterior, posterior.mean), np.float64))
     for row, values in zip(rows_of(tmp_path / "answers.csv"), np.transpose(nats), strict=True):

@@ -19,13 +19,13 @@ def likelihoods(learner, digits, priors):
     values = {}
     for name in learner.names:
         x = digits[name].reshape(-1, 784) / np.float32(255)
-        z = cvae.encode(learner.path(name), x).sample(rng=jax.random.key(5))
+        z = cvae.encode(learner.model(name), x).sample(rng=jax.random.key(5))
         values[name] = mixture_log_density(priors[name], z).mean()
     return values
 
 
 def test_the_prior_of_a_learned_category_lies_where_its_images_are(learner, digits):
-    fitted = {name: learner.path(name).prior for name in learner.names}
+    fitted = {name: learner.model(name).prior for name in learner.names}
     standard = {name: mixture_prior.standard_normal(4) for name in learner.names}
     ours, theirs = (likelihoods(learner, digits, priors) for priors in (fitted, standard))
     for name in learner.names:
@@ -44,8 +44,8 @@ def test_priors_stay_where_they_are_while_the_mixed_part_does_however_often(lear
     for turn in range(5):
         state = settled(state, learner.params["mixed"], jax.random.key(turn))
     for name in learner.names:
-        for key, leaf in learner.path(name).prior.items():
-            np.testing.assert_allclose(state.path(name).prior[key], leaf, atol=1e-4)
+        for key, leaf in learner.model(name).prior.items():
+            np.testing.assert_allclose(state.model(name).prior[key], leaf, atol=1e-4)
 
 
 def test_priors_follow_a_mixed_part_that_moves(learner, digits, rng):
@@ -54,9 +54,9 @@ def test_priors_follow_a_mixed_part_that_moves(learner, digits, rng):
         lambda leaf: leaf + 0.1 * noise.normal(size=leaf.shape).astype(np.float32), learner.params["mixed"]
     )
     stale = learner.replace(params={**learner.params, "mixed": mixed})
-    priors = {name: learner.path(name).prior for name in learner.names}
+    priors = {name: learner.model(name).prior for name in learner.names}
     followed = settled(learner, mixed, rng)
-    moved = {name: followed.path(name).prior for name in learner.names}
+    moved = {name: followed.model(name).prior for name in learner.names}
     before, after = (likelihoods(stale, digits, chosen) for chosen in (priors, moved))
     for name in learner.names:
         assert after[name] > before[name]
@@ -67,17 +67,17 @@ def test_nothing_is_settled_where_priors_stay_standard_normal(learner, rng):
     assert not category_fits.fits_priors(state)
 
 
-def greyness(pixels):
+def grayness(pixels):
     return np.mean(pixels * (1 - pixels), dtype=np.float64)
 
 
 def test_contrast_makes_drawings_as_grey_as_real_images(learner, digits):
     for name in learner.names:
-        path, x = learner.path(name), digits[name].reshape(-1, 784) / np.float32(255)
+        path, x = learner.model(name), digits[name].reshape(-1, 784) / np.float32(255)
         z = cvae.encode(path, x).sample(rng=jax.random.key(7))
         blurred, drawn = (np.asarray(draw(path, z)) for draw in (cvae.decode_mean, cvae.sample_image))
-        assert greyness(blurred) > 1.2 * greyness(x), "an average over what cannot be told apart"
-        assert greyness(drawn) == pytest.approx(greyness(x), rel=0.05)
+        assert grayness(blurred) > 1.2 * grayness(x), "an average over what cannot be told apart"
+        assert grayness(drawn) == pytest.approx(grayness(x), rel=0.05)
 
 
 @settings(max_examples=20)
@@ -87,7 +87,7 @@ def test_a_contrast_is_found_again(contrast):
     x = special.expit(contrast * logits)
     found = category_fits.fit_contrast(jnp.asarray(logits), jnp.asarray(x))
     assert found == pytest.approx(contrast, rel=1e-3)
-    root = optimize.brentq(lambda s: greyness(special.expit(s * logits)) - greyness(x), 0.25, 4)
+    root = optimize.brentq(lambda s: grayness(special.expit(s * logits)) - grayness(x), 0.25, 4)
     assert found == pytest.approx(root, rel=1e-3)
 
 
@@ -99,14 +99,17 @@ def test_contrast_has_limits():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"drawing": "mean", "prior_components": 0, "factors": 0}, {"growth": "vectors", "mixed_mode": "free"}],
+    [
+        {"sample_style": "mean", "prior_components": 0, "noise_rank": 0},
+        {"conditioning": "one_hot", "mixed_mode": "free"},
+    ],
     ids=["drawing=mean", "growth=vectors"],
 )
 def test_without_contrast_the_mean_is_drawn(small_config, rng, digits, settings):
     state = lifelong.init(small_config.with_settings(settings), (28, 28), rng=rng)
-    before = add_category(state, "0", rng=rng).path("0").category
+    before = add_category(state, "0", rng=rng).model("0").category
     state, _ = lifelong.learn(state, {"0": digits["0"]}, rng=rng)
     for part in ("prior", "factors", "contrast"):
-        assert_trees_equal(state.path("0").category[part], before[part])
+        assert_trees_equal(state.model("0").category[part], before[part])
     z = jax.random.normal(rng, (3, 4))
-    np.testing.assert_array_equal(cvae.sample_image(state.path("0"), z), cvae.decode_mean(state.path("0"), z))
+    np.testing.assert_array_equal(cvae.sample_image(state.model("0"), z), cvae.decode_mean(state.model("0"), z))

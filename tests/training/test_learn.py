@@ -28,7 +28,7 @@ def learned(config, tasks, rng):
 @pytest.fixture(scope="module", params=["frozen", "none"])
 def three(request, small_config, digits, rng):
     """A learner of 0, 1 and 2, in both mixed modes."""
-    config = small_config.with_settings({"mixed_mode": request.param, "scale": "own"})
+    config = small_config.with_settings({"mixed_mode": request.param, "noise_scale": "own"})
     return learned(config, [{name: digits[name]} for name in "012"], rng)
 
 
@@ -56,11 +56,11 @@ def test_the_state_passed_in_stays_usable_and_unchanged(three, digits, rng):
 
 @pytest.mark.slow
 def test_the_mixed_part_learns_during_the_childhood_only(small_config, digits, rng):
-    config = small_config.with_settings({"childhood": 2})
+    config = small_config.with_settings({"base_categories": 2})
     state = lifelong.init(config, (28, 28), rng=rng)
     moved = []
     for name in "0123":
-        before, left = state.params["mixed"], state.childhood_left
+        before, left = state.params["mixed"], state.base_categories_left
         state, _ = lifelong.learn(state, {name: digits[name]}, rng=rng)
         moved.append((left, not np.array_equal(*(_kernel(m) for m in (before, state.params["mixed"])))))
     assert moved == [(2, True), (1, True), (0, False), (0, False)]
@@ -72,7 +72,7 @@ def _kernel(mixed):
 
 @pytest.mark.parametrize("train_mixed", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_engines_step_equals_a_step_over_the_whole_dict_with_labels(small_config, digits, rng, train_mixed):
-    config = small_config.with_settings({"chunk_steps": 1, "childhood": 9 if train_mixed else 1})
+    config = small_config.with_settings({"steps_per_call": 1, "base_categories": 9 if train_mixed else 1})
     state = learned(config, [{"b": digits["0"]}, {"a": digits["1"]}], rng)
     state = add_category(state, "new", rng=rng)
     data = make_task_data(state, {"new": digits["2"].reshape(-1, 784)}, rng=rng)
@@ -114,7 +114,7 @@ def test_frozen_leaves_have_no_moments(small_config, rng):
     sizes = {}
     for train_mixed in (True, False):
         carry = init_carry(state, ("a",), train_mixed=train_mixed)
-        sizes[train_mixed] = sum(leaf.size for leaf in jax.tree.leaves(carry.optimiser))
+        sizes[train_mixed] = sum(leaf.size for leaf in jax.tree.leaves(carry.optimizer))
     trained = sum(leaf.size for part in FROZEN_PARTS for leaf in jax.tree.leaves(state.params["categories"]["a"][part]))
     mixed = sum(leaf.size for leaf in jax.tree.leaves(state.params["mixed"]))
     counters = sizes[False] - 2 * trained
@@ -228,7 +228,7 @@ def test_float_images_give_what_uint8_gives(small_config, digits, rng):
 
 @pytest.mark.slow
 def test_32_categories_of_unequal_size_compile_the_train_step_at_most_7_times(small_config, rng):
-    config = small_config.with_settings({"min_steps": 1, "chunk_steps": 1})
+    config = small_config.with_settings({"min_steps": 1, "steps_per_call": 1})
     sizes = np.random.default_rng(0).integers(1, 600, 32)
     state = lifelong.init(config, (8, 8), rng=rng)
     with compilations.count_compilations("train_chunk") as compiled:
@@ -241,7 +241,7 @@ def test_32_categories_of_unequal_size_compile_the_train_step_at_most_7_times(sm
 
 @pytest.mark.slow
 def test_ten_categories_of_mnists_sizes_compile_the_train_step_at_most_6_times(small_config, rng):
-    config = small_config.with_settings({"min_steps": 1, "chunk_steps": 1, "batch_size": 6000})
+    config = small_config.with_settings({"min_steps": 1, "steps_per_call": 1, "batch_size": 6000})
     state = lifelong.init(config, (8, 8), rng=rng)
     reported = 0
     with compilations.count_compilations("train_chunk") as compiled:
@@ -320,17 +320,17 @@ def test_a_task_goes_on_from_midway_as_if_nothing_had_been(three, digits, rng, t
     there = load_task(tmp_path / "within", three, ("8", "7"), damaged=pytest.fail)
     assert there.steps == 10 * chunk
     for _ in range(2):  # what it goes on from stays usable
-        resumed, again = lifelong.learn(three, images, rng=rng, midway=there)
+        resumed, again = lifelong.learn(three, images, rng=rng, resume_from=there)
         assert_trees_equal(resumed.params, whole.params)
         assert again.terms == report.terms
-    with pytest.raises(lifelong.InputError, match="midway in the task 8, 7: got images of 8"):
-        lifelong.learn(three, {"8": digits["8"]}, rng=rng, midway=there)
+    with pytest.raises(lifelong.InputError, match="resume_from in the task 8, 7: got images of 8"):
+        lifelong.learn(three, {"8": digits["8"]}, rng=rng, resume_from=there)
 
 
 def test_learning_in_bfloat16_keeps_parameters_in_float32_and_learns_nearly_the_same(small_config, digits, rng):
     learned = {}
     for compute in ("float32", "bfloat16"):
-        state = lifelong.init(small_config.with_settings({"compute": compute}), (28, 28), rng=rng)
+        state = lifelong.init(small_config.with_settings({"compute_dtype": compute}), (28, 28), rng=rng)
         state, report = lifelong.learn(state, {"3": digits["3"]}, rng=rng)
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
         learned[compute] = report.terms["real"]

@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 import lifelong_cvae as lifelong
-from lifelong_cvae.config import MEMORY_TERMS
+from lifelong_cvae.config import REPLAY_TERMS
 from lifelong_cvae.model import cvae
 from lifelong_cvae.stacked import NOT_USED_IN_TRAINING, stack_categories, stack_subtrees
 from lifelong_cvae.training.losses import (
@@ -72,8 +72,8 @@ def test_each_memory_term_agrees_with_a_second_computation(learner, student, pas
     memory = group(past, 0)
     noise = jax.random.normal(jax.random.key(11), memory.z.shape)
     path = path_of(student, past, 0, learner.networks)
-    terms = memory_terms(path, memory, noise, MEMORY_TERMS)
-    assert set(terms) == set(MEMORY_TERMS)
+    terms = memory_terms(path, memory, noise, REPLAY_TERMS)
+    assert set(terms) == set(REPLAY_TERMS)
 
     z, x, mean, log_var = float64(memory.z, memory.x, *cvae.encode(path, memory.x))
     drawn = cvae.decode_mean(path, memory.z)
@@ -81,7 +81,7 @@ def test_each_memory_term_agrees_with_a_second_computation(learner, student, pas
     assert float(terms["generate"]) == pytest.approx(squared, rel=1e-4)
 
     seen = kl(*float64(*memory.teacher), mean, log_var).mean()
-    assert float(terms["recognise"]) == pytest.approx(seen, rel=1e-3)
+    assert float(terms["recognize"]) == pytest.approx(seen, rel=1e-3)
 
     back_mean, back_log_var = float64(*cvae.encode(path, drawn))
     back = -stats.norm.logpdf(z, back_mean, np.exp(0.5 * back_log_var)).sum(axis=1).mean()
@@ -101,10 +101,10 @@ def test_each_memory_term_agrees_with_a_second_computation(learner, student, pas
     ("names", "halves"),
     [
         (("generate",), {"decode": 1}),
-        (("recognise",), {"encode": 1}),
+        (("recognize",), {"encode": 1}),
         (("circulate",), {"encode": 1, "decode": 1}),
-        (("playback", "recognise"), {"encode": 1, "decode": 1}),
-        (MEMORY_TERMS, {"encode": 2, "decode": 2}),
+        (("playback", "recognize"), {"encode": 1, "decode": 1}),
+        (REPLAY_TERMS, {"encode": 2, "decode": 2}),
         ((), {}),
     ],
 )
@@ -125,7 +125,7 @@ def test_what_no_term_asks_for_is_neither_computed_nor_returned(learner, past, m
 
 def test_a_weight_of_zero_drops_its_term_from_the_weights():
     config = lifelong.Config().with_settings({"playback_weight": 0, "circulate_weight": 0.25})
-    assert config.learning.memory_weights == {"generate": 1.0, "recognise": 1.0, "circulate": 0.25}
+    assert config.learning.replay_weights == {"generate": 1.0, "recognize": 1.0, "circulate": 0.25}
 
 
 def terms_by_group(mixed, past, networks, names):
@@ -136,7 +136,7 @@ def terms_by_group(mixed, past, networks, names):
 
 def test_the_teacher_itself_recognises_what_it_remembered(learner, student, past):
     for mixed, expected in ((learner.params["mixed"], True), (student, False)):
-        terms = [terms["recognise"] for terms in terms_by_group(mixed, past, learner.networks, ("recognise",))]
+        terms = [terms["recognize"] for terms in terms_by_group(mixed, past, learner.networks, ("recognize",))]
         assert (np.abs(terms) < 1e-4).all() == expected
         assert (np.asarray(terms) > 0.01).all() != expected
 
@@ -148,7 +148,7 @@ def all_past(mixed, past, networks, weights, groups=GROUPS, step=0):
 
 def test_past_loss_weights_the_mean_over_groups_by_the_number_of_categories(learner, student, past):
     # All groups, each of them once: terms without noise do not depend on the step.
-    weights = {"generate": 2.0, "recognise": 0.5}
+    weights = {"generate": 2.0, "recognize": 0.5}
     total, terms = all_past(student, past, learner.networks, weights)
     by_group = terms_by_group(student, past, learner.networks, tuple(weights))
     assert set(terms) == set(weights)
@@ -156,7 +156,7 @@ def test_past_loss_weights_the_mean_over_groups_by_the_number_of_categories(lear
         expected = np.mean([terms[name] for terms in by_group])
         assert float(terms[name]) == pytest.approx(expected, rel=1e-4)
     assert int(past.stack.count) == 3
-    weighted = 3 * (2.0 * float(terms["generate"]) + 0.5 * float(terms["recognise"]))
+    weighted = 3 * (2.0 * float(terms["generate"]) + 0.5 * float(terms["recognize"]))
     assert float(total) == pytest.approx(weighted, rel=1e-5)
 
 
@@ -180,7 +180,7 @@ def test_each_step_draws_groups_without_repetition_and_other_ones(learner, stude
     [
         ("playback", {"encoder", "decoder"}),
         ("generate", {"decoder"}),
-        ("recognise", {"encoder"}),
+        ("recognize", {"encoder"}),
         ("circulate", {"encoder", "decoder"}),
     ],
 )

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae.config import MEMORY_TERMS
+from lifelong_cvae.config import REPLAY_TERMS
 from lifelong_cvae.model import cvae
 from lifelong_cvae.stacked import stack_categories
 from lifelong_cvae.state import add_category
@@ -26,17 +26,17 @@ STEPS = range(len(TASKS))
 LONGER = {
     "min_steps": 150,
     "batch_size": 32,
-    "chunk_steps": 50,
+    "steps_per_call": 50,
     "learning_rate": 3e-3,
     "memory_images": 16,
     "memory_size": 128,
 }
-ONE_TERM = {"playback_weight": 0, "recognise_weight": 0, "circulate_weight": 0}
-TERMS = {"playback": set(MEMORY_TERMS), "frozen": {"generate"}, "free": set()}
+ONE_TERM = {"playback_weight": 0, "recognize_weight": 0, "circulate_weight": 0}
+TERMS = {"playback": set(REPLAY_TERMS), "frozen": {"generate"}, "free": set()}
 
 
 def in_mode(config, mode, **settings):
-    return config.with_settings({"mixed_mode": mode, "childhood": 3, **settings})
+    return config.with_settings({"mixed_mode": mode, "base_categories": 3, **settings})
 
 
 def learn_task(state, names, digits, rng):
@@ -177,7 +177,7 @@ def test_categories_that_return_learn_and_are_not_played_back(lives, digits, rng
 @pytest.mark.slow
 def test_the_memory_is_imagined_anew_every_so_many_chunks(small_config, digits, rng, monkeypatch):
     calls = recorded(monkeypatch)
-    state = knowing(in_mode(small_config, "playback", refresh_chunks=2, prior_components=0, **ONE_TERM), ["old"])
+    state = knowing(in_mode(small_config, "playback", replay_refresh_calls=2, prior_components=0, **ONE_TERM), ["old"])
     _, report = learn_task(state, "0", digits, rng)
     # Three chunks of 10 steps: before the first and before the third.
     assert report.steps == 30
@@ -188,7 +188,7 @@ def test_the_memory_is_imagined_anew_every_so_many_chunks(small_config, digits, 
 
 @pytest.mark.slow
 def test_without_any_memory_term_mode_playback_is_mode_free(small_config, digits, rng):
-    none = {f"{term}_weight": 0 for term in MEMORY_TERMS}
+    none = {f"{term}_weight": 0 for term in REPLAY_TERMS}
     states = [knowing(in_mode(small_config, mode, **none), ["old"]) for mode in ("playback", "free")]
     ends = [learn_task(state, "0", digits, rng) for state in states]
     assert_trees_equal(*(state.params for state, _ in ends))
@@ -207,7 +207,7 @@ def test_playback_protects_what_the_first_category_knows(all_lives, mnist5k):
 
 
 def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_config, digits, rng):
-    config = in_mode(small_config, "playback", chunk_steps=1, generate_weight=0.3, circulate_weight=0.7)
+    config = in_mode(small_config, "playback", steps_per_call=1, generate_weight=0.3, circulate_weight=0.7)
     state = add_category(knowing(config, ["b", "a"]), "new", rng=rng)
     settings, networks = config.learning, state.networks
     data = make_task_data(state, {"new": digits["2"].reshape(-1, 784)}, rng=rng)
@@ -232,8 +232,8 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
         for group, key in zip(chosen, jax.random.split(noise_rng, 2), strict=True):
             pairs = jax.tree.map(lambda leaf, g=group: leaf[g], memory)
             noise = jax.random.normal(key, pairs.z.shape)
-            terms = replay_terms(path(owners[group]), pairs, noise, MEMORY_TERMS)
-            weighted = terms["playback"] + 0.3 * terms["generate"] + terms["recognise"] + 0.7 * terms["circulate"]
+            terms = replay_terms(path(owners[group]), pairs, noise, REPLAY_TERMS)
+            weighted = terms["playback"] + 0.3 * terms["generate"] + terms["recognize"] + 0.7 * terms["circulate"]
             # Two categories, two groups.
             total += 2 * weighted / 2
         return total
@@ -249,13 +249,13 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
     whole, gradients = step(state.params)
     carry = init_carry(state, ("new",), train_mixed=True)
     carry, terms = train_chunk(carry, data, past, networks=networks, learning=settings, train_mixed=True)
-    assert set(terms) == {"real", *MEMORY_TERMS}
+    assert set(terms) == {"real", *REPLAY_TERMS}
     ours = {
         "mixed": carry.params["mixed"],
         "new": jax.tree.map(lambda leaf: leaf[0], carry.params["categories"][TASK]),
     }
     for tree in (whole, gradients):
-        del tree["categories"]["new"]["factors"]
+        del tree["categories"]["new"]["low_rank_noise"]
     expected = {"mixed": whole["mixed"], "new": whole["categories"]["new"]}
     slopes = {"mixed": gradients["mixed"], "new": gradients["categories"]["new"]}
     leaves = (jax.tree.leaves(tree) for tree in (ours, expected, slopes))
@@ -271,7 +271,7 @@ def test_the_engines_step_with_memory_equals_a_step_over_the_whole_dict(small_co
 
 @pytest.mark.slow
 def test_nine_categories_in_mode_playback_compile_as_often_as_their_stack_doubles(small_config, rng):
-    config = in_mode(small_config, "playback", min_steps=1, chunk_steps=1, prior_components=0, **ONE_TERM)
+    config = in_mode(small_config, "playback", min_steps=1, steps_per_call=1, prior_components=0, **ONE_TERM)
     state = lifelong.init(config, (8, 8), rng=rng)
     sizes = np.random.default_rng(0).integers(20, 900, 9)
     with (
@@ -293,10 +293,10 @@ def test_nine_categories_in_mode_playback_compile_as_often_as_their_stack_double
         ({"memory_size": 200, "memory_categories": 10, "memory_images": 21}, ["memory_size=200", "210"]),
         ({"memory_images": 0}, ["memory_images", "above 0"]),
         ({"memory_categories": -1}, ["memory_categories", "above 0"]),
-        ({"refresh_chunks": 0}, ["refresh_chunks", "above 0"]),
+        ({"replay_refresh_calls": 0}, ["replay_refresh_calls", "above 0"]),
         ({"cycles": -1}, ["cycles=-1", "at least 0"]),
         ({"mixed_mode": "frosen"}, ["mixed_mode='frosen'", "frozen, playback, free, none"]),
-        *[({f"{t}_weight": -0.1}, [f"{t}_weight=-0.1", "at least 0"]) for t in MEMORY_TERMS],
+        *[({f"{t}_weight": -0.1}, [f"{t}_weight=-0.1", "at least 0"]) for t in REPLAY_TERMS],
         ({"playback_weight": "much"}, ["playback_weight='much'", "a number"]),
     ],
 )

@@ -47,7 +47,7 @@ class TestAnswer:
     def test_the_circle_starts_at_the_image(self, session, learner, mnist5k, rng):
         image = mnist5k.read("test", "0")[0]
         answer = session.answer(image)
-        path = learner.path(answer.best)
+        path = learner.model(answer.best)
         assert answer.turns.shape == (TURNS, 28, 28, 1)
         x = image.reshape(1, -1) / np.float32(255)
         keys = jax.random.split(rng, TURNS)
@@ -71,13 +71,13 @@ class TestAnswer:
 
 class TestImagining:
     def test_in_the_middle_is_the_mean_of_the_latent_space(self, session, learner):
-        path = learner.path("2")
+        path = learner.model("2")
         mean, _ = mixture_prior.mean_and_covariance(path.prior)
         expected = cvae.sample_image(path, mean[None].astype(np.float32)).reshape(28, 28, 1)
         np.testing.assert_allclose(session.along("2", [0, 0]), expected, atol=1e-5)
 
     def test_the_first_direction_is_the_widest(self, session, learner):
-        path = learner.path("0")
+        path = learner.model("0")
         z = np.asarray(mixture_prior.sample(path.prior, 20_000, rng=jax.random.key(1)))
         mean, axes = z.mean(axis=0), np.linalg.svd(np.cov(z, rowvar=False))[0]
         for index in range(2):

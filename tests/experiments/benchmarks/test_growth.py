@@ -24,7 +24,7 @@ def test_a_crowd_is_a_sources_images_in_other_places(mnist5k):
 @pytest.mark.slow
 def test_growth_is_measured_for_every_number_of_categories(small_config, mnist5k):
     setting = BenchmarkConfig(0, small_config, lambda: mnist5k, {})
-    settings = {"mixed_mode": "playback", "prior_components": 0, "drawing": "mean"}
+    settings = {"mixed_mode": "playback", "prior_components": 0, "sample_style": "mean"}
     counts = {"counts": (2, 4, 6), "candidates": 3, "images": (24, 12)}
     figures = growth.growth(setting, settings=settings, **counts)
     assert [row["categories"] for row in figures["rows"]] == [2, 4, 6]

@@ -9,7 +9,7 @@ from lifelong_cvae.data import from_arrays
 from lifelong_cvae.state import add_category
 from lifelong_cvae.training.losses import TASK, real_terms
 
-SETTINGS = {"mixed_widths": "24,20", "category_widths": "12,10", "prior_components": "0", "drawing": "mean"}
+SETTINGS = {"mixed_widths": "24,20", "category_widths": "12,10", "prior_components": "0", "sample_style": "mean"}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def setting(small_config, stripes):
 def path(small_config, rng):
     """A category with random values everywhere, those that start at zero too."""
     state = add_category(lifelong.init(small_config.with_settings(SETTINGS), (8, 8), rng=rng), "one", rng=rng)
-    numbers, path = np.random.default_rng(1), state.path("one")
+    numbers, path = np.random.default_rng(1), state.model("one")
     trained = {half: path.category[half] for half in ("encoder", "decoder")}
     mixed, trained = jax.tree.map(
         lambda leaf: leaf + 0.1 * numbers.normal(size=leaf.shape).astype(np.float32), (path.mixed, trained)
@@ -101,7 +101,7 @@ def weights(tree, place=""):
 def test_ours_and_the_twin_in_flax_learn_what_they_are_given(tmp_path, setting, stripes, learns):
     found = learns(twin_runs.task_of(tmp_path / "images.npz", stripes, twins.config_of(setting), seed=setting.seed))
     assert found["accuracy"] == 1
-    assert all(found[part] > 0 for part in ("first steps", "learning", "recognising"))
+    assert all(found[part] > 0 for part in ("first steps", "learning", "recognizing"))
 
 
 def test_sides_train_the_category_alone_where_the_mixed_part_is_frozen(monkeypatch, setting, stripes):

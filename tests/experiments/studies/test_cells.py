@@ -33,12 +33,12 @@ def fake(monkeypatch):
 
 
 def run(grid, folder, source, said=None, samples=20):
-    say = (lambda _: None) if said is None else said.append
-    return cells.run_cells(grid, folder, source, lambda: None, samples=samples, say=say)
+    log_fn = (lambda _: None) if said is None else said.append
+    return cells.run_cells(grid, folder, source, lambda: None, samples=samples, log_fn=log_fn)
 
 
-def test_a_cell_that_is_there_is_not_run_again(plan, tmp_path, fake, mnist5k):
-    grid = [cells.Cell(plan, {"strategy": name, "images": "all"}) for name in ("none", "a/b")]
+def test_a_cell_that_is_there_is_not_run_again(run_config, tmp_path, fake, mnist5k):
+    grid = [cells.Cell(run_config, {"strategy": name, "images": "all"}) for name in ("none", "a/b")]
     first = run(grid[:1], tmp_path, mnist5k)
     said = []
     both = run(grid, tmp_path, mnist5k, said)
@@ -52,18 +52,18 @@ def test_a_cell_that_is_there_is_not_run_again(plan, tmp_path, fake, mnist5k):
     ]
 
 
-def test_the_judge_is_asked_for_only_where_something_is_run(plan, tmp_path, fake, mnist5k):
-    grid = [cells.Cell(plan, {"a": 1})]
+def test_the_judge_is_asked_for_only_where_something_is_run(run_config, tmp_path, fake, mnist5k):
+    grid = [cells.Cell(run_config, {"a": 1})]
     run(grid, tmp_path, mnist5k)
-    cells.run_cells(grid, tmp_path, mnist5k, None, samples=20, say=lambda _: None)
+    cells.run_cells(grid, tmp_path, mnist5k, None, samples=20, log_fn=lambda _: None)
     assert fake == ["a=1"]
 
 
 @pytest.mark.parametrize("change", ["settings", "samples", "data"])
-def test_the_file_of_another_run_is_told_in_one_line(plan, tmp_path, fake, mnist5k, change):
-    run([cells.Cell(plan, {"a": 1})], tmp_path, mnist5k)
-    config = plan.config.with_settings({"epochs": 3}) if change == "settings" else plan.config
-    cell = cells.Cell(RunConfig(dataset="mnist5k", tasks=plan.tasks, config=config), {"a": 1})
+def test_the_file_of_another_run_is_told_in_one_line(run_config, tmp_path, fake, mnist5k, change):
+    run([cells.Cell(run_config, {"a": 1})], tmp_path, mnist5k)
+    config = run_config.config.with_settings({"epochs": 3}) if change == "settings" else run_config.config
+    cell = cells.Cell(RunConfig(dataset="mnist5k", tasks=run_config.tasks, config=config), {"a": 1})
     source = dataclasses.replace(mnist5k, fingerprint="x") if change == "data" else mnist5k
     with pytest.raises(lifelong.InputError) as error:
         run([cell], tmp_path, source, samples=21 if change == "samples" else 20)
@@ -71,10 +71,10 @@ def test_the_file_of_another_run_is_told_in_one_line(plan, tmp_path, fake, mnist
     assert fake == ["a=1"]
 
 
-def test_a_cell_does_not_depend_on_where_its_data_lie(plan, tmp_path, fake, mnist5k):
-    run([cells.Cell(plan, {"a": 1})], tmp_path, mnist5k)
+def test_a_cell_does_not_depend_on_where_its_data_lie(run_config, tmp_path, fake, mnist5k):
+    run([cells.Cell(run_config, {"a": 1})], tmp_path, mnist5k)
     opened = SourceOptions(tfds_data_dir="/elsewhere")
-    moved = RunConfig(dataset="tfds:elsewhere", tasks=plan.tasks, options=opened, config=plan.config)
+    moved = RunConfig(dataset="tfds:elsewhere", tasks=run_config.tasks, options=opened, config=run_config.config)
     run([cells.Cell(moved, {"a": 1})], tmp_path, mnist5k)
     assert fake == ["a=1"]
     written = (tmp_path / "a=1.json").read_text()
@@ -94,8 +94,8 @@ def test_a_cell_is_learned_and_measured(small_config, mnist5k, stranger, monkeyp
     monkeypatch.setattr(cells, "AGREEMENT_SAMPLES", 80)
     monkeypatch.setattr(metrics, "fitting_capacity", lambda *_, rng: 0.25)
     monkeypatch.setattr(metrics, "density", lambda *_, rng: {"elbo": 1.0})
-    plan = RunConfig(dataset="mnist5k", tasks=(("0",), ("1",)), config=small_config, seed=3)
-    figures = cells.run_cell(cells.Cell(plan, {"a": 1}), mnist5k, stranger, samples=80)
+    run_config = RunConfig(dataset="mnist5k", tasks=(("0",), ("1",)), config=small_config, seed=3)
+    figures = cells.run_cell(cells.Cell(run_config, {"a": 1}), mnist5k, stranger, samples=80)
     assert [state.names for state, _ in states] == [("0",), ("0", "1")]
     for (state, _), ours in zip(states, figures["history"], strict=True):
         answers = {name: lifelong.recognize(state, mnist5k.read("test", name))[0] for name in state.names}

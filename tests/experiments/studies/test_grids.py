@@ -28,33 +28,33 @@ def test_sizes_are_the_largest_that_fit(small_config, rng, mode):
 
     width = config.network.category_widths[0] + 1
     rank = round(grids.RANK_OF_WIDTH[mode] * width)
-    wider = config.with_settings({"category_widths": (width,), "rank": rank})
+    wider = config.with_settings({"category_widths": (width,), "output_rank": rank})
     assert parameters(config) <= 20_000 < parameters(wider)
 
 
 @pytest.mark.parametrize("study", [grids.size_study, lambda *p: grids.few_images_study(*p[:2])])
-def test_few_images_are_those_of_categories_after_the_third(plan, mnist5k, study, monkeypatch):
+def test_few_images_are_those_of_categories_after_the_third(run_config, mnist5k, study, monkeypatch):
     monkeypatch.setattr(grids, "SIZES", (50_000, 100_000))
-    grid = study(plan, "frozen", (28, 28, 1))
+    grid = study(run_config, "frozen", (28, 28, 1))
     assert len({cell.name for cell in grid}) == len(grid)
     for cell in grid:
-        counts = cell.plan.narrowed(mnist5k).counts["train"]
+        counts = cell.run_config.subsample(mnist5k).counts["train"]
         few = cell.labels["images a new category"]
         assert [counts[name] for name in ORDER] == [400, 400, 400, 400 if few == "all" else min(few, 400)]
 
 
-def test_strategies_are_presets_and_joint_meets_all_categories_at_once(plan):
-    (alone,) = grids.strategies_study(plan, "frozen")
-    assert alone.plan == plan
+def test_strategies_are_presets_and_joint_meets_all_categories_at_once(run_config):
+    (alone,) = grids.strategies_study(run_config, "frozen")
+    assert alone.run_config == run_config
     assert alone.labels == {"strategy": "frozen", "categories a task": 1}
-    (joint,) = grids.strategies_study(plan, "joint")
-    assert joint.plan.tasks == (ORDER,)
+    (joint,) = grids.strategies_study(run_config, "joint")
+    assert joint.run_config.tasks == (ORDER,)
     assert joint.labels["categories a task"] == "all"
 
 
-def test_the_circle_study_changes_one_thing_at_a_time(plan):
-    grid = {cell.labels["changed"]: cell.plan.config.learning for cell in grids.circle_study(plan, "full")}
-    base = plan.config.learning
+def test_the_circle_study_changes_one_thing_at_a_time(run_config):
+    grid = {cell.labels["changed"]: cell.run_config.config.learning for cell in grids.circle_study(run_config, "full")}
+    base = run_config.config.learning
     for label, learning in grid.items():
         if label.endswith("turns"):
             assert learning == replace(base, cycles=int(label.split()[0]))
@@ -66,12 +66,12 @@ def test_the_circle_study_changes_one_thing_at_a_time(plan):
 def test_strategies_differ_in_what_they_are_named_for():
     static = [preset(name) for name in ("joint", "finetune", "playback", "circulatory")]
     assert {config.network for config in static} == {static[0].network}
-    assert static[0].network.growth == "vectors"
+    assert static[0].network.growth == "one_hot"
     joint, finetune, playback, circulatory = (config.learning for config in static)
     assert joint.mixed_mode == finetune.mixed_mode == "free"
-    assert playback.memory_weights == {"playback": 1.0}
+    assert playback.replay_weights == {"playback": 1.0}
     assert playback.cycles == 0 < circulatory.cycles
-    assert set(circulatory.memory_weights) == {"playback", "generate", "recognise", "circulate"}
+    assert set(circulatory.replay_weights) == {"playback", "generate", "recognize", "circulate"}
     growing = {name: preset(name) for name in ("free", "frozen", "full", "none")}
     modes = {"free": "free", "frozen": "frozen", "full": "playback", "none": "none"}
     for name, mode in modes.items():
@@ -93,9 +93,9 @@ def fake(monkeypatch):
 
     def run_cell(cell, *_, samples):
         ran.append(cell)
-        history = [{"0": 1.0}, {"0": 0.5, "1": 1.0}][-len(cell.plan.tasks) :]
+        history = [{"0": 1.0}, {"0": 0.5, "1": 1.0}][-len(cell.run_config.tasks) :]
         return {
-            "accuracy": 0.25 * cell.plan.seed,
+            "accuracy": 0.25 * cell.run_config.seed,
             "seconds": 1.0,
             "history": history,
             "agreement_history": history,
@@ -116,7 +116,7 @@ def compared(folder, **changes):
         "evaluate_on": "test",
         "samples": 20,
         "judges": folder,
-        "say": lambda _: None,
+        "log_fn": lambda _: None,
     }
     return grids.compare(folder, "strategies", "mnist5k", **{**arguments, **changes})
 
@@ -124,12 +124,12 @@ def compared(folder, **changes):
 def test_a_comparison_runs_every_strategy_in_every_order_and_tabulates(fake, tmp_path):
     text = compared(tmp_path)
     assert len(fake) == 2 * len(grids.STRATEGIES)
-    by_seed = {seed: {c.plan.tasks for c in fake if c.plan.seed == seed} for seed in (1, 2)}
+    by_seed = {seed: {c.run_config.tasks for c in fake if c.run_config.seed == seed} for seed in (1, 2)}
     for orders in by_seed.values():
         joint, single = sorted(orders, key=len)
         assert tuple(itertools.chain(*single)) == joint[0]
     assert by_seed[1] != by_seed[2]
-    assert all(cell.plan.config.learning.epochs == 7 for cell in fake)
+    assert all(cell.run_config.config.learning.epochs == 7 for cell in fake)
     assert (tmp_path / "comparison.md").read_text() == text
     assert "| full | 1 | 37.50 ± 17.68 |" in text
     assert "| real images |" in text
@@ -141,7 +141,7 @@ def test_a_comparison_runs_every_strategy_in_every_order_and_tabulates(fake, tmp
 def test_chosen_strategies_two_categories_a_task(fake, tmp_path):
     compared(tmp_path, strategies=["full", "playback"], categories_per_task=2, seeds=(1,), draw=False)
     assert [cell.labels["strategy"] for cell in fake] == ["full", "playback"]
-    assert {len(cell.plan.tasks) for cell in fake} == {5}
+    assert {len(cell.run_config.tasks) for cell in fake} == {5}
     assert not (tmp_path / "over_time.png").exists()
 
 

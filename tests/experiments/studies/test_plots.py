@@ -9,7 +9,7 @@ def lines(monkeypatch):
     """What is drawn instead of a file: label of a run to its values, panel by panel."""
     panels = []
 
-    def note(axes, values, label, colour):
+    def note(axes, values, label, color):
         if not panels or axes is not panels[-1][0]:
             panels.append((axes, {}))
         panels[-1][1][label] = values

@@ -1,6 +1,6 @@
-"""Recognises images among the categories that a run has learned.
+"""Recognizes images among the categories that a run has learned.
 
-    python -m experiments.recognise --workdir=runs/digits --images=pictures/ --output=answers.csv
+    python -m experiments.recognize --workdir=runs/digits --images=pictures/ --output=answers.csv
 
 writes a row per image, in the order given: index, category, probability, log_evidence (nats), unknown.
 Takes a few seconds. Run it from a checkout of the repository.
@@ -25,12 +25,12 @@ flags.DEFINE_string(
     "those that the run learned from, where it had an --image_size.",
     required=True,
 )
-flags.DEFINE_enum("recogniser", None, RECOGNIZERS, "Recogniser; default the run's.")
+flags.DEFINE_enum("recognizer", None, RECOGNIZERS, "Recognizer; default the run's.")
 flags.DEFINE_integer(
     "candidates",
     None,
-    "Recognise in two stages: of so many categories of each image the evidence is computed, which is faster "
-    "where there are many. For the recognisers elbo and combined; default all categories.",
+    "Recognize in two stages: of so many categories of each image the evidence is computed, which is faster "
+    "where there are many. For the recognizers elbo and combined; default all categories.",
 )
 flags.DEFINE_float(
     "reject",
@@ -43,7 +43,7 @@ flags.DEFINE_string("output", None, "CSV file to write.", required=True)
 
 
 def main() -> None:
-    """Flags to one call of `export.recognised`."""
+    """Flags to one call of `export.recognized`."""
     # Here, so that --help and flags that are wrong are answered before JAX is imported.
     from lifelong_cvae.data.files import read_images
     from lifelong_cvae.runs import columns
@@ -60,7 +60,7 @@ def main() -> None:
         state,
         images,
         Path(FLAGS.output),
-        recogniser=FLAGS.recogniser,
+        recognizer=FLAGS.recognizer,
         candidates=FLAGS.candidates,
         seed=FLAGS.seed,
         reject=FLAGS.reject,
