@@ -73,9 +73,7 @@ def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) ->
         size = math.gcd(size, len(images))
         return lambda rows: jax.lax.map(function, rows.reshape(-1, size, rows.shape[1])).reshape(len(rows), -1)
 
-    return jax.lax.platform_dependent(
-        images, cpu=in_batches_of(CPU_IMAGES), default=in_batches_of(ACCELERATOR_IMAGES)
-    )
+    return jax.lax.platform_dependent(images, cpu=in_batches_of(CPU_IMAGES), default=in_batches_of(ACCELERATOR_IMAGES))
 
 
 def map_tiles(function: Callable[[jax.Array], jax.Array], valid: jax.Array, shape: Sequence[int]) -> jax.Array:

@@ -86,19 +86,19 @@ def mixed_activations(model: CategoryModel, half: str, inputs: jax.Array) -> Any
     return model.networks.mixed_activations(model.mixed, half, inputs)
 
 
-def encode(model: CategoryModel, x: jax.Array, shared: Any = None) -> Posterior:
+def encode(model: CategoryModel, x: jax.Array, activations: Any = None) -> Posterior:
     """q(z|x,c) for images x `[batch, pixels]` in [0, 1].
 
-    `shared` is `shared_neurons` of x: who encodes the same images for many categories computes it once.
+    `activations` is `shared_neurons` of x: who encodes the same images for many categories computes it once.
     """
-    shared = mixed_activations(model, "encoder", x) if shared is None else shared
-    return Posterior(*model.networks.encode(model.mixed, model.category, x, shared))
+    activations = mixed_activations(model, "encoder", x) if activations is None else activations
+    return Posterior(*model.networks.encode(model.mixed, model.category, x, activations))
 
 
 def decode(model: CategoryModel, z: jax.Array) -> jax.Array:
     """Logits of the pixels, `[batch, pixels]`, from z `[batch, latent]`."""
-    shared = mixed_activations(model, "decoder", z)
-    return model.networks.decode(model.mixed, model.category, z, shared)
+    activations = mixed_activations(model, "decoder", z)
+    return model.networks.decode(model.mixed, model.category, z, activations)
 
 
 def decode_mean(model: CategoryModel, z: jax.Array) -> jax.Array:
@@ -192,13 +192,13 @@ def importance_bound(
 
 
 def evidence_bound(
-    model: CategoryModel, x: jax.Array, shared: Any, settings: RecognitionConfig, *, rng: jax.Array | None
+    model: CategoryModel, x: jax.Array, activations: Any, settings: RecognitionConfig, *, rng: jax.Array | None
 ) -> jax.Array:
     """What recognition takes for log p(x|c) by `settings.bound`, in nats per image: `[batch]`.
 
-    `shared` is as for `encode`; `rng` is of the samples, for the bounds that draw some.
+    `activations` is as for `encode`; `rng` is of the samples, for the bounds that draw some.
     """
-    posterior = encode(model, x, shared)
+    posterior = encode(model, x, activations)
     if settings.bound == "mean":
         return elbo_at(model, x, posterior, posterior.mean)
     sampled = elbo if settings.bound == "sampled" else importance_bound

@@ -61,6 +61,11 @@ class Networks:
     compute_dtype: str
 
     @property
+    def fits_parts(self) -> bool:
+        """True if categories own parts that are fitted after training."""
+        return False
+
+    @property
     def input_sizes(self) -> dict[str, int]:
         """Inputs of each half."""
         return dict(zip(HALVES, (self.pixels, self.latent_size), strict=True))
@@ -104,6 +109,11 @@ class GrowingNetworks(Networks):
     noise_rank: int
     texture: bool
 
+    @property
+    def fits_parts(self) -> bool:
+        """True: categories own a prior, residual noise and contrast."""
+        return True
+
     def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
         """Fresh parameters of the mixed part; `{}` where there is none."""
         if self.mixed_encoder is None:
@@ -145,13 +155,13 @@ class GrowingNetworks(Networks):
         module = getattr(self, f"mixed_{half}")
         return [] if module is None else self.apply(module, mixed[half], inputs)
 
-    def encode(self, mixed: Any, category: Any, x: jax.Array, shared: list[jax.Array]) -> GaussianParams:
+    def encode(self, mixed: Any, category: Any, x: jax.Array, activations: list[jax.Array]) -> GaussianParams:
         """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
-        return self.apply(self.category_encoder, category["encoder"], x, shared)
+        return self.apply(self.category_encoder, category["encoder"], x, activations)
 
-    def decode(self, mixed: Any, category: Any, z: jax.Array, shared: list[jax.Array]) -> jax.Array:
+    def decode(self, mixed: Any, category: Any, z: jax.Array, activations: list[jax.Array]) -> jax.Array:
         """Logits `[batch, pixels]`."""
-        logits, numbers = self.apply(self.category_decoder, category["decoder"], z, shared)
+        logits, numbers = self.apply(self.category_decoder, category["decoder"], z, activations)
         if numbers is None:
             return logits
         local_params = mixed["local"] if "local" in mixed else category["local"]
@@ -193,14 +203,14 @@ class OneHotNetworks(Networks):
         """The first layer before the vector is added, `[batch, width]`."""
         return self.apply(self._layers(half), mixed[half], inputs, method="first")
 
-    def encode(self, mixed: Any, category: Any, x: jax.Array, shared: jax.Array) -> GaussianParams:
+    def encode(self, mixed: Any, category: Any, x: jax.Array, activations: jax.Array) -> GaussianParams:
         """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
         vector = category["encoder"]["vector"]
-        return mean_and_log_var(self.apply(self.layers_encoder, mixed["encoder"], shared, vector))
+        return mean_and_log_var(self.apply(self.layers_encoder, mixed["encoder"], activations, vector))
 
-    def decode(self, mixed: Any, category: Any, z: jax.Array, shared: jax.Array) -> jax.Array:
+    def decode(self, mixed: Any, category: Any, z: jax.Array, activations: jax.Array) -> jax.Array:
         """Logits `[batch, pixels]`."""
-        return self.apply(self.layers_decoder, mixed["decoder"], shared, category["decoder"]["vector"])
+        return self.apply(self.layers_decoder, mixed["decoder"], activations, category["decoder"]["vector"])
 
     def scale_params(self, mixed: Any, category: Any) -> Any:
         """The subtree of the scale: the mixed one."""

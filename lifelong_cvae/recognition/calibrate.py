@@ -45,7 +45,7 @@ def calibrate(
         nats = np.asarray(recognition.evidence(candidates, images, rng=rng, mesh=mesh))
         column = candidates.names.index(name)
         own = dict(categories[name])
-        if state.config.network.conditioning == "neurons":
+        if state.networks.fits_parts:
             found = jnp.asarray(rejection.fit_thresholds(nats[:, column]))
             # Of a category that returns the lower ones: what was known stays known.
             returns = state.visit(name) > 1

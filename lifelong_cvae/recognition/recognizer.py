@@ -110,10 +110,10 @@ def _batch_evidence(
     """Bounds of a block of rows: `[rows, capacity]`. The samples' noise is common to all categories."""
     with jax.default_matmul_precision("float32"):
         x = to_float(sharding.constrain(rows, mesh, sharding.DATA_AXIS))
-        shared = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", x)
+        activations = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", x)
 
         def one(category: Any) -> jax.Array:
-            return cvae.evidence_bound(cvae.CategoryModel(mixed, category, networks), x, shared, settings, rng=rng)
+            return cvae.evidence_bound(cvae.CategoryModel(mixed, category, networks), x, activations, settings, rng=rng)
 
         return sharding.constrain(stack.map_categories(one, mesh=mesh).T, mesh)
 

@@ -53,7 +53,7 @@ def update(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Arr
     if not settings.random_features:
         return state
     common, categories = state.params["ridge"], dict(state.params["categories"])
-    if set(rows) == set(state.names) and not any(state.visits):
+    if set(rows) == set(state.names) and set(state.visits) == {1}:
         pool = np.concatenate([rows[name] for name in sorted(rows)])
         dictionary_rng = category_rng(rng, "dictionary of the closed-form recogniser", 0)
         learned = features.fit_dictionary(pool, shape, settings, rng=dictionary_rng)

@@ -170,12 +170,12 @@ def _tile_evidence(
 ) -> jax.Array:
     """Bounds of the rows `lanes` `[tiles, TILE]` for each tile's category, in the first `count` tiles."""
     with jax.default_matmul_precision("float32"):
-        shared = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", to_float(rows))
+        activations = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", to_float(rows))
 
     def one(index: jax.Array) -> jax.Array:
         chosen = lanes[index]
         category = jax.tree.map(lambda leaf: leaf[of_tile[index]], stack.categories)
-        neurons = jax.tree.map(lambda leaf: leaf[chosen], shared)
+        neurons = jax.tree.map(lambda leaf: leaf[chosen], activations)
         tile_rng = None if rng is None else jax.random.fold_in(rng, index)
         model = cvae.CategoryModel(mixed, category, networks)
         return cvae.evidence_bound(model, to_float(rows[chosen]), neurons, settings, rng=tile_rng)

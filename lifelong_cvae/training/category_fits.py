@@ -1,8 +1,7 @@
-"""After a task: priors p(z|c) follow the encoder, factors what the decoder leaves, contrasts real images.
+"""Fits after training: mixture prior, low-rank residual noise and output contrast of each category.
 
-Thresholds and temperatures follow the evidence of images that no network has seen. The prior of a category at
-hand is fitted to where the encoder puts its real images. That of an earlier one, whose encoder reads a mixed
-part that has moved, is moved as remembered images move.
+The parts of the task's categories are fitted to their real images. If the mixed part has moved under replay, the
+priors of earlier categories are shifted as replayed images move in latent space.
 """
 
 from __future__ import annotations
@@ -13,63 +12,83 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae import sampling
 from lifelong_cvae.images import to_float
 from lifelong_cvae.model import cvae, low_rank_noise, mixture_prior
 from lifelong_cvae.model.networks import GrowingNetworks, Networks
-from lifelong_cvae.stacked import StackedCategories, category_rngs, unstack_subtrees
+from lifelong_cvae.sampling import sample_pairs
+from lifelong_cvae.stacked import (
+    NOT_USED_IN_TRAINING,
+    StackedCategories,
+    category_rngs,
+    stack_categories,
+    stack_subtrees,
+    unstack_subtrees,
+)
 from lifelong_cvae.state import LifelongState
 from lifelong_cvae.training.losses import TaskData
+from lifelong_cvae.training.teacher import Teacher
+from lifelong_cvae.training.train import check_finite
 
+# Latent points to which a category's prior is fitted.
 PRIOR_POINTS = 2048
-# Points of all earlier categories together, by which their priors are moved.
+# Latent points of all earlier categories together by which their priors are shifted.
 SHIFT_POINTS = 16 * PRIOR_POINTS
+# Largest number of images to which low-rank noise is fitted.
 NOISE_IMAGES = 4096
 CONTRAST_RANGE = (0.25, 4.0)
 CONTRAST_STEPS = 20
 
 
-def fit_category_parts(
-    mixed: Any, categories: Any, data: TaskData, names: tuple[str, ...], state: LifelongState
-) -> dict[str, dict[str, Any]]:
-    """Fits priors, factors and contrasts of the categories that were just learned to their real images.
+def fit_category_parts(state: LifelongState, data: TaskData, teacher: Teacher) -> LifelongState:
+    """Fits prior, low-rank noise, contrast and uncertainty of the task's categories, and shifts replayed priors.
+
+    One-hot categories have no such parts.
 
     Args:
-        mixed: the mixed parameters.
-        categories: their subtrees `[categories, ...]`.
+        state: state after training.
         data: the task.
-        names: of the categories.
-        state: whose settings hold.
+        teacher: the model before the task.
 
-    Returns:
-        Name to what is fitted, `prior`, `factors`, `contrast` and `spread`, but for what settings leave out.
+    Raises:
+        FloatingPointError: a fitted value is not finite.
     """
-    if state.config.network.conditioning == "one_hot":
-        return {}
-    data = data._replace(shared=None)  # with it, what is compiled would depend on whether the mixed part learns
-    contrast = state.config.network.sample_style != "mean"
-    fitted = _fit_parts(mixed, categories, data, networks=state.networks, contrast=contrast)
-    return unstack_subtrees(fitted, names)
+    networks = state.networks
+    if not networks.fits_parts:
+        return state
+    trained = stack_subtrees(state, teacher.task, leave_out=NOT_USED_IN_TRAINING)
+    # The program must not depend on whether the mixed part is trained.
+    data = data._replace(mixed_activations=None)
+    with_contrast = state.config.network.sample_style != "mean"
+    stacked = _fit_parts(state.params["mixed"], trained, data, networks=networks, with_contrast=with_contrast)
+    fitted = unstack_subtrees(stacked, teacher.task)
+    if teacher.names and networks.prior_components:
+        fitted |= shift_priors(teacher, state.params["mixed"])
+    check_finite(fitted, "after the last step", teacher.task)
+    categories = {name: {**subtree, **fitted.get(name, {})} for name, subtree in state.params["categories"].items()}
+    return state.replace(params={**state.params, "categories": categories})
 
 
 def fit_contrast(logits: jax.Array, x: jax.Array) -> jax.Array:
-    """The factor on logits that makes drawn images as black and white as real ones, a scalar.
+    """Finds the factor on the logits that makes decoded images as black and white as real ones.
 
-    A decoder's mean is an average over what it cannot tell apart, and grayer than any of it: it lacks the
-    variance that the law of total variance leaves to p(x|z). The factor solves mean(y (1 - y)) =
-    mean(x (1 - x)) for y = sigmoid(factor * logits); the left side falls as the factor grows.
+    The decoder's mean is grayer than real images: it lacks the variance that the law of total variance assigns to
+    p(x|z). The factor solves mean(y (1 - y)) = mean(x (1 - x)) for y = sigmoid(factor * logits) by bisection; the left
+    side falls as the factor grows.
 
     Args:
-        logits: of the decoder, `[n, pixels]`.
-        x: the images they stand for, in [0, 1], `[n, pixels]`.
+        logits: decoder outputs, `[n, pixels]`.
+        x: images that they reconstruct, in [0, 1], `[n, pixels]`.
+
+    Returns:
+        Scalar in `CONTRAST_RANGE`.
     """
     grayness = jnp.mean(x * (1 - x))
 
     def halve(bounds: tuple[jax.Array, jax.Array], _: None):
         low, high = bounds
         middle = (low + high) / 2
-        drawn = jax.nn.sigmoid(middle * logits)
-        too_gray = jnp.mean(drawn * (1 - drawn)) > grayness
+        mean = jax.nn.sigmoid(middle * logits)
+        too_gray = jnp.mean(mean * (1 - mean)) > grayness
         return (jnp.where(too_gray, middle, low), jnp.where(too_gray, high, middle)), None
 
     bounds = tuple(jnp.float32(bound) for bound in CONTRAST_RANGE)
@@ -77,84 +96,78 @@ def fit_contrast(logits: jax.Array, x: jax.Array) -> jax.Array:
     return (low + high) / 2
 
 
-def shift_priors(
-    teacher: LifelongState, mixed: Any, stack: StackedCategories, names: tuple[str, ...], *, rng: jax.Array
-) -> dict[str, dict[str, mixture_prior.MixturePrior]]:
-    """Priors of earlier categories for a mixed part that has moved, from what the teacher remembers.
+def shift_priors(teacher: Teacher, mixed: Any) -> dict[str, dict[str, mixture_prior.MixturePrior]]:
+    """Shifts the priors of replayed categories to a mixed part that has moved.
 
     Args:
-        teacher: the state before the task.
-        mixed: the mixed parameters after it.
-        stack: the earlier categories.
-        names: theirs.
-        rng: source of the samples.
+        teacher: the model before the task.
+        mixed: mixed parameters after it.
 
     Returns:
-        Name to `{"prior": ...}`.
+        `{"prior": ...}` by category.
     """
-    rngs = category_rngs(rng, names, stack.capacity)
-    cycles = teacher.config.learning.cycles
-    moved = _shift_priors(teacher.params["mixed"], mixed, stack, rngs, networks=teacher.networks, cycles=cycles)
-    return {name: {"prior": prior} for name, prior in unstack_subtrees(moved, names).items()}
+    stack = stack_categories(teacher.state, teacher.names, leave_out=NOT_USED_IN_TRAINING)
+    rngs = category_rngs(teacher.rng, teacher.names, stack.capacity)
+    cycles = teacher.state.config.learning.cycles
+    networks = teacher.state.networks
+    shifted = _shift_priors(teacher.state.params["mixed"], mixed, stack, rngs, networks=networks, cycles=cycles)
+    return {name: {"prior": prior} for name, prior in unstack_subtrees(shifted, teacher.names).items()}
 
 
-def fits_priors(state: LifelongState) -> bool:
-    """Whether categories have priors of their own; otherwise these stay N(0, I)."""
-    return state.config.network.conditioning == "neurons" and state.config.network.prior_components > 0
-
-
-@partial(jax.jit, static_argnames=("networks", "contrast"))
+@partial(jax.jit, static_argnames=("networks", "with_contrast"))
 def _fit_parts(
-    mixed: Any, categories: Any, data: TaskData, *, networks: GrowingNetworks, contrast: bool
+    mixed: Any, categories: Any, data: TaskData, *, networks: GrowingNetworks, with_contrast: bool
 ) -> dict[str, Any]:
-    def one(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """Fits the parts of stacked subtrees `[categories, ...]`, one category after another."""
+
+    def fit(arguments: tuple[Any, ...]) -> dict[str, Any]:
         category, images, count, rng = arguments
         sample_rng, fit_rng = jax.random.split(jax.random.fold_in(rng, data.total_steps))
         model = cvae.CategoryModel(mixed, category, networks)
-        # As many points whatever the number of images, spread evenly over them.
+        # A fixed number of points, spread evenly over the images.
         x = to_float(images[jnp.arange(PRIOR_POINTS) * count // PRIOR_POINTS])
         z = cvae.encode(model, x).sample(rng=sample_rng)
-        settled: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
         if networks.prior_components:
-            settled["prior"] = mixture_prior.fit(z, networks.prior_components, images=count, rng=fit_rng)
+            parts["prior"] = mixture_prior.fit(z, networks.prior_components, images=count, rng=fit_rng)
         if networks.noise_rank:
-            settled["low_rank_noise"] = _fit_low_rank_noise(model, images, count, rng=fit_rng)
+            parts["low_rank_noise"] = _fit_low_rank_noise(model, images, count, rng=fit_rng)
         logits = cvae.decode(model, z)
-        if contrast:
-            settled["contrast"] = fit_contrast(logits, x)
+        if with_contrast:
+            parts["contrast"] = fit_contrast(logits, x)
         if networks.texture:
             squares = jnp.square(cvae.bernoulli_std(jax.nn.sigmoid(logits)))
-            settled["rms_uncertainty"] = jnp.sqrt(jnp.mean(squares, axis=0))
-        return settled
+            parts["rms_uncertainty"] = jnp.sqrt(jnp.mean(squares, axis=0))
+        return parts
 
-    return jax.lax.map(one, (categories, data.images, data.counts, data.rngs))
+    return jax.lax.map(fit, (categories, data.images, data.counts, data.rngs))
 
 
 def _fit_low_rank_noise(
     model: cvae.CategoryModel, images: jax.Array, count: jax.Array, *, rng: jax.Array
 ) -> low_rank_noise.LowRankNoise:
-    """Factors of what the decoder leaves of real images, at the mean of q(z|x,c)."""
+    """Fits low-rank noise to the residuals of real images, with z at the mean of q(z|x,c)."""
     rows = min(len(images), NOISE_IMAGES)
     index = jnp.arange(rows)
     x = to_float(images[(index * (jnp.maximum(count, rows) / rows)).astype(jnp.int32)])
-    remainders = cvae.residual(model, x, cvae.decode(model, cvae.encode(model, x).mean))
-    remainders = jnp.where((index < count)[:, None], remainders, 0.0)
-    return low_rank_noise.fit(remainders, jnp.minimum(count, rows), model.networks.noise_rank, rng=rng)
+    residuals = cvae.residual(model, x, cvae.decode(model, cvae.encode(model, x).mean))
+    residuals = jnp.where((index < count)[:, None], residuals, 0.0)
+    return low_rank_noise.fit(residuals, jnp.minimum(count, rows), model.networks.noise_rank, rng=rng)
 
 
 @partial(jax.jit, static_argnames=("networks", "cycles"))
 def _shift_priors(
     teacher: Any, mixed: Any, stack: StackedCategories, rngs: jax.Array, *, networks: Networks, cycles: int
 ) -> mixture_prior.MixturePrior:
-    # The fewer a category has, the more each stands for: what a task costs does not grow with their number.
+    # Fewer points per category if there are many, each with more weight: the cost of a task stays constant.
     count = max(1, min(PRIOR_POINTS, SHIFT_POINTS // stack.capacity))
 
-    def one(category: Any, rng: jax.Array) -> mixture_prior.MixturePrior:
+    def shift(category: Any, rng: jax.Array) -> mixture_prior.MixturePrior:
         pair_rng, noise_rng = jax.random.split(rng)
-        before, after = (cvae.CategoryModel(shared, category, networks) for shared in (teacher, mixed))
-        _, x = sampling.sample_pairs(before, count, cycles, rng=pair_rng)
-        # The same noise twice, so that nothing but the encoder makes a difference.
+        before, after = (cvae.CategoryModel(part, category, networks) for part in (teacher, mixed))
+        _, x = sample_pairs(before, count, cycles, rng=pair_rng)
+        # The same noise twice, so that only the encoders differ.
         points = [cvae.encode(model, x).sample(rng=noise_rng) for model in (before, after)]
         return mixture_prior.shift(category["prior"], *points, weight=PRIOR_POINTS // count)
 
-    return stack.map_categories(one, rngs)
+    return stack.map_categories(shift, rngs)

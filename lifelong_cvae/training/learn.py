@@ -1,4 +1,4 @@
-"""Learning a task: grow, remember, train, settle."""
+"""Learning a task: grow, remember, train, fit, sum, calibrate."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from lifelong_cvae import sharding
 from lifelong_cvae.config import LearningConfig
+from lifelong_cvae.deprecated import renamed_arguments
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import flatten_images, mean_image, pad_rows, power_of_two, to_float
 from lifelong_cvae.model import cvae
@@ -30,28 +31,43 @@ from lifelong_cvae.state import (
     check_name,
     parameters_per_category,
 )
-from lifelong_cvae.training import category_fits, compilations
+from lifelong_cvae.training.category_fits import fit_category_parts
+from lifelong_cvae.training.compilations import count_compilations
 from lifelong_cvae.training.losses import TASK, TaskData
-from lifelong_cvae.training.teacher import Teacher, add_own_replay
-from lifelong_cvae.training.train import ProgressFn, TaskProgress, TrainCarry, check_finite, init_carry, train
+from lifelong_cvae.training.teacher import add_own_replay, make_teacher
+from lifelong_cvae.training.train import ProgressFn, TaskProgress, TrainCarry, init_carry, train
 
+# Images are padded to a power of two of at least this many rows.
 MIN_ROWS = 1024
-# Of a category: what is learned of a single image would be that image.
+# Per category: parameters learned from a single image would be that image.
 MIN_IMAGES = 2
 
 
 class Report(NamedTuple):
-    """What learning a task took and gave."""
+    """Cost and losses of a learned task."""
 
     names: tuple[str, ...]
     steps: int
-    terms: dict[str, float]  # loss terms (see losses.py), mean over the last chunk
+    terms: dict[str, float]  # loss terms (losses.py) in nats per image, mean over the last chunk
     seconds: float
     images_per_second: float  # real images in training steps
     compilations: int  # of the train step
     parameters_per_category: int
 
 
+class Task(NamedTuple):
+    """Checked images of a task, by category, as rows `[n, pixels]`."""
+
+    images: dict[str, np.ndarray]
+    train_images: dict[str, np.ndarray]  # without those that are held out for calibration
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Categories of the task, in the order given."""
+        return tuple(self.images)
+
+
+@renamed_arguments(midway="resume_from")
 def learn(
     state: LifelongState,
     images: Mapping[str, Any],
@@ -61,168 +77,171 @@ def learn(
     resume_from: TaskProgress | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[LifelongState, Report]:
-    """Learns one task: one category or several at once. New names grow, known ones are thawed.
+    """Learns one task: one category or several at once. New categories are added, known ones are trained further.
 
     Args:
-        state: what is known so far; stays as it is.
-        images: category name to its images, uint8 or float in [0, 1], `[n, h, w, c]`, or
-            `[n, h, w]` for one channel.
-        rng: the seed's key; pass the same one to every task, each category draws its own from it.
-        progress: called after every chunk of steps; what it raises ends the task.
-        resume_from: what `progress` was told in an earlier call with the same arguments, to go on from there.
-        mesh: devices that share each batch (see `parallel.make_mesh`); what they learn is what one device
-            learns but for rounding.
+        state: state before the task. It is not modified.
+        images: images by category name, uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
+        rng: the seed's key, the same for every task. Each category derives its own key from it.
+        progress: called after every chunk of steps. An exception that it raises ends the task.
+        resume_from: last argument of `progress` in an interrupted call with the same arguments.
+        mesh: devices that share each batch (`sharding.make_mesh`). Results differ from one device by rounding only.
 
     Returns:
-        The state with the task learned, and a report.
+        The state after the task, and a report.
 
     Raises:
-        InputError: a bad name, no category, images of a wrong type, shape, range or number, or a batch that
-            the devices cannot share evenly.
-        FloatingPointError: a loss or a parameter that is not finite; says which, in which task, which step.
+        InputError: a bad name, no category, images of a wrong type, shape, range or number, or a batch size that
+            the mesh does not divide.
+        FloatingPointError: a loss or a parameter is not finite. The message names it, the task and the step.
     """
     start = time.perf_counter() - (resume_from.seconds if resume_from else 0)
     sharding.check_batch_size(mesh, state.config.learning.batch_size)
-    rows = _check_task(state, images)
-    if resume_from and resume_from.names != tuple(rows):
-        raise InputError(f"resume_from in the task {', '.join(resume_from.names)}: got images of {', '.join(rows)}")
-    trained_on = {name: values[~ridge_classifier.held_out_mask(state, len(values))] for name, values in rows.items()}
-    names = tuple(rows)
-    means = {name: jnp.asarray(mean_image(values)) for name, values in trained_on.items()}
-    grown = add_new_categories(state, means, rng=rng)
-    data = make_task_data(grown, add_own_replay(state, trained_on, rng=rng), rng=rng)
-    teacher = Teacher(grown, names, rng=rng, mesh=mesh)
-    with compilations.count_compilations("train_chunk") as compiled:
-        trained = train(grown, names, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
-    new = len(set(names) - set(state.names))
-    params = trained.carry.params
-    learned = merge_trained(ridge_classifier.update(grown, rows, rng=rng), names, params, data, teacher, new=new)
-    learned = calibrate(add_image_counts(learned, rows), rows, rng=rng, mesh=mesh)
-    seconds = time.perf_counter() - start
-    steps = int(data.total_steps)
-    return learned, Report(
-        names=names,
-        steps=steps,
-        terms=trained.terms,
-        seconds=seconds,
-        images_per_second=steps * state.config.learning.batch_size * len(names) / seconds,
-        compilations=compiled.count,
-        parameters_per_category=parameters_per_category(state),
-    )
+    task = check_task(state, images, resume_from)
+    grown = add_new_categories(state, task, rng=rng)  # 1 grow: append fresh subtrees
+    teacher = make_teacher(grown, task.names, rng=rng, mesh=mesh)  # 2 remember: replay earlier categories
+    data = make_task_data(grown, add_own_replay(grown, task.train_images, rng=rng), rng=rng)
+    with count_compilations("train_chunk") as compiled:  # 3 train: everything else is frozen
+        trained = train(grown, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
+    learned = merge_trained(grown, trained)
+    learned = fit_category_parts(learned, data, teacher)  # 4 fit: prior, low-rank noise, contrast
+    learned = ridge_classifier.update(learned, task.images, rng=rng)  # 5 sum: features for the ridge regression
+    learned = calibrate(learned, task.images, rng=rng, mesh=mesh)  # 6 calibrate: thresholds, temperatures
+    learned = add_image_counts(learned, task.images)
+    return learned, make_report(state, trained, int(data.total_steps), compiled.count, time.perf_counter() - start)
 
 
 def learn_stream(
     state: LifelongState, stream: Iterable[Any], *, rng: jax.Array, mesh: Mesh | None = None
 ) -> Iterator[tuple[LifelongState, Report]]:
-    """Learns whatever arrives, one task after another, and gives the state after each.
+    """Learns a stream of tasks and yields the state after each.
 
     Args:
-        state: what is known so far.
-        stream: tasks, each a pair (name, images) or a mapping of several; an iterator is read as it is
-            needed, and no task is kept once it is learned.
+        state: state before the stream.
+        stream: tasks, each a pair (name, images) or a mapping of several. Tasks are read one at a time and not kept.
         rng: the seed's key.
-        mesh: as for `learn`.
+        mesh: as in `learn`.
 
     Yields:
-        What `learn` returns.
+        The state and report that `learn` returns.
 
     Raises:
-        InputError: as `learn`, or something else in the stream; the states given so far stay good.
-        FloatingPointError: as `learn`.
+        InputError: as in `learn`, or an item that is not a task. States yielded before stay valid.
+        FloatingPointError: as in `learn`.
     """
-    for task in stream:
-        if not isinstance(task, Mapping):
-            if not (isinstance(task, Sequence) and len(task) == 2):
-                raise InputError(f"a pair (name, images) or a mapping is expected, got {type(task).__name__}")
-            task = dict([task])
-        state, report = learn(state, task, rng=rng, mesh=mesh)
+    for item in stream:
+        if not isinstance(item, Mapping):
+            if not (isinstance(item, Sequence) and len(item) == 2):
+                raise InputError(f"task: expected a pair (name, images) or a mapping, got {type(item).__name__}")
+            item = dict([item])
+        state, report = learn(state, item, rng=rng, mesh=mesh)
         yield state, report
 
 
-def add_new_categories(state: LifelongState, mean_images: Mapping[str, jax.Array], *, rng: jax.Array) -> LifelongState:
-    """The state with a fresh subtree for each name that is new."""
-    for name, image in mean_images.items():
-        if name not in state.names:
-            state = add_category(state, name, image, rng=rng)
-    return state
+def check_task(state: LifelongState, images: Mapping[str, Any], resume_from: TaskProgress | None) -> Task:
+    """Checks names and images, flattens images to rows, and holds some out for calibration.
 
-
-def _check_task(state: LifelongState, images: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    Raises:
+        InputError: as in `learn`.
+    """
     if not images:
-        raise InputError("no category to learn: a dict of one or more names with their images is expected")
+        raise InputError("images: expected at least one category, got none")
     rows = {}
     for name, values in images.items():
         check_name(name)
         rows[name] = flatten_images(values, state.image_shape, what=f"images of category {name!r}")
         if len(rows[name]) < MIN_IMAGES:
-            raise InputError(f"images of category {name!r}: at least {MIN_IMAGES} are expected, got {len(rows[name])}")
-    return rows
+            raise InputError(f"images of category {name!r}: expected at least {MIN_IMAGES}, got {len(rows[name])}")
+    if resume_from and resume_from.names != tuple(rows):
+        expected, got = ", ".join(resume_from.names), ", ".join(rows)
+        raise InputError(f"resume_from: expected images of its task {expected}, got images of {got}")
+    train_rows = {name: values[~ridge_classifier.held_out_mask(state, len(values))] for name, values in rows.items()}
+    return Task(rows, train_rows)
 
 
-def make_task_data(state: LifelongState, rows: dict[str, np.ndarray], *, rng: jax.Array) -> TaskData:
-    """Images `[n, pixels]` of a task's categories, all known, on the device and padded."""
-    largest = max(map(len, rows.values()))
+def add_new_categories(state: LifelongState, task: Task, *, rng: jax.Array) -> LifelongState:
+    """Adds the task's unknown categories. Their decoders start with the mean training image."""
+    for name, rows in task.train_images.items():
+        if name not in state.names:
+            state = add_category(state, name, jnp.asarray(mean_image(rows)), rng=rng)
+    return state
+
+
+def make_task_data(state: LifelongState, images: Mapping[str, np.ndarray], *, rng: jax.Array) -> TaskData:
+    """Puts a task's images `[n, pixels]` on the device, padded to a common power of two of rows.
+
+    Args:
+        state: state that knows the task's categories.
+        images: training images by category.
+        rng: the seed's key.
+    """
+    largest = max(map(len, images.values()))
     length = power_of_two(largest, MIN_ROWS)
-    rngs = [jax.random.fold_in(category_rng(rng, name, state.visit(name)), 1) for name in rows]
-    images = jnp.asarray(np.stack([pad_rows(values, length) for values in rows.values()]))
+    rngs = [jax.random.fold_in(category_rng(rng, name, state.visit(name)), 1) for name in images]
+    padded = jnp.asarray(np.stack([pad_rows(rows, length) for rows in images.values()]))
+    # A frozen mixed part gives the same activations in every step: they are computed once.
     frozen = state.config.has_mixed and not state.mixed_learns
     mixed, networks = state.params["mixed"], state.training_networks
     return TaskData(
-        images=images,
-        counts=jnp.asarray([len(values) for values in rows.values()], jnp.int32),
+        images=padded,
+        counts=jnp.asarray([len(rows) for rows in images.values()], jnp.int32),
         rngs=jnp.stack(rngs),
         total_steps=jnp.int32(count_steps(state.config.learning, largest)),
-        shared=_precompute_mixed(mixed, images, networks=networks) if frozen else None,
+        mixed_activations=_encoder_activations(mixed, padded, networks=networks) if frozen else None,
     )
 
 
 def count_steps(settings: LearningConfig, largest: int) -> int:
-    """Training steps of a task whose largest category has so many images: whole chunks."""
+    """Returns the training steps of a task whose largest category has `largest` images: a whole number of chunks."""
     steps = max(settings.min_steps, settings.epochs * math.ceil(largest / settings.batch_size), 1)
     return math.ceil(steps / settings.steps_per_call) * settings.steps_per_call
 
 
 @partial(jax.jit, static_argnames="networks")
-def _precompute_mixed(mixed: Any, images: jax.Array, *, networks: Networks) -> Any:
-    """Mixed neurons of images `[categories, rows, pixels]`: once, where every step would give the same."""
+def _encoder_activations(mixed: Any, images: jax.Array, *, networks: Networks) -> Any:
+    """Computes the encoder's mixed activations of images `[categories, rows, pixels]`, in blocks."""
     model = cvae.CategoryModel(mixed, {}, networks)
     blocks = images.reshape(-1, MIN_ROWS, images.shape[-1])
-    neurons = jax.lax.map(lambda rows: cvae.mixed_activations(model, "encoder", to_float(rows)), blocks)
-    return jax.tree.map(lambda leaf: leaf.reshape(*images.shape[:2], -1), neurons)
+    activations = jax.lax.map(lambda rows: cvae.mixed_activations(model, "encoder", to_float(rows)), blocks)
+    return jax.tree.map(lambda leaf: leaf.reshape(*images.shape[:2], -1), activations)
+
+
+def merge_trained(state: LifelongState, trained: TaskProgress) -> LifelongState:
+    """Puts trained parameters into the state. Frozen leaves stay the same arrays as before.
+
+    Args:
+        state: state with the task's categories, before training.
+        trained: end of training.
+    """
+    params, names = trained.carry.params, trained.names
+    learned = unstack_subtrees(params["categories"][TASK], names)
+    categories = {name: {**subtree, **learned.get(name, {})} for name, subtree in state.params["categories"].items()}
+    mixed = params["mixed"] if state.mixed_learns else state.params["mixed"]
+    new_categories = sum(state.visit(name) == 0 for name in names)
+    return state.replace(
+        params={**state.params, "mixed": mixed, "categories": categories},
+        visits=tuple(v + (n in names) for n, v in zip(state.names, state.visits, strict=True)),
+        base_categories_left=max(0, state.base_categories_left - new_categories),
+    )
 
 
 def initial_carry(state: LifelongState, names: Sequence[str]) -> TrainCarry:
-    """The carry that the task `names` starts with, but for its values: traceable, for shapes and types."""
-    blank = dict.fromkeys(names, jnp.zeros((state.networks.pixels,)))
-    grown = add_new_categories(state, blank, rng=jax.random.key(0))
-    return init_carry(grown, tuple(names), train_mixed=state.mixed_learns)
+    """Returns a carry with the shapes and types of the task `names`. Traceable; the values are arbitrary."""
+    for name in names:
+        if name not in state.names:
+            state = add_category(state, name, rng=jax.random.key(0))
+    return init_carry(state, tuple(names), train_mixed=state.mixed_learns)
 
 
-def merge_trained(
-    state: LifelongState,
-    names: tuple[str, ...],
-    params: dict[str, Any],
-    data: TaskData,
-    teacher: Teacher,
-    *,
-    new: int,
-) -> LifelongState:
-    """The state with what the task trained put in; whatever was frozen is taken from before."""
-    mixed = params["mixed"] if state.mixed_learns else state.params["mixed"]
-    trained = params["categories"][TASK]
-    settled = category_fits.fit_category_parts(mixed, trained, data, names, state)
-    if teacher.remembers and category_fits.fits_priors(state):
-        stack = teacher.stack(teacher.names)
-        settled |= category_fits.shift_priors(state, mixed, stack, teacher.names, rng=teacher.rng)
-    check_finite(settled, "after the last step", names)
-    learned = unstack_subtrees(trained, names)
-    categories = {
-        name: {**subtree, **learned.get(name, {}), **settled.get(name, {})}
-        for name, subtree in state.params["categories"].items()
-    }
-    visits = tuple(v + (n in names) for n, v in zip(state.names, state.visits, strict=True))
-    return state.replace(
-        params={**state.params, "mixed": mixed, "categories": categories},
-        visits=visits,
-        base_categories_left=max(0, state.base_categories_left - new),
+def make_report(state: LifelongState, trained: TaskProgress, steps: int, compilations: int, seconds: float) -> Report:
+    """Summarizes a task of `steps` steps that took `seconds` in all."""
+    images = steps * state.config.learning.batch_size * len(trained.names)
+    return Report(
+        names=trained.names,
+        steps=steps,
+        terms=trained.terms,
+        seconds=seconds,
+        images_per_second=images / seconds,
+        compilations=compilations,
+        parameters_per_category=parameters_per_category(state),
     )

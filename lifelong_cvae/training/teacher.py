@@ -1,8 +1,9 @@
-"""The teacher: the model as it was before a task, which remembers the earlier categories during it."""
+"""The teacher: the model before a task, which replays earlier categories while the task is learned."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,94 +18,123 @@ from lifelong_cvae.training.losses import ReplayData
 from lifelong_cvae.training.replay import recall_images, sample_memory
 
 
-class Teacher:
-    """The model as it was before a task, and what it remembers of the earlier categories.
+class Teacher(NamedTuple):
+    """A frozen model and the earlier categories that it replays.
 
     Attributes:
-        state: the state before the task.
-        names: the categories that are not in the task.
-        remembers: whether they are played back.
+        state: state before the task.
+        task: categories of the task.
+        names: replayed categories: the earlier ones outside the task. Empty if nothing is replayed.
+        rng: key of the task's replay.
+        mesh: devices that share the replayed pairs.
+        mixed: mixed parameters, on the mesh. None if nothing is replayed.
+        stack: the replayed categories, on the mesh. None if there are more than fit into memory: then a random
+            subset is stacked at every refresh.
     """
 
-    def __init__(self, state: LifelongState, task: tuple[str, ...], *, rng: jax.Array, mesh: Mesh | None = None):
-        learning = state.config.learning
-        self.state = state
-        self.names = tuple(name for name in state.names if name not in task)
-        plays = self.names and state.mixed_learns and learning.mixed_mode != "free"
-        self.remembers = bool(plays and learning.replay_weights)
-        self._mesh = mesh
-        self.rng = jax.random.fold_in(category_rng(rng, task[0], state.visit(task[0])), 2)
-        self._mixed = sharding.device_put(state.params["mixed"], mesh) if self.remembers else None
-        self._stacked: tuple[tuple[str, ...], tuple[StackedCategories, ...]] = ((), ())
-
-    def stack(self, names: tuple[str, ...]) -> StackedCategories:
-        """Subtrees of some earlier categories, kept until those of others are asked for."""
-        return self._here_and_there(names)[0]
-
-    def _here_and_there(self, names: tuple[str, ...]) -> tuple[StackedCategories, ...]:
-        """`stack`, and the same on the mesh: put there once, however often it is remembered from."""
-        if names != self._stacked[0]:
-            here = stack_categories(self.state, names, left_out=NOT_USED_IN_TRAINING)
-            self._stacked = names, (here, sharding.device_put(here, self._mesh))
-        return self._stacked[1]
-
-    def remember(self, refresh: int) -> ReplayData | None:
-        """Pairs of the `refresh`th time; None where nothing is played back."""
-        if not self.remembers:
-            return None
-        learning = self.state.config.learning
-        groups = learning.memory_size // learning.memory_images
-        memory_rng, step_rng = jax.random.split(jax.random.fold_in(self.rng, refresh))
-        stack = self._here_and_there(self._drawn(groups, rng=memory_rng))[1]
-        memory_rng, step_rng = sharding.device_put((memory_rng, step_rng), self._mesh)
-        memory = sample_memory(
-            self._mixed,
-            stack,
-            rng=memory_rng,
-            networks=self.state.networks,
-            groups=groups,
-            images=learning.memory_images,
-            cycles=learning.cycles,
-            mesh=self._mesh,
-        )
-        return ReplayData(stack, memory, step_rng, sharding.device_put(jnp.int32(len(self.names)), self._mesh))
-
-    def _drawn(self, groups: int, *, rng: jax.Array) -> tuple[str, ...]:
-        """The earlier categories, or as many of them by chance as there are groups to remember.
-
-        So what a task takes does not grow with the number of categories.
-        """
-        if len(self.names) <= groups:
-            return self.names
-        numbers = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
-        return tuple(self.names[index] for index in numbers.choice(len(self.names), groups, replace=False))
+    state: LifelongState
+    task: tuple[str, ...]
+    names: tuple[str, ...]
+    rng: jax.Array
+    mesh: Mesh | None
+    mixed: Any = None
+    stack: StackedCategories | None = None
 
 
-def add_own_replay(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> dict[str, np.ndarray]:
-    """A task's images `[n, pixels]`, and of a category that returns as many remembered ones as it once had.
+def make_teacher(state: LifelongState, task: tuple[str, ...], *, rng: jax.Array, mesh: Mesh | None = None) -> Teacher:
+    """Freezes `state` as the teacher of `task`.
 
-    So new images change what it knows by as much as their number is worth. At most `memory_size` are
-    remembered, and none in the mode `free` or without the term `playback`.
+    Replay is needed only while the mixed part learns: the subtrees of earlier categories are frozen anyway.
 
     Args:
-        state: before the task.
-        rows: category to its images.
+        state: state that knows the task's categories.
+        task: categories of the task.
+        rng: the seed's key.
+        mesh: devices that share the replayed pairs.
+    """
+    learning = state.config.learning
+    needs_replay = state.mixed_learns and learning.mixed_mode != "free" and learning.replay_weights
+    names = tuple(name for name in state.names if name not in task) if needs_replay else ()
+    teacher_rng = jax.random.fold_in(category_rng(rng, task[0], state.visit(task[0])), 2)
+    teacher = Teacher(state, task, names, teacher_rng, mesh)
+    if not names:
+        return teacher
+    mixed = sharding.device_put(state.params["mixed"], mesh)
+    fits = len(names) <= _memory_groups(state)
+    return teacher._replace(mixed=mixed, stack=_stack_on_mesh(teacher, names) if fits else None)
+
+
+def sample_replay(teacher: Teacher, refresh: int) -> ReplayData | None:
+    """Samples a fixed number of pairs (z*, x*) of the replayed categories.
+
+    The number does not depend on the number of categories. If there are more categories than groups of pairs, a
+    random subset is replayed, so the cost of a task stays constant.
+
+    Args:
+        teacher: the model before the task.
+        refresh: how many times memory has been sampled before; selects the key.
+
+    Returns:
+        Pairs in groups of one category each, or None if nothing is replayed.
+    """
+    if not teacher.names:
+        return None
+    learning, mesh = teacher.state.config.learning, teacher.mesh
+    memory_rng, step_rng = jax.random.split(jax.random.fold_in(teacher.rng, refresh))
+    stack = teacher.stack
+    if stack is None:
+        stack = _stack_on_mesh(teacher, _random_names(teacher, rng=memory_rng))
+    memory_rng, step_rng = sharding.device_put((memory_rng, step_rng), mesh)
+    memory = sample_memory(
+        teacher.mixed,
+        stack,
+        rng=memory_rng,
+        networks=teacher.state.networks,
+        groups=_memory_groups(teacher.state),
+        images=learning.memory_images,
+        cycles=learning.cycles,
+        mesh=mesh,
+    )
+    return ReplayData(stack, memory, step_rng, sharding.device_put(jnp.int32(len(teacher.names)), mesh))
+
+
+def add_own_replay(state: LifelongState, images: Mapping[str, np.ndarray], *, rng: jax.Array) -> dict[str, np.ndarray]:
+    """Adds replayed images to the training images `[n, pixels]` of revisited categories.
+
+    A revisited category gets as many replayed images as it was trained on before, at most `memory_size`, so that old
+    and new images are weighted by their number. Nothing is added in mixed mode `free` or without the term `playback`.
+
+    Args:
+        state: state before the task.
+        images: training images by category.
         rng: the seed's key.
     """
-    learning, pools = state.config.learning, dict(rows)
+    learning, combined = state.config.learning, dict(images)
     if learning.mixed_mode == "free" or not learning.playback_weight:
-        return pools
-    for name, values in rows.items():
-        count = _own_replay_count(state, name, values)
+        return combined
+    for name, rows in images.items():
+        if name not in state.names or not state.visit(name):
+            continue
+        # One-hot categories do not count their images: as many as are new.
+        count = min(learning.memory_size, int(state.model(name).part("images", len(rows))))
         if count:
-            own_rng = jax.random.fold_in(category_rng(rng, name, state.visit(name)), 3)
-            recalled = recall_images(state.model(name), count, learning.cycles, rng=own_rng)
-            pools[name] = np.concatenate([np.asarray(to_float(jnp.asarray(values))), np.asarray(recalled)])
-    return pools
+            replay_rng = jax.random.fold_in(category_rng(rng, name, state.visit(name)), 3)
+            replayed = recall_images(state.model(name), count, learning.cycles, rng=replay_rng)
+            combined[name] = np.concatenate([np.asarray(to_float(jnp.asarray(rows))), np.asarray(replayed)])
+    return combined
 
 
-def _own_replay_count(state: LifelongState, name: str, values: np.ndarray) -> int:
-    if name not in state.names or not state.visit(name):
-        return 0
-    # A category that owns but two vectors does not count: as many as are new.
-    return min(state.config.learning.memory_size, int(state.model(name).part("images", len(values))))
+def _memory_groups(state: LifelongState) -> int:
+    return state.config.learning.memory_size // state.config.learning.memory_images
+
+
+def _stack_on_mesh(teacher: Teacher, names: tuple[str, ...]) -> StackedCategories:
+    stack = stack_categories(teacher.state, names, leave_out=NOT_USED_IN_TRAINING)
+    return sharding.device_put(stack, teacher.mesh)
+
+
+def _random_names(teacher: Teacher, *, rng: jax.Array) -> tuple[str, ...]:
+    """Returns a random subset of the replayed categories, one per group of memory."""
+    numbers = np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    chosen = numbers.choice(len(teacher.names), _memory_groups(teacher.state), replace=False)
+    return tuple(teacher.names[index] for index in chosen)

@@ -1,8 +1,7 @@
-"""Training: one jitted function that runs a chunk of steps, again and again until the task is learned.
+"""Training: one jitted function runs a chunk of steps, and is called until the task is learned.
 
-What is optimized is itself a parameter dict, `{"mixed": ..., "categories": {TASK: subtrees}}`, with the
-task's subtrees stacked along a leading axis. Earlier categories are an argument of the jitted function only
-where they are played back, and then one that is neither differentiated nor donated.
+The optimized parameters are a dict of the same form as those of a state, `{"mixed": ..., "categories": {TASK:
+subtrees}}`, with the task's subtrees stacked along a leading axis.
 """
 
 from __future__ import annotations
@@ -35,35 +34,35 @@ from lifelong_cvae.training.losses import (
     sample_replay_noise,
     sample_step_noise,
 )
-from lifelong_cvae.training.teacher import Teacher
+from lifelong_cvae.training.teacher import Teacher, sample_replay
 
 
 class TrainCarry(NamedTuple):
-    """What changes from step to step; donated."""
+    """State of the optimization, donated to each chunk."""
 
     params: dict[str, Any]
-    optimizer: optax.OptState
+    opt_state: optax.OptState
     step: jax.Array  # scalar
 
 
 class TaskProgress(NamedTuple):
-    """Where a task is after a chunk of steps: what `learn` can go on with.
+    """State of a task after a chunk of steps, from which `learn` can resume.
 
-    `carry` is donated to the next chunk: whoever keeps it takes a copy.
+    `carry` is donated to the next chunk: copy it to keep it.
     """
 
     names: tuple[str, ...]
     carry: TrainCarry
     terms: dict[str, float]  # loss terms in nats per image, mean over the chunk
-    seconds: float  # that the task has taken so far
+    seconds: float  # time spent on the task
 
     @property
     def steps(self) -> int:
-        """Steps that are done."""
+        """Number of completed steps."""
         return int(self.carry.step)
 
 
-# Called after every chunk with where the task is, and the number of its steps.
+# Called after every chunk with the task's progress and its total number of steps.
 ProgressFn = Callable[[TaskProgress, int], None]
 
 
@@ -75,145 +74,164 @@ def make_optimizer(
     *,
     train_mixed: bool,
 ) -> optax.GradientTransformation:
-    """Adam with a cosine schedule for what learns; zero updates, and no moments, for the rest.
+    """Creates Adam with a cosine schedule, masked so that a task changes nothing but its own parameters.
+
+    Frozen leaves get zero updates and no moments.
 
     Args:
         learning: peak of the schedule.
-        params: a parameter dict, whole or with the task's categories alone.
-        names: the categories that learn.
+        params: a whole parameter dict, or one with the task's categories alone.
+        names: categories of the task.
         total_steps: length of the schedule; may be traced.
-        train_mixed: whether the mixed part learns.
+        train_mixed: whether the mixed part is trained.
     """
 
     def schedule(step: jax.Array) -> jax.Array:
         return learning.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * step / total_steps))
 
-    labels = freeze_mask(params, names, train_mixed=train_mixed)
-    return optax.partition({"train": optax.adam(schedule), "freeze": optax.set_to_zero()}, labels)
+    mask = freeze_mask(params, names, train_mixed=train_mixed)
+    return optax.selective_transform(optax.adam(schedule), freeze_mask=mask)
 
 
 @partial(jax.jit, static_argnames=("networks", "learning", "train_mixed", "mesh"), donate_argnames="carry")
 def train_chunk(
     carry: TrainCarry,
     data: TaskData,
-    past: ReplayData | None = None,
+    replay: ReplayData | None = None,
     *,
     networks: Networks,
     learning: LearningConfig,
     train_mixed: bool,
     mesh: Mesh | None = None,
 ) -> tuple[TrainCarry, Terms]:
-    """Runs `learning.steps_per_call` steps; returns the new carry and each loss term `[steps]`.
+    """Runs `learning.steps_per_call` training steps.
 
-    Devices of a mesh share each batch, and hold the same carry.
+    How earlier parameters stay frozen:
+
+    - Subtrees of earlier categories are not in `carry.params` at all, so they get no gradients and no moments, and a
+      step costs the same for any number of categories. A masked step over the whole parameter dict gives the same
+      update (`tests/training/test_learn.py::test_train_chunk_equals_masked_steps_over_whole_dict`).
+    - Among the parameters in `carry.params`, the optax mask freezes the mixed part (if `train_mixed` is False) and
+      the parts that are fitted after training.
+    - `stop_gradient` on a frozen mixed part only saves the time to compile gradients that the mask would discard.
+
+    Args:
+        carry: parameters and optimizer state; donated.
+        data: the task.
+        replay: replayed pairs of earlier categories; None without replay. Neither differentiated nor donated.
+        networks: modules.
+        learning: settings.
+        train_mixed: whether the mixed part is trained.
+        mesh: devices that share each batch. All of them hold the whole carry.
+
+    Returns:
+        The carry after the steps, and each loss term `[steps]`.
     """
-    transform = make_optimizer(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
+    optimizer = make_optimizer(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
 
-    def drawn(step: jax.Array) -> tuple[StepNoise, ReplayNoise | None]:
-        sizes = {"batch_size": learning.batch_size, "latent_size": networks.latent_size}
-        again = None if past is None else sample_replay_noise(past, step, groups=learning.memory_categories)
-        return sample_step_noise(data, step, **sizes), again
+    def sample_noise(step: jax.Array) -> tuple[StepNoise, ReplayNoise | None]:
+        noise = sample_step_noise(data, step, batch_size=learning.batch_size, latent_size=networks.latent_size)
+        if replay is None:
+            return noise, None
+        return noise, sample_replay_noise(replay, step, groups=learning.memory_categories)
 
-    def loss(params: dict[str, Any], drawn: tuple[StepNoise, ReplayNoise | None]) -> tuple[jax.Array, Terms]:
-        if not train_mixed:  # its gradients would be traced and compiled for nothing
+    def loss(params: dict[str, Any], noise: tuple[StepNoise, ReplayNoise | None]) -> tuple[jax.Array, Terms]:
+        if not train_mixed:
             params = {**params, "mixed": jax.lax.stop_gradient(params["mixed"])}
-        total, terms = real_loss(params, data, drawn[0], networks=networks, mesh=mesh)
-        if past is not None:
+        total, terms = real_loss(params, data, noise[0], networks=networks, mesh=mesh)
+        if replay is not None:
             weights = learning.replay_weights
-            more, past_terms = replay_loss(
-                params["mixed"], past, drawn[1], networks=networks, weights=weights, mesh=mesh
+            replayed, replay_terms = replay_loss(
+                params["mixed"], replay, noise[1], networks=networks, weights=weights, mesh=mesh
             )
-            total, terms = total + more, {**terms, **past_terms}
+            total, terms = total + replayed, {**terms, **replay_terms}
         return total, terms
 
-    def step(carry: TrainCarry, drawn: tuple[StepNoise, ReplayNoise | None]) -> tuple[TrainCarry, Terms]:
-        gradients, terms = jax.grad(loss, has_aux=True)(carry.params, drawn)
-        updates, optimizer_state = transform.update(gradients, carry.optimizer, carry.params)
-        return TrainCarry(optax.apply_updates(carry.params, updates), optimizer_state, carry.step + 1), terms
+    def step(carry: TrainCarry, noise: tuple[StepNoise, ReplayNoise | None]) -> tuple[TrainCarry, Terms]:
+        gradients, terms = jax.grad(loss, has_aux=True)(carry.params, noise)
+        updates, opt_state = optimizer.update(gradients, carry.opt_state, carry.params)
+        return TrainCarry(optax.apply_updates(carry.params, updates), opt_state, carry.step + 1), terms
 
     steps = carry.step + jnp.arange(learning.steps_per_call)
-    return sharding.constrain(jax.lax.scan(step, carry, jax.vmap(drawn)(steps)), mesh)
+    # Noise is sampled for all steps at once: small random calls cost more than their arithmetic.
+    return sharding.constrain(jax.lax.scan(step, carry, jax.vmap(sample_noise)(steps)), mesh)
 
 
 def init_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> TrainCarry:
-    """The carry before the first step: copies, since it is donated."""
-    stacked = stack_subtrees(state, names, left_out=NOT_USED_IN_TRAINING)
+    """Creates the carry before the first step of the task `names`. It holds copies, since it is donated."""
+    stacked = stack_subtrees(state, names, leave_out=NOT_USED_IN_TRAINING)
     params = {"mixed": jax.tree.map(jnp.copy, state.params["mixed"]), "categories": {TASK: stacked}}
-    moments = make_optimizer(state.config.learning, params, (TASK,), 1, train_mixed=train_mixed).init(params)
-    return TrainCarry(params, moments, jnp.int32(0))
+    optimizer = make_optimizer(state.config.learning, params, (TASK,), 1, train_mixed=train_mixed)
+    return TrainCarry(params, optimizer.init(params), jnp.int32(0))
 
 
 def train(
     state: LifelongState,
-    names: tuple[str, ...],
     data: TaskData,
     teacher: Teacher,
     *,
-    resume_from: TaskProgress | None,
-    progress: ProgressFn | None,
-    start: float,
+    resume_from: TaskProgress | None = None,
+    progress: ProgressFn | None = None,
+    start: float = 0.0,
     mesh: Mesh | None = None,
 ) -> TaskProgress:
-    """Runs all chunks of a task, or those that are left.
+    """Runs all chunks of a task, or the remaining ones.
 
     Args:
-        state: with the task's categories.
-        names: of the task.
-        data: of the task.
-        teacher: remembers the earlier categories.
-        resume_from: where to go on from; None: from the beginning.
+        state: state with the task's categories.
+        data: the task.
+        teacher: the model before the task; names the task's categories and replays earlier ones.
+        resume_from: progress to resume from; None starts at the first step.
         progress: called after every chunk.
-        start: when the task began, in seconds of `time.perf_counter`.
+        start: time at which the task began, in seconds of `time.perf_counter`.
         mesh: devices that share each batch.
 
     Returns:
-        Where the task is at its end.
+        Progress at the end of the task.
 
     Raises:
-        FloatingPointError: a loss or a parameter that is not finite.
+        FloatingPointError: a loss or a parameter is not finite.
     """
-    learning, total = state.config.learning, int(data.total_steps)
+    learning, total, names = state.config.learning, int(data.total_steps), teacher.task
     if resume_from is None:
-        resume_from = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
-    else:  # a copy, since it is donated
-        resume_from = resume_from._replace(carry=jax.tree.map(jnp.copy, resume_from.carry))
-    run = partial(
+        current = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
+    else:  # a copy, since the carry is donated
+        current = resume_from._replace(carry=jax.tree.map(jnp.copy, resume_from.carry))
+    run_chunk = partial(
         train_chunk,
         networks=state.training_networks,
         learning=learning,
         train_mixed=state.mixed_learns,
         mesh=mesh,
     )
-    resume_from, data = (
-        resume_from._replace(carry=sharding.device_put(resume_from.carry, mesh)),
-        sharding.device_put(data, mesh),
-    )
-    remembered, past = -1, None
-    for done in range(resume_from.steps, total, learning.steps_per_call):
-        refresh = done // (learning.steps_per_call * learning.replay_refresh_calls)
-        if refresh != remembered:
-            remembered, past = refresh, teacher.remember(refresh)
-        carry, terms = run(resume_from.carry, data, past)
-        means = _mean_terms(jax.device_get(terms), names, first_step=done)
-        check_finite(carry.params, f"at step {done + learning.steps_per_call}", names)
-        resume_from = TaskProgress(names, carry, means, time.perf_counter() - start)
+    current = current._replace(carry=sharding.device_put(current.carry, mesh))
+    data = sharding.device_put(data, mesh)
+    last_refresh, replay = -1, None
+    for first_step in range(current.steps, total, learning.steps_per_call):
+        refresh = first_step // (learning.steps_per_call * learning.replay_refresh_calls)
+        if refresh != last_refresh:
+            last_refresh, replay = refresh, sample_replay(teacher, refresh)
+        carry, terms = run_chunk(current.carry, data, replay)
+        means = _mean_terms(jax.device_get(terms), names, first_step=first_step)
+        check_finite(carry.params, f"at step {first_step + learning.steps_per_call}", names)
+        current = TaskProgress(names, carry, means, time.perf_counter() - start)
         if progress is not None:
-            progress(resume_from, total)
-    return resume_from._replace(carry=sharding.to_host(resume_from.carry, mesh))
+            progress(current, total)
+    return current._replace(carry=sharding.to_host(current.carry, mesh))
 
 
 def _mean_terms(terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_step: int) -> dict[str, float]:
+    """Averages each loss term over a chunk, and raises FloatingPointError at the first step that is not finite."""
     for term, values in terms.items():
         if not np.isfinite(values).all():
             step = first_step + int(np.argmax(~np.isfinite(values)))
-            task = ", ".join(names)
-            raise FloatingPointError(f"loss term {term} is not finite at step {step} of task {task}")
+            raise FloatingPointError(f"loss term {term} is not finite at step {step} of task {', '.join(names)}")
     return {term: float(values.mean()) for term, values in terms.items()}
 
 
 def check_finite(params: Any, when: str, names: tuple[str, ...]) -> None:
-    """Raises FloatingPointError for the first parameter that is not finite, which the host looks for."""
+    """Raises FloatingPointError for the first parameter that is not finite. Runs on the host."""
     for path, values in jax.tree_util.tree_flatten_with_path(jax.device_get(params))[0]:
         if not np.isfinite(values).all():
-            place = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise FloatingPointError(f"parameter {place} is not finite {when} of task {', '.join(names)}")
+            parameter = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise FloatingPointError(f"parameter {parameter} is not finite {when} of task {', '.join(names)}")

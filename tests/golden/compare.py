@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lifelong_cvae.deprecated import RESULT_KEYS, rename_parameter_keys
+
 ROOT = Path(__file__).parents[2]
-# Keys of the parameter dict in version 0.1, and in 0.2.
-RENAMED = {"factors": "low_rank_noise", "spread": "rms_uncertainty", "closed_form": "ridge"}
+RESULT_KEYS_BY_OLD = {old: new for new, old in RESULT_KEYS.items()}
 
 
 def run_worker(tree: Path, file: Path, cases: list[str]) -> None:
@@ -42,12 +43,11 @@ def run_base(commit: str, file: Path, cases: list[str]) -> None:
 
 
 def canonical(name: str) -> str:
-    """Name of an array in version 0.2: `ridge` in a category's subtree, and old keys by their new names."""
+    """Name of an array under the keys of this version."""
     case, kind, *keys = name.split("/")
-    if kind != "params":
-        return name
-    first, *rest = (RENAMED.get(key, key) for key in keys)
-    return "/".join([case, kind, first, *rest])
+    if kind == "loss":
+        return "/".join([case, kind, *(RESULT_KEYS_BY_OLD.get(key, key) for key in keys)])
+    return "/".join([case, kind, rename_parameter_keys("/".join(keys))]) if kind == "params" else name
 
 
 def read(file: Path) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ task_loss = jax.jit(real_loss, static_argnames="networks")
 @pytest.fixture(scope="module")
 def past(learner):
     """Memory of 2, 0 and 1, by the learner as it is."""
-    stack = stack_categories(learner, learner.names, left_out=NOT_USED_IN_TRAINING)
+    stack = stack_categories(learner, learner.names, leave_out=NOT_USED_IN_TRAINING)
     sizes = {"groups": GROUPS, "images": IMAGES, "cycles": 1}
     rng = jax.random.key(4)
     memory = sample_memory(learner.params["mixed"], stack, rng=rng, networks=learner.networks, **sizes)
