@@ -109,7 +109,7 @@ def learner(small_config, digits, rng):
 
 @pytest.fixture(scope="session")
 def stranger(mnist5k):
-    """A judge that has learned nothing: enough where what it says does not matter."""
+    """A classifier that has learned nothing: enough where what it says does not matter."""
     network = ClassifierNetwork(10)
     params = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     return ReferenceClassifier(params, mnist5k.categories, (28, 28, 1))

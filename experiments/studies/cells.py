@@ -25,7 +25,7 @@ from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.state import LifelongState, init, parameters_per_category
 from lifelong_cvae.training.learn import learn
 
-# Imagined images of all categories together for the judge's agreement after every task.
+# Imagined images of all categories together for the classifier's agreement after every task.
 AGREEMENT_SAMPLES = 1000
 # File of the figures of real images in the place of imagined ones, and what they are called in tables.
 FLOOR = "floor.json"
@@ -60,18 +60,18 @@ def identity(cell: Cell, source: Source, *, samples: int) -> dict[str, Any]:
     return {"labels": dict(cell.labels), "plan": run_config, "data": source.fingerprint, "samples": samples}
 
 
-def run_cell(cell: Cell, source: Source, judge: ReferenceClassifier, *, samples: int) -> dict[str, Any]:
+def run_cell(cell: Cell, source: Source, classifier: ReferenceClassifier, *, samples: int) -> dict[str, Any]:
     """Learns and evaluates one cell; nothing but the figures stays.
 
     Args:
         cell: what to run.
         source: its data.
-        judge: of the data.
+        classifier: of the data.
         samples: imagined images of all categories together.
 
     Returns:
         `accuracy`, `history` (A[t, c], fractions), `over_time` and `generation_over_time`
-        (`continual.summary` of A and of the judge's agreement), `forgetting_same_candidates`, `imagined`
+        (`continual.summary` of A and of the classifier's agreement), `forgetting_same_candidates`, `imagined`
         (`measures.judged`), `per_task`, `density`, `novelty` (half-way, with the
         categories of later tasks unknown), numbers of parameters, seconds.
     """
@@ -86,7 +86,7 @@ def run_cell(cell: Cell, source: Source, judge: ReferenceClassifier, *, samples:
         evidence = metrics.evidence_by_category(state, source, run_config.evaluate_on, rng=rng)
         accuracies = continual.recognition_accuracies(evidence, state.names)
         history.append(accuracies["accuracy_per_category"])
-        agreements.append(judge.agreement(metrics.sample_images(state, source, AGREEMENT_SAMPLES, rng=rng)))
+        agreements.append(classifier.agreement(metrics.sample_images(state, source, AGREEMENT_SAMPLES, rng=rng)))
         if 2 * (index + 1) == len(run_config.tasks):
             novelty = metrics.ood_metrics(state, source, run_config.evaluate_on, evidence=evidence, rng=rng)
     candidates = continual.known_after_task(run_config.tasks)
@@ -96,7 +96,7 @@ def run_cell(cell: Cell, source: Source, judge: ReferenceClassifier, *, samples:
         "over_time": continual.summary(history),
         "forgetting_same_candidates": continual.forgetting(history, restricted),
         "generation_over_time": continual.summary(agreements),
-        **_final_figures(state, source, judge, run_config, samples=samples, rng=rng),
+        **_final_figures(state, source, classifier, run_config, samples=samples, rng=rng),
         "novelty": novelty,
         "parameters_per_category": parameters_per_category(state),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -110,7 +110,7 @@ def run_cell(cell: Cell, source: Source, judge: ReferenceClassifier, *, samples:
 def _final_figures(
     state: LifelongState,
     source: Source,
-    judge: ReferenceClassifier,
+    classifier: ReferenceClassifier,
     run_config: RunConfig,
     *,
     samples: int,
@@ -121,24 +121,24 @@ def _final_figures(
     imagined = metrics.sample_images(state, source, samples, rng=rng)
     real = metrics.real_images(state.names, source, split)
     return {
-        "imagined": metrics.generation_metrics(imagined, real, judge, rng=rng),
-        "per_task": metrics.per_task_metrics(imagined, real, run_config.tasks, judge, seed=run_config.seed),
+        "imagined": metrics.generation_metrics(imagined, real, classifier, rng=rng),
+        "per_task": metrics.per_task_metrics(imagined, real, run_config.tasks, classifier, seed=run_config.seed),
         "density": metrics.density(state, source, split, rng=rng),
     }
 
 
-def run_floor(source: Source, judge: ReferenceClassifier, split: str, *, samples: int) -> dict[str, Any]:
+def run_floor(source: Source, classifier: ReferenceClassifier, split: str, *, samples: int) -> dict[str, Any]:
     """Training images in the place of imagined ones, as many: what `imagined` of a cell would be at best."""
     first = metrics.floor_images(source.categories, source, samples)
     real = metrics.real_images(source.categories, source, split)
-    return {"imagined": metrics.generation_metrics(first, real, judge, rng=jax.random.key(0))}
+    return {"imagined": metrics.generation_metrics(first, real, classifier, rng=jax.random.key(0))}
 
 
 def run_cells(
     cells: Sequence[Cell],
     folder: Path,
     source: Source,
-    judge: Callable[[], ReferenceClassifier],
+    classifier: Callable[[], ReferenceClassifier],
     *,
     samples: int,
     log_fn: Callable[[str], None] = print,
@@ -149,7 +149,7 @@ def run_cells(
         cells: of one study.
         folder: takes a JSON file per cell.
         source: the data of all cells.
-        judge: gives the judge, where there is something to run.
+        classifier: gives the classifier, where there is something to run.
         samples: imagined images of all categories together.
         log_fn: told a line per cell, with an estimate of the time left.
 
@@ -160,7 +160,7 @@ def run_cells(
     for index, cell in enumerate(cells):
         if found[cell.name] is None:
             log_fn(f"{index + 1}/{len(cells)}  {cell.name}: running")
-            figures = run_cell(cell, source, judge(), samples=samples)
+            figures = run_cell(cell, source, classifier(), samples=samples)
             _write(folder / f"{cell.name}.json", identity(cell, source, samples=samples), figures)
             found[cell.name] = _read(cell, folder, source, samples=samples)
         figures = found[cell.name]
@@ -174,13 +174,13 @@ def run_cells(
 
 
 def floor(
-    folder: Path, source: Source, judge: Callable[[], ReferenceClassifier], split: str, *, samples: int
+    folder: Path, source: Source, classifier: Callable[[], ReferenceClassifier], split: str, *, samples: int
 ) -> dict[str, Any]:
     """`run_floor` of a source, kept in the folder."""
     file = folder / FLOOR
     made_of = {"data": source.fingerprint, "split": split, "samples": samples, "counts": source.counts}
     if not file.exists():
-        _write(file, made_of, run_floor(source, judge(), split, samples=samples))
+        _write(file, made_of, run_floor(source, classifier(), split, samples=samples))
     return _checked(file, made_of)
 
 

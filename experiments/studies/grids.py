@@ -184,7 +184,7 @@ def compare(
     chosen = STUDIES[study_name]
     options = SourceOptions() if options is None else options
     source = hold_out(open_source(dataset, options), validation_fraction)
-    judge = functools.cache(lambda: load_or_train(source, classifiers_dir))
+    classifier = functools.cache(lambda: load_or_train(source, classifiers_dir))
     cells = []
     for seed, strategy in itertools.product(seeds, strategies or chosen.strategies):
         run_config = RunConfig(
@@ -198,8 +198,8 @@ def compare(
         )
         for cell in chosen.cells(run_config, strategy, source.image_shape):
             cells.append(replace(cell, labels={**cell.labels, "seed": seed}))
-    results = run_cells(cells, folder, source, judge, samples=samples, log_fn=log_fn)
-    floor_figures = floor(folder, source, judge, evaluate_on, samples=samples)
+    results = run_cells(cells, folder, source, classifier, samples=samples, log_fn=log_fn)
+    floor_figures = floor(folder, source, classifier, evaluate_on, samples=samples)
     return _write(folder, results, floor_figures, chosen.columns, draw=draw)
 
 

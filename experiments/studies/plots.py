@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 4.2, 3.2
 
 
 def plot_over_time(results: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Average accuracy, forgetting and the judge's agreement after each task, a line per kind of run.
+    """Average accuracy, forgetting and the classifier's agreement after each task, a line per kind of run.
 
     Lines are means over seeds, bands reach from the lowest to the highest. A run of one task is a level.
 
@@ -32,7 +32,7 @@ def plot_over_time(results: Sequence[Mapping[str, Any]], file: Path) -> None:
     panels = {
         "average accuracy, %": ("history", lambda rows: 100 * continual.average_accuracy(rows)),
         "forgetting, points": ("history", continual.forgetting),
-        "judge agrees with imagined images, %": (
+        "classifier agrees with imagined images, %": (
             "agreement_history",
             lambda rows: 100 * continual.average_accuracy(rows),
         ),

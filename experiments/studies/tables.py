@@ -41,7 +41,7 @@ COLUMNS = {
         Column("recall", "imagined.recall", digits=3),
         Column("density", "imagined.density", digits=2),
         Column("coverage", "imagined.coverage", digits=3),
-        Column("judge agrees, %", "imagined.agreement", 100, 1),
+        Column("classifier agrees, %", "imagined.agreement", 100, 1),
         Column("its forgetting, points", "generation_over_time.forgetting", digits=1),
         Column("fitting capacity, %", "imagined.fitting_capacity", 100, 1),
         Column("ELBO, nats", "density.elbo", digits=0),

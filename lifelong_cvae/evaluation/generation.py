@@ -1,6 +1,6 @@
 """How good imagined images are: distances between sets of features, and copies that would show.
 
-Features are the judge's (`judge.py`), so figures compare runs on the same data set, not publications.
+Features are the classifier's (`classifier.py`), so figures compare runs on the same data set, not publications.
 """
 
 from __future__ import annotations

@@ -139,23 +139,23 @@ def density(state: LifelongState, source: Source, split: str, *, rng: jax.Array)
     return {"elbo": means["sampled"], "importance_bound": means["importance"]}
 
 
-def similarity_metrics(images: Images, real: Images, judge: ReferenceClassifier) -> dict[str, Any]:
-    """How images are like real ones, to the judge.
+def similarity_metrics(images: Images, real: Images, classifier: ReferenceClassifier) -> dict[str, Any]:
+    """How images are like real ones, to the classifier.
 
     Args:
         images: category to imagined images, or real ones for a floor, `[n, h, w, c]`.
         real: the same categories, `[m, h, w, c]`.
-        judge: whose features and answers count.
+        classifier: whose features and answers count.
 
     Returns:
         `frechet_distance`, `precision`, `recall`, `density`, `coverage` of all images together,
-        `agreement` (the part in which the judge sees what was meant, a mean over categories), and
+        `agreement` (the part in which the classifier sees what was meant, a mean over categories), and
         `per_category`, the same for each.
     """
-    judged = {name: judge.judge(values) for name, values in images.items()}
+    judged = {name: classifier.features_and_predictions(values) for name, values in images.items()}
     features = {name: values for name, (values, _) in judged.items()}
     agreement = {name: float((answers == name).mean()) for name, (_, answers) in judged.items()}
-    target = {name: judge.features(values) for name, values in real.items()}
+    target = {name: classifier.features(values) for name, values in real.items()}
     together = [np.concatenate(list(part.values())) for part in (features, target)]
     return {
         **generation.feature_metrics(*together),
@@ -167,13 +167,15 @@ def similarity_metrics(images: Images, real: Images, judge: ReferenceClassifier)
     }
 
 
-def generation_metrics(images: Images, real: Images, judge: ReferenceClassifier, *, rng: jax.Array) -> dict[str, Any]:
-    """`likeness`, and `fitting_capacity`: what images are to the judge, and to a new classifier."""
-    return {**similarity_metrics(images, real, judge), "fitting_capacity": fitting_capacity(images, real, rng=rng)}
+def generation_metrics(
+    images: Images, real: Images, classifier: ReferenceClassifier, *, rng: jax.Array
+) -> dict[str, Any]:
+    """`likeness`, and `fitting_capacity`: what images are to the classifier, and to a new classifier."""
+    return {**similarity_metrics(images, real, classifier), "fitting_capacity": fitting_capacity(images, real, rng=rng)}
 
 
 def per_task_metrics(
-    imagined: Images, real: Images, tasks: Sequence[Sequence[str]], judge: ReferenceClassifier, *, seed: int
+    imagined: Images, real: Images, tasks: Sequence[Sequence[str]], classifier: ReferenceClassifier, *, seed: int
 ) -> dict[str, float]:
     """Fréchet distance, precision and recall for each task's images alone, averaged over tasks.
 
@@ -182,7 +184,7 @@ def per_task_metrics(
     """
     rows = []
     for names in tasks:
-        first, second = (judge.features(np.concatenate([images[n] for n in names])) for images in (imagined, real))
+        first, second = (classifier.features(np.concatenate([images[n] for n in names])) for images in (imagined, real))
         figures = prd.precision_and_recall(first, second, seed=seed)
         rows.append({"frechet_distance": generation.frechet_distance(first, second), **figures})
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
@@ -192,7 +194,7 @@ def evaluate_generation(
     state: LifelongState,
     source: Source,
     split: str,
-    judge: ReferenceClassifier,
+    classifier: ReferenceClassifier,
     *,
     learned_from: Source,
     samples: int,
@@ -206,7 +208,7 @@ def evaluate_generation(
         state: what has been learned.
         source: real images; what imagined ones should be like is its `split`.
         split: `test` or `validation`.
-        judge: of the same source.
+        classifier: of the same source.
         learned_from: the source, or some of its training images: copies would be of these.
         samples: imagined images of all categories together.
         tasks: categories of each task.
@@ -227,8 +229,8 @@ def evaluate_generation(
     return {
         "samples": {name: len(images) for name, images in imagined.items()},
         "cycles": cycles,
-        **{kind: generation_metrics(images, real, judge, rng=rng) for kind, images in kinds.items()},
-        "per_task": per_task_metrics(imagined, real, tasks, judge, seed=0),
+        **{kind: generation_metrics(images, real, classifier, rng=rng) for kind, images in kinds.items()},
+        "per_task": per_task_metrics(imagined, real, tasks, classifier, seed=0),
         "nearest": generation.nearest_neighbor_metrics(imagined, train, held_out, reconstructed),
     }
 

@@ -1,4 +1,4 @@
-"""The judge: a small convolutional classifier of real images, which no generative model ever sees.
+"""The classifier: a small convolutional classifier of real images, which no generative model ever sees.
 
 It says what imagined images show (`agreement`), and its last hidden layer gives the features for
 distances between sets of images. It learns all categories at once, from all training images.
@@ -53,7 +53,7 @@ class ClassifierNetwork(nn.Module):
 
 
 class ReferenceClassifier(flax.struct.PyTreeNode):
-    """A trained judge.
+    """A trained classifier.
 
     Attributes:
         params: of `Network`.
@@ -67,17 +67,17 @@ class ReferenceClassifier(flax.struct.PyTreeNode):
 
     def features(self, images: Any) -> np.ndarray:
         """Features of images (uint8 or float in [0, 1], `[n, h, w, c]`): float32 `[n, FEATURES]`."""
-        return self.judge(images)[0]
+        return self.features_and_predictions(images)[0]
 
-    def answers(self, images: Any) -> np.ndarray:
+    def predict(self, images: Any) -> np.ndarray:
         """The category that each image shows: texts `[n]`."""
-        return self.judge(images)[1]
+        return self.features_and_predictions(images)[1]
 
     def agreement(self, images: Mapping[str, Any]) -> dict[str, float]:
-        """Of each category's images, the part in which the judge sees this category."""
-        return {name: float((self.answers(values) == name).mean()) for name, values in images.items()}
+        """Of each category's images, the part in which the classifier sees this category."""
+        return {name: float((self.predict(values) == name).mean()) for name, values in images.items()}
 
-    def judge(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
+    def features_and_predictions(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
         """Both at once."""
         rows = flatten_images(images, self.image_shape)
         outputs = [
@@ -89,7 +89,7 @@ class ReferenceClassifier(flax.struct.PyTreeNode):
 
 
 def train_classifier(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.Array) -> ReferenceClassifier:
-    """Trains a judge.
+    """Trains a classifier.
 
     Args:
         images: category to its images, uint8 or float in [0, 1], `[n, h, w, c]`.
@@ -113,7 +113,7 @@ def train_classifier(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.
 def fitting_capacity(images: Mapping[str, Any], real: Mapping[str, Any], *, rng: jax.Array) -> float:
     """Accuracy on real images of a classifier that has learned from other ones alone, as a fraction.
 
-    What imagined images teach a network like the judge's. Source: Lesort et al. 2019 (arXiv 1806.10840).
+    What imagined images teach a network like the classifier's. Source: Lesort et al. 2019 (arXiv 1806.10840).
 
     Args:
         images: category to the images to learn from, `[n, h, w, c]`.
@@ -126,25 +126,25 @@ def fitting_capacity(images: Mapping[str, Any], real: Mapping[str, Any], *, rng:
 
 
 def load_or_train(source: Source, folder: Path) -> ReferenceClassifier:
-    """The judge of a source, trained where `folder` does not hold it yet."""
+    """The classifier of a source, trained where `folder` does not hold it yet."""
     file = folder / file_name(source)
     if file.exists():
         return _read(file, source)
     images = {name: source.read("train", name) for name in source.categories}
-    judge = train_classifier(images, source.image_shape, rng=jax.random.key(0))
-    _write(judge, file)
-    return judge
+    classifier = train_classifier(images, source.image_shape, rng=jax.random.key(0))
+    _write(classifier, file)
+    return classifier
 
 
 def file_name(source: Source) -> str:
-    """Name of the file of a source's judge: other images, or others held out, give another one."""
+    """Name of the file of a source's classifier: other images, or others held out, give another one."""
     return f"judge-{source.fingerprint[:16]}-{sum(source.counts['train'].values())}.npz"
 
 
-def _write(judge: ReferenceClassifier, file: Path) -> None:
+def _write(classifier: ReferenceClassifier, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as draft:
-        np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(judge.params).items()})
+        np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(classifier.params).items()})
 
 
 def _read(file: Path, source: Source) -> ReferenceClassifier:
@@ -152,7 +152,7 @@ def _read(file: Path, source: Source) -> ReferenceClassifier:
         with file.open("rb") as stream, np.load(stream) as arrays:
             flat = {tuple(path.split("/")): jnp.asarray(arrays[path]) for path in arrays.files}
     except Exception as error:  # zip and numpy raise many kinds for damage
-        raise InputError(f"{file} cannot be read: remove it, and the judge is trained anew") from error
+        raise InputError(f"{file} cannot be read: remove it, and the classifier is trained anew") from error
     return ReferenceClassifier(unflatten_dict(flat), source.categories, source.image_shape)
 
 
@@ -167,9 +167,9 @@ def _patches(images: jax.Array, side: int) -> jax.Array:
 
 
 @jax.jit
-def _forward(judge: ReferenceClassifier, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    images = to_float(rows).reshape(-1, *judge.image_shape)
-    return ClassifierNetwork(len(judge.names)).apply(judge.params, images)
+def _forward(classifier: ReferenceClassifier, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    images = to_float(rows).reshape(-1, *classifier.image_shape)
+    return ClassifierNetwork(len(classifier.names)).apply(classifier.params, images)
 
 
 @partial(jax.jit, static_argnames=("network", "shape", "steps", "batch"))

@@ -45,7 +45,7 @@ def evaluate_run(
     if unknown is not None:
         opened = open_source(unknown, run_config.options.taken_by(unknown))
         other["other"] = _all_images(opened, state.image_shape)
-    judge, split = load_or_train(source, classifiers_dir), run_config.evaluate_on
+    classifier, split = load_or_train(source, classifiers_dir), run_config.evaluate_on
     answers = metrics.log_posteriors_by_category(state, source, split, rng=rng)
     known = [tuple(name for name in names if name in state.names) for names in run_config.tasks]
     values = {
@@ -58,7 +58,7 @@ def evaluate_run(
             state,
             source,
             split,
-            judge,
+            classifier,
             learned_from=run_config.subsample(source),
             samples=samples,
             tasks=[names for names in known if names],

@@ -45,11 +45,11 @@ def test_the_judge_knows_real_images_it_has_not_seen(trained, source):
 
 def test_features_and_answers_do_not_depend_on_the_block(trained, source, monkeypatch):
     images = source.read("test", "3")
-    features, answers = trained.features(images), trained.answers(images)
+    features, answers = trained.features(images), trained.predict(images)
     assert features.shape == (100, FEATURES)
     monkeypatch.setattr(reference_classifier, "MAX_BATCH", 7)
     np.testing.assert_allclose(trained.features(images), features, rtol=1e-3, atol=1e-3)
-    assert (trained.answers(images) == answers).mean() >= 0.99
+    assert (trained.predict(images) == answers).mean() >= 0.99
 
 
 def test_patches_are_those_of_a_convolution(trained):
@@ -73,7 +73,7 @@ def test_a_judge_is_trained_once_for_the_same_data(trained, source, folder, monk
 def test_a_damaged_judge_is_told_in_one_line(trained, source, folder, tmp_path):
     (file,) = folder.glob("*.npz")
     (tmp_path / file.name).write_bytes(file.read_bytes()[:100])
-    with pytest.raises(lifelong.InputError, match="remove it, and the judge is trained anew"):
+    with pytest.raises(lifelong.InputError, match="remove it, and the classifier is trained anew"):
         load_or_train(source, tmp_path)
 
 
