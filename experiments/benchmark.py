@@ -1,15 +1,20 @@
-"""Measures parts of the library, side by side in one process, on whatever device there is.
+"""Measures parts of the library on the devices of this machine, and writes the figures as JSON.
 
-    python -m experiments.benchmark --what=roofline --output=benchmark.json
+    python -m experiments.benchmark --what=roofline
 
-`roofline`: training, recognizing and imagining against the rate of one large matrix product (a minute on two
-CPU cores). `playback`: a training step with 10 and with 100 small earlier categories played back (a minute).
-`agreement`: how far the devices of this machine are from its CPU, in what they learn, say and draw. `memory`:
-what a process holds while it learns 50 categories (five minutes). `twins`: training steps a second, ours,
-plain Flax's and PyTorch's (two minutes). `twins_ten_categories`: how long each takes to learn all categories
-of --dataset, in a fresh process of its own. `accuracy`: how long ours takes with --preset, and what it
-recognizes then. `together`: several categories in one task, against one by one (two minutes). `growth`: a
-thousand small categories, learned and recognized (ten minutes). Run it from a checkout of the repository.
+Values of --what (minutes on two CPU cores in brackets):
+
+`roofline`: training, recognizing and imagining relative to the rate of one large matrix product (1).
+`playback`: a training step that replays 10 and 100 small earlier categories (1).
+`agreement`: differences of each device from the CPU in learning, evidence and imagined images.
+`memory`: resident memory of a process that learns 50 categories (5).
+`twins`: training steps per second of ours, plain Flax and PyTorch (2).
+`twins_ten_categories`: seconds that each of them takes to learn all categories of --dataset in a fresh process.
+`accuracy`: seconds to learn --dataset with --preset in a fresh process, and the accuracy.
+`together`: several categories in one task, compared with one task each (2).
+`growth`: a thousand small categories, learned and recognized (10).
+
+Run it from a checkout of the repository.
 """
 
 from __future__ import annotations
@@ -33,28 +38,28 @@ launcher.define_data()
 launcher.define_seed()
 launcher.define_settings()
 flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
-flags.DEFINE_enum("what", "playback", list(registry.BENCHMARKS), "What to measure.")
+flags.DEFINE_enum("what", "playback", list(registry.BENCHMARKS), "Benchmark to run.")
 flags.DEFINE_enum(
     "precision",
     "default",
     ["default", "float32", "tensorfloat32", "bfloat16"],
-    "Of matrix products in training, on the devices that have a choice; --set=compute=bfloat16 computes "
+    "Precision of matrix products in training, on devices that have a choice; --set=compute_dtype=bfloat16 computes "
     "networks in bfloat16.",
 )
-flags.DEFINE_string("output", "benchmark.json", "File to write.")
+flags.DEFINE_string("output", "runs/benchmark.json", "File to write. Its folder is created.")
 
 
 def main() -> None:
-    """Flags to one call of `benchmark`; prints its figures as the documents show them."""
-    setting = BenchmarkConfig(
+    """Runs the benchmark that the flags name, and prints its figures as Markdown tables."""
+    benchmark_config = BenchmarkConfig(
         seed=FLAGS.seed,
         config=preset(FLAGS.preset).with_settings(launcher.settings_of(FLAGS.set)),
         open_source=lambda: open_source(FLAGS.dataset, launcher.options()),
-        recorded={name: FLAGS[name].value for name in ("preset", "set", "precision")},
+        flags={name: FLAGS[name].value for name in ("preset", "set", "precision")},
     )
     precision = None if FLAGS.precision == "default" else FLAGS.precision
     with jax.default_matmul_precision(precision):
-        values = registry.benchmark(FLAGS.what, Path(FLAGS.output), setting)
+        values = registry.run_benchmark(FLAGS.what, Path(FLAGS.output), benchmark_config)
     sys.stdout.write(tables.benchmark_markdown(values))
 
 

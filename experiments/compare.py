@@ -1,12 +1,13 @@
-"""Compares strategies: a grid of whole runs, and tables of their figures.
+"""Compares strategies in a grid of runs, and writes tables of their figures.
 
     python -m experiments.compare --dataset=mnist5k --strategies=all --seeds=1
 
-writes a JSON file per run, comparison.json, comparison.md and over_time.png into results/STUDY/DATASET, or
-into --workdir. It can be broken off: a run whose file is there is not run again. Studies: `strategies` (each
-as it is), `few_images` (10, 30, 100, 300 or all images in each new category), `circle` (turns of the circle,
-and each term on remembered pairs left out in turn), `size` (parameters a category). Run it from a checkout
-of the repository; it needs the extras `evaluation` and `figures`.
+writes cells.json (the figures of every run), comparison.json, comparison.md and over_time.png to
+results/STUDY/DATASET, or to --workdir. While it runs, each finished run has a JSON file of its own. An interrupted
+study can be resumed with the same command: finished runs are not repeated. Studies: `strategies` (each unchanged),
+`few_images` (10, 30, 100, 300 or all images in each new category), `circle` (turns of the circle, and each replay term
+left out in turn), `size` (parameters per category). Run it from a checkout of the repository; it needs the extras
+`evaluation` and `figures`.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the figures; default results/STUDY/DATASET.")
 launcher.define_data()
 launcher.define_settings()
-launcher.define_judging()
-flags.DEFINE_enum("study", "strategies", list(grids.STUDIES), "What to compare.")
-flags.DEFINE_list("strategies", None, "Presets to compare; all: every strategy of the study, as without the flag.")
-flags.DEFINE_list("seeds", ["1", "2", "3"], "A run for each; also seeds of the order of the categories.")
+launcher.define_evaluation()
+flags.DEFINE_enum("study", "strategies", list(grids.STUDIES), "Study to run.")
+flags.DEFINE_list("strategies", None, "Presets to compare; default, or all: every strategy of the study.")
+flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds of the runs and of the order of the categories.")
 flags.DEFINE_integer("categories_per_task", 1, "Categories that arrive at once.", lower_bound=1)
-flags.DEFINE_bool("figures", True, "Draw figures (the extra `figures`).")
+flags.DEFINE_bool("figures", True, "Draw curves (needs the extra `figures`).")
 
 
 def main() -> None:
-    """Flags to one call of `comparison.compare`."""
-    everything = FLAGS.strategies in (None, ["all"])
+    """Calls `grids.compare` with the flags, and prints the tables."""
+    all_strategies = FLAGS.strategies in (None, ["all"])
     tables = grids.compare(
         Path(FLAGS.workdir or Path("results") / FLAGS.study / Path(FLAGS.dataset.split(":")[-1]).stem),
         FLAGS.study,
         FLAGS.dataset,
-        options=launcher.options(),
-        strategies=None if everything else FLAGS.strategies,
+        options=launcher.source_options(),
+        strategies=None if all_strategies else FLAGS.strategies,
         categories_per_task=FLAGS.categories_per_task,
-        settings=launcher.settings_of(FLAGS.set),
-        seeds=launcher.whole_numbers("seeds", FLAGS.seeds),
+        settings=launcher.parse_settings(FLAGS.set),
+        seeds=launcher.parse_whole_numbers("seeds", FLAGS.seeds),
         validation_fraction=FLAGS.validation_fraction,
         evaluate_on=FLAGS.evaluate_on,
         samples=FLAGS.samples,

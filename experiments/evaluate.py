@@ -1,10 +1,10 @@
-"""Evaluates what a run has learned: recognition, density, generation, novelty.
+"""Evaluates a run: recognition, density, generation, novelty detection.
 
     python -m experiments.evaluate --workdir=runs/digits
 
-writes evaluation.json into the workdir. The judge, a small classifier of real images, is trained on the
-first call (a minute or two on two CPU cores for 60,000 images) and kept in --judges. Run it from a checkout
-of the repository; it needs the extra `evaluation`.
+writes evaluation.json into the run directory. The reference classifier, a small classifier of real images, is trained
+on the first call (a minute or two on two CPU cores for 60,000 images) and kept in --judges. Run the command from a
+checkout of the repository; it needs the extra `evaluation`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,25 @@ from experiments import launcher
 FLAGS = flags.FLAGS
 launcher.define_workdir()
 launcher.define_seed()
-launcher.define_judging()
-flags.DEFINE_integer("cycles", 0, "Turns of the circle before an image is judged.", lower_bound=0)
-flags.DEFINE_string("unknown", None, f"A data set whose images should look novel: {launcher.DATASETS}.")
+launcher.define_evaluation()
+flags.DEFINE_integer("cycles", 0, "Turns of the circle before an imagined image is evaluated.", lower_bound=0)
+flags.DEFINE_string("unknown", None, f"Data set whose images serve as unknown: {launcher.DATASETS}.")
+
+# Label of a row of the table to key, factor, unit and digits.
+ROWS = {
+    "Fréchet distance": ("frechet_distance", 1, "", 2),
+    "precision": ("precision", 1, "", 3),
+    "recall": ("recall", 1, "", 3),
+    "density": ("density", 1, "", 3),
+    "coverage": ("coverage", 1, "", 3),
+    "reference classifier agrees": ("agreement", 100, " %", 2),
+    "fitting capacity": ("fitting_capacity", 100, " %", 2),
+}
 
 
 def main() -> None:
-    """Flags to one call of `assessment.evaluate`."""
-    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    """Evaluates the run that the flags name, and prints its metrics."""
+    # Imported here, so that --help and errors in flags do not wait for JAX.
     from lifelong_cvae.runs.evaluate import evaluate_run
 
     values = evaluate_run(
@@ -42,30 +53,21 @@ def main() -> None:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     generation, nearest = values["generation"], values["generation"]["nearest"]
-    task, bounds = generation["per_task"], values["density"]
-    rows = {
-        "Fréchet distance": ("frechet_distance", 1, "", 2),
-        "precision": ("precision", 1, "", 3),
-        "recall": ("recall", 1, "", 3),
-        "density": ("density", 1, "", 3),
-        "coverage": ("coverage", 1, "", 3),
-        "the judge agrees": ("agreement", 100, " %", 2),
-        "fitting capacity": ("fitting_capacity", 100, " %", 2),
-    }
-    table = [f"{'':<20}{'imagined':>12}{'real images':>14}"]
-    for label, (key, factor, unit, digits) in rows.items():
-        cells = (f"{factor * generation[kind][key]:.{digits}f}{unit}" for kind in ("imagined", "floor"))
-        table.append(f"{label:<20}{next(cells):>12}{next(cells):>14}")
+    per_task, bounds = generation["per_task"], values["density"]
+    table = [f"{'':<28}{'imagined':>12}{'real images':>14}"]
+    for label, (key, factor, unit, digits) in ROWS.items():
+        imagined, floor = (f"{factor * generation[kind][key]:.{digits}f}{unit}" for kind in ("imagined", "floor"))
+        table.append(f"{label:<28}{imagined:>12}{floor:>14}")
     novelty = ", ".join(f"{kind} {value:.3f}" for kind, value in values["novelty"].items())
     return [
         f"accuracy {100 * values['recognition']['accuracy']:.2f} %",
-        f"ELBO {bounds['elbo']:.1f}, importance-weighted bound {bounds['importance_bound']:.1f} nats",
+        f"ELBO {bounds['elbo']:.1f}, importance-weighted bound {bounds['importance_bound']:.1f} nats per image",
         *table,
-        f"per task: Fréchet distance {task['frechet_distance']:.2f}, precision {task['precision']:.3f}, "
-        f"recall {task['recall']:.3f} (of distributions)",
-        f"nearest training image at {nearest['ratio']:.2f} times the distance of held-out images', "
+        f"mean over tasks: Fréchet distance {per_task['frechet_distance']:.2f}, "
+        f"precision {per_task['precision']:.3f}, recall {per_task['recall']:.3f} (of distributions)",
+        f"distance to the nearest training image: {nearest['ratio']:.2f} times that of held-out images, "
         f"{nearest['ratio_reconstructed']:.2f} times that of their reconstructions",
-        f"novelty, AUROC: {novelty}",
+        f"AUROC against unknown images: {novelty}",
     ]
 
 

@@ -2,8 +2,8 @@
 
     python -m experiments.imagine --workdir=runs/digits --output=imagined.png
 
-writes a labelled grid, or with --output=FILE.npz `images` (uint8 [n, h, w, c]) and `labels` (texts [n]).
-Takes a few seconds. Run it from a checkout of the repository.
+writes a labeled grid, or with --output=FILE.npz `images` (uint8 [n, h, w, c]) and `labels` (strings [n]). It takes a
+few seconds. Run it from a checkout of the repository.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from experiments import launcher
 FLAGS = flags.FLAGS
 launcher.define_workdir()
 launcher.define_seed()
-flags.DEFINE_integer("per_category", 10, "Images of each category.", lower_bound=1)
-flags.DEFINE_list("categories", None, "Which categories, and in which order; default all, as learned.")
+flags.DEFINE_integer("per_category", 10, "Images per category.", lower_bound=1)
+flags.DEFINE_list("categories", None, "Categories in the order of the output; default all, in order of learning.")
 flags.DEFINE_integer("cycles", 0, "Turns of the circle before an image is kept.", lower_bound=0)
 flags.DEFINE_string("output", None, "File to write: .npz or .png.", required=True)
 
 
 def main() -> None:
-    """Flags to one call of `export.imagined`."""
-    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    """Calls `columns.write_samples`."""
+    # Imported here so that --help and flag errors do not wait for JAX.
     from lifelong_cvae.runs import columns
     from lifelong_cvae.runs.workdir import load_state
 

@@ -2,8 +2,8 @@
 
     python -m experiments.recognize --workdir=runs/digits --images=pictures/ --output=answers.csv
 
-writes a row per image, in the order given: index, category, probability, log_evidence (nats), unknown.
-Takes a few seconds. Run it from a checkout of the repository.
+writes a row per image, in the order given: index, category, probability, log_evidence (nats), unknown. It takes a few
+seconds. Run it from a checkout of the repository.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import launcher
-from lifelong_cvae.config import RECOGNIZERS, REJECT_RATE
+from lifelong_cvae.config import REJECT_RATE
 
 FLAGS = flags.FLAGS
 launcher.define_workdir()
@@ -21,21 +21,21 @@ launcher.define_seed()
 flags.DEFINE_string(
     "images",
     None,
-    "Images: an .npz with `images`, an IDX file, a PNG or JPEG, a folder of these. Pictures are scaled as "
-    "those that the run learned from, where it had an --image_size.",
+    "Images: an .npz with `images`, an IDX file, a PNG or JPEG, or a folder of these. Pictures are scaled like those "
+    "that the run was trained on, if it had an --image_size.",
     required=True,
 )
-flags.DEFINE_enum("recognizer", None, RECOGNIZERS, "Recognizer; default the run's.")
+launcher.define_recognizer("Recognizer; default that of the run.")
 flags.DEFINE_integer(
     "candidates",
     None,
-    "Recognize in two stages: of so many categories of each image the evidence is computed, which is faster "
-    "where there are many. For the recognizers elbo and combined; default all categories.",
+    "Compute the evidence of this number of categories per image only, chosen by a fast rule. Faster for many "
+    "categories; for the recognizers elbo and combined. Default all categories.",
 )
 flags.DEFINE_float(
     "reject",
     REJECT_RATE,
-    "Part of the images of known categories that may be called unknown; 0: none is.",
+    "Fraction of the images of known categories that may be called unknown; 0 rejects nothing.",
     lower_bound=0,
     upper_bound=0.999,
 )
@@ -43,8 +43,8 @@ flags.DEFINE_string("output", None, "CSV file to write.", required=True)
 
 
 def main() -> None:
-    """Flags to one call of `export.recognized`."""
-    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    """Calls `columns.write_predictions`."""
+    # Imported here so that --help and flag errors do not wait for JAX.
     from lifelong_cvae.data.files import read_images
     from lifelong_cvae.runs import columns
     from lifelong_cvae.runs.config import read_run_config

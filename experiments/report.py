@@ -1,9 +1,9 @@
-"""Writes a run as one HTML file that can be sent: what it learned when, what it draws, what it confuses.
+"""Writes the report of a run: one HTML file with its images, accuracies, confusions and settings.
 
     python -m experiments.report --workdir=runs/digits
 
-writes report.html into the workdir, of a run that has finished or is under way. `learn` does so at its end.
-Takes a few seconds. Run it from a checkout of the repository.
+writes report.html into the workdir of a run that has finished, is still learning, or was stopped. `learn` writes the
+same file at its end. Takes a few seconds. Run it from a checkout of the repository.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ launcher.define_workdir()
 
 
 def main() -> None:
-    """Flags to one call of `report.of_run`."""
-    # Here, so that --help and flags that are wrong are answered before JAX is imported.
+    """Calls `html_report.report_run` with the flags."""
+    # Imported here, so that --help and wrong flags are answered before JAX is imported.
     from lifelong_cvae.runs import html_report
 
     print(f"wrote {html_report.report_run(launcher.workdir())}")

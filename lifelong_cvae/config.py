@@ -50,7 +50,7 @@ class NetworkConfig:
             category (per pixel with `one_hot`), log scale at least -2.5.
         log_scale: log of the shared standard deviation for pixels in [0, 1]; initial value of a learned one.
         prior_components: Gaussians in the mixture p(z|c) that is fitted after training. 0 keeps N(0, I).
-        noise_rank: directions of low-rank residual noise (`low_rank_noise`), Gaussian likelihood only. 0 is white noise.
+        noise_rank: directions of low-rank residual noise (`low_rank_noise`), Gaussian likelihood only. 0: white noise.
         sample_style: images that `imagine` returns. `mean`: the decoder's mean. `contrast`: the mean with the
             contrast of real images. `texture`: with low-rank noise on top (`cvae.sample_image`).
     """

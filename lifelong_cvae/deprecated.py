@@ -116,10 +116,13 @@ def rename_parameter_keys(path: str) -> str:
 
 
 def with_old_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values of a result file with old keys beside new ones, at any depth."""
+    """Returns the values of a result file with old keys beside new ones.
+
+    Of the objects within, only `terms` and `recognition` have such keys: others have categories for keys.
+    """
     both: dict[str, Any] = {}
     for key, value in values.items():
-        both[key] = with_old_keys(value) if isinstance(value, Mapping) else value
+        both[key] = with_old_keys(value) if key in ("terms", "recognition") else value
         if key in RESULT_KEYS:
             both[RESULT_KEYS[key]] = both[key]
     return both

@@ -1,4 +1,4 @@
-"""Several processes that run the same program: what the main one decides, all of them know."""
+"""Several processes (`jax.distributed`) that run the same program: decisions of the main process reach all of them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ T = TypeVar("T")
 
 
 def is_main_process() -> bool:
-    """Whether this is the first process, the one that writes files and speaks."""
+    """True on the main process, which writes files and logs."""
     return jax.process_index() == 0
 
 
 def broadcast_from_main(values: T) -> T:
-    """What the first process holds here, in all of them: values ready for JSON."""
+    """Returns the main process's values on all processes. Collective: every process must call it.
+
+    Args:
+        values: values ready for JSON. Those of other processes are ignored.
+    """
     if jax.process_count() == 1:
         return values
     text = np.frombuffer(json.dumps(values).encode(), np.uint8) if is_main_process() else np.zeros(0, np.uint8)
@@ -31,27 +35,33 @@ def broadcast_from_main(values: T) -> T:
 
 
 def run_on_main(function: Callable[[], T]) -> T | None:
-    """What a function gives in the first process, which alone calls it; the others wait, and get None.
+    """Calls a function on the main process while the others wait. Collective: every process must call it.
+
+    Returns:
+        The function's result on the main process, None on the others.
 
     Raises:
-        InputError: the function did, in the first process; then in all of them.
+        InputError: the function raised it. It is raised on all processes.
     """
     if jax.process_count() == 1:
         return function()
-    result = failed = None
+    result = failure = None
     if is_main_process():
         try:
             result = function()
         except InputError as error:
-            failed = error
-    message = broadcast_from_main(failed and str(failed))
+            failure = error
+    message = broadcast_from_main(failure and str(failure))
     if message is not None:
-        raise failed or InputError(message)
+        raise failure or InputError(message)
     return result
 
 
-def any_process(asked: Callable[[], bool]) -> Callable[[], bool]:
-    """Whether something is asked of any process: all of them get the same answer, and have to ask."""
+def any_process(predicate: Callable[[], bool]) -> Callable[[], bool]:
+    """Returns a predicate that is true on all processes if `predicate` is true on any.
+
+    The returned predicate is collective: every process must call it.
+    """
     if jax.process_count() == 1:
-        return asked
-    return lambda: bool(multihost_utils.process_allgather(np.asarray(asked())).any())
+        return predicate
+    return lambda: bool(multihost_utils.process_allgather(np.asarray(predicate())).any())

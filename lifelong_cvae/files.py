@@ -1,4 +1,4 @@
-"""The files of a run: `config.json`, `metrics.jsonl`, `result.json`; and what made them."""
+"""Files of a run: atomic JSON files, JSON lines, digests, and the versions that produced them."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON object with `"schema"`, through a file beside it, so that it is never half there."""
+    """Writes a JSON object with the key `schema`, atomically."""
     text = json.dumps({"schema": SCHEMA, **values}, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(file) as draft:
         draft.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Reads what `write_json` wrote.
+    """Reads a file written by `write_json`.
 
     Raises:
-        InputError: the file is missing, no JSON object, or of another schema.
+        InputError: the file is missing, not a JSON object, or of another schema.
     """
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; a folder that `learn` wrote is expected") from error
+        raise InputError(f"{file}: expected a file that `learn` wrote, got no such file") from error
     except (ValueError, OSError) as error:
-        raise InputError(f"{file}: not readable as JSON ({error})") from error
+        raise InputError(f"{file}: expected JSON ({error})") from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise InputError(f"{file}: a JSON object of schema {SCHEMA} is expected")
+        got = f"schema {values.get('schema')!r}" if isinstance(values, dict) else type(values).__name__
+        raise InputError(f"{file}: expected a JSON object of schema {SCHEMA}, got {got}")
     return values
 
 
 def append_line(file: Path, values: Mapping[str, Any]) -> None:
-    """Appends one line of JSON, and has it on disk when it returns."""
+    """Appends one line of JSON and syncs the file to disk."""
     line = json.dumps({"schema": SCHEMA, **values}, ensure_ascii=False, allow_nan=False)
     with file.open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")
@@ -56,31 +57,33 @@ def append_line(file: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """What `append_line` appended, one after another; half a line at the end, where a process died, is not.
+    """Reads the lines written by `append_line`.
+
+    An incomplete last line, left by a killed process, is skipped.
 
     Raises:
-        InputError: a line is no JSON object.
+        InputError: a line is not a JSON object.
     """
     return _parse_lines(file, _complete_lines(file))
 
 
 def keep_lines(file: Path, count: int) -> list[dict[str, Any]]:
-    """Cuts a file of JSON lines back to its first `count`, and returns them.
+    """Truncates a file of JSON lines to its first `count` lines and returns them.
 
     Raises:
-        InputError: there are fewer, or one of them is no JSON object; the file stays as it is.
+        InputError: there are fewer lines, or one is not a JSON object. The file is then unchanged.
     """
     lines = _complete_lines(file)[:count]
     values = _parse_lines(file, lines)
     if len(values) < count:
-        raise InputError(f"{file}: {count} lines are expected, one for each task learned, got {len(values)}")
+        raise InputError(f"{file}: expected {count} lines, one for each learned task, got {len(values)}")
     with atomic_write(file) as draft:
         draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return values
 
 
 def _complete_lines(file: Path) -> list[str]:
-    # Newlines alone: `splitlines` would also split at separators that JSON texts may hold.
+    # Not `splitlines`, which also splits at separators that JSON strings may hold.
     return file.read_text(encoding="utf-8").split("\n")[:-1] if file.is_file() else []
 
 
@@ -88,20 +91,21 @@ def _parse_lines(file: Path, lines: Sequence[str]) -> list[dict[str, Any]]:
     try:
         values = [json.loads(line) for line in lines]
     except ValueError as error:
-        raise InputError(f"{file}: a line is no JSON ({error})") from error
-    if not all(isinstance(value, dict) for value in values):
-        raise InputError(f"{file}: a JSON object in each line is expected")
+        raise InputError(f"{file}: expected JSON in each line ({error})") from error
+    for value in values:
+        if not isinstance(value, dict):
+            raise InputError(f"{file}: expected a JSON object in each line, got {type(value).__name__}")
     return values
 
 
 def draft_path(file: Path) -> Path:
-    """Where a file is until it is whole."""
+    """Returns the path of a file while it is being written."""
     return file.with_name(f".{file.stem}.tmp{file.suffix}")
 
 
 @contextlib.contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Gives a draft to write to, which takes the file's place as a whole and on disk, or not at all."""
+    """Yields the path of a draft that replaces the file on success and is deleted otherwise."""
     draft = draft_path(file)
     try:
         yield draft
@@ -113,15 +117,17 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with a digest of them, by which `check_seal` tells whether they were changed."""
+    """Returns the values with a SHA-256 of them, for `verify_digest`."""
     return {**values, "digest": _digest(values)}
 
 
 def verify_digest(file: Path, values: Mapping[str, Any]) -> None:
-    """Raises InputError where what `read_json` gave for a file is not what was `sealed`."""
+    """Raises InputError if values that `read_json` read from a file do not match their digest."""
     rest = {key: value for key, value in values.items() if key not in ("schema", "digest")}
     if values.get("digest") != _digest(rest):
-        raise InputError(f"{file} is not as it was written (its digest differs): undo the change, or begin a new run")
+        raise InputError(
+            f"{file}: expected the file as it was written, got another digest: undo the change, or start a new run"
+        )
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -129,22 +135,22 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 
 def json_round_trip(value: Any) -> Any:
-    """A value as it comes back from JSON: tuples as lists, keys as texts."""
+    """Returns a value as it is read back from JSON: tuples as lists, keys as strings."""
     return json.loads(json.dumps(value))
 
 
 def utc_date() -> str:
-    """The date, as in 2026-01-31 (UTC)."""
+    """Returns the date in UTC, as in 2026-01-31."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the figures depend on."""
+    """Returns the versions of Python and of the packages that results depend on."""
     packages = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {"lifelong_cvae": __version__, "python": platform.python_version(), **packages}
 
 
 def device_description() -> str:
-    """What computes, in words."""
+    """Returns number, kind and platform of the devices, and the number of CPU cores."""
     devices = jax.devices()
     return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {os.cpu_count()} CPU cores"

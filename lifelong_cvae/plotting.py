@@ -1,4 +1,4 @@
-"""Pictures, as PNG files: labelled grids of images and the accuracy matrix."""
+"""PNG pictures: labeled grids of images, and the accuracy matrix."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lifelong_cvae.images import to_uint8
+
 DOTS_PER_INCH = 150
 TILE_INCHES = 0.42
 
 
 def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
-    """A row of images per category, its name at the left.
+    """Draws a grid with one labeled row of images per category.
 
     Args:
-        rows: name to images `[n, h, w, c]` in [0, 1] or uint8, as many for each; 3 channels are
-            color, of any other number the mean is drawn in gray.
-        file: the PNG to write.
-        title: stands above.
+        rows: row label to images `[n, h, w, c]`, uint8 or float in [0, 1], with the same n in each row. Images with 3
+            channels are drawn in color; of any other number the mean is drawn in gray, 1 as black ink.
+        file: PNG file to write.
+        title: title above the grid.
     """
     canvas = tile_images(rows)
     count, columns = len(rows), len(next(iter(rows.values())))
-    figure, axes = _figure(TILE_INCHES * columns, TILE_INCHES * count)
-    gray = canvas.shape[-1] != 3
-    axes.imshow(canvas[..., 0] if gray else canvas, cmap="gray_r" if gray else None, vmin=0, vmax=1)
+    figure, axes = _make_figure(TILE_INCHES * columns, TILE_INCHES * count)
+    is_gray = canvas.shape[-1] != 3
+    axes.imshow(canvas[..., 0] if is_gray else canvas, cmap="gray_r" if is_gray else None, vmin=0, vmax=1)
     step = canvas.shape[0] / count
     axes.set_yticks([step * (index + 0.5) - 0.5 for index in range(count)], list(rows))
     axes.set_xticks([])
@@ -41,76 +43,89 @@ def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
 
 
 def accuracy_matrix(history: Sequence[Mapping[str, float]], file: Path) -> None:
-    """The matrix A[t, c]: a row per task, a column per category, values in per cent.
+    """Draws the matrix A[t, c] of accuracies in percent, with a row per task and a column per category.
 
     Args:
-        history: a dict per task, category name to accuracy as a fraction.
-        file: the PNG to write.
+        history: for each task, category name to accuracy as a fraction.
+        file: PNG file to write.
     """
     names = list(history[-1])
     values = np.full((len(history), len(names)), np.nan)
     for task, row in enumerate(history):
         for name, accuracy in row.items():
             values[task, names.index(name)] = 100 * accuracy
-    figure, axes = _figure(0.55 * len(names) + 0.8, 0.4 * len(history) + 0.5)
-    shown = axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    figure, axes = _make_figure(0.55 * len(names) + 0.8, 0.4 * len(history) + 0.5)
+    matrix = axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     for (task, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             color = "white" if value < 70 else "black"
             axes.text(column, task, f"{value:.1f}", ha="center", va="center", fontsize=7, color=color)
-    long = max(map(len, names)) > 3
-    axes.set_xticks(range(len(names)), names, rotation=45 if long else 0, ha="right" if long else "center")
+    is_long = max(map(len, names)) > 3
+    axes.set_xticks(range(len(names)), names, rotation=45 if is_long else 0, ha="right" if is_long else "center")
     axes.set_yticks(range(len(history)), range(1, len(history) + 1))
-    axes.set_xlabel("test images of category")
+    axes.set_xlabel("images of category")
     axes.set_ylabel("after task")
-    axes.set_title("accuracy in per cent", fontsize=10)
-    figure.colorbar(shown)
+    axes.set_title("accuracy in percent", fontsize=10)
+    figure.colorbar(matrix)
     write_figure(figure, file)
 
 
-def _displayable(images: Any) -> np.ndarray:
-    images = np.asarray(images)
-    images = images / np.float32(255) if images.dtype == np.uint8 else images
-    return images if images.shape[-1] == 3 else images.mean(axis=-1, keepdims=True)
-
-
 def tile_images(rows: Mapping[str, Any]) -> np.ndarray:
-    """The images of `image_grid` side by side with a gap: float `[height, width, c]`, c is 1 or 3."""
-    tiles = np.stack([_displayable(images) for images in rows.values()])
+    """Places images side by side with a gap of two pixels, one row per entry.
+
+    Args:
+        rows: as for `image_grid`.
+
+    Returns:
+        float `[height, width, c]` in [0, 1], with c = 3 for color and 1 for gray.
+    """
+    tiles = np.stack([_to_displayable(images) for images in rows.values()])
     padded = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
     count, columns, height, width, channels = padded.shape
     return padded.transpose(0, 2, 1, 3, 4).reshape(count * height, columns * width, channels)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    # Figure without pyplot: no global state, no window system.
+def _to_displayable(images: Any) -> np.ndarray:
+    """Converts images to float with 3 channels or 1."""
+    images = np.asarray(images)
+    images = images / np.float32(255) if images.dtype == np.uint8 else images
+    return images if images.shape[-1] == 3 else images.mean(axis=-1, keepdims=True)
+
+
+def _make_figure(width: float, height: float) -> tuple[Any, Any]:
+    # Without pyplot, which has global state and needs a window system.
     from matplotlib.figure import Figure
 
-    # The axes fill the figure; what stands around them widens it when it is written.
+    # The axes fill the figure. `write_figure` extends it by the labels around them.
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def write_figure(figure: Any, file: Path) -> None:
-    """Writes a PNG; texts are taken as they are, dollars too."""
+    """Writes a matplotlib figure as PNG, and creates its folder. Dollar signs are not parsed as math."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # names may hold dollars
+        text.set_parse_math(False)  # category names may contain dollar signs
     file.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(file, bbox_inches="tight", metadata={"Software": None})
 
 
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Encodes an image `[height, width, c]` in [0, 1], gray (c = 1) or color (c = 3), as a PNG file."""
+    values = to_uint8(pixels)
+    content = io.BytesIO()
+    Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
 def png_data_url(images: Any) -> str:
-    """Images side by side, as the address of a picture that holds it (`data:image/png;base64,...`).
+    """Returns a data URL (`data:image/png;base64,...`) that shows images side by side.
 
     Args:
-        images: `[n, h, w, c]`, uint8 or float in [0, 1]; 3 channels are color, of any other number the mean
-            is shown in gray, light on black.
+        images: `[n, h, w, c]`, uint8 or float in [0, 1]. Images with 3 channels are shown in color; of any other
+            number the mean is shown in gray, light on black.
     """
-    pixels = np.rint(255 * tile_images({"": images})).astype(np.uint8)
-    written = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(written, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(encode_png(tile_images({'': images}))).decode()}"

@@ -1,8 +1,4 @@
-"""Memory playback: the model imagines images of the categories that it has learned.
-
-`imagine` is for people, `remember` for learning: pairs (z*, x*) that have gone round the circle, and what
-the model that imagined them, the teacher, makes of x*.
-"""
+"""Sampling from learned categories: imagined images, reconstructions, and the circle turn by turn."""
 
 from __future__ import annotations
 
@@ -32,28 +28,29 @@ def imagine(
     cycles: int = 0,
     mesh: Mesh | None = None,
 ) -> dict[str, jax.Array]:
-    """Imagines images: z ~ p(z|c), turns of the circle, and what the model draws of the last z.
+    """Imagines images: z ~ p(z|c), turns of the circle, then `cvae.sample_image` of the last z.
 
-    What a category gives depends on `rng` and its name, not on the other names.
+    The images of a category depend on `rng` and its name, not on the other names.
 
     Args:
-        state: what has been learned.
-        names: the categories, each once.
-        count: images of each.
-        rng: source of the samples.
-        cycles: turns of the circle before an image is returned (see `cvae.circulate`).
-        mesh: devices that share the categories and their images (see `parallel`).
+        state: state with the categories.
+        names: categories, each once.
+        count: images per category.
+        rng: key of the samples.
+        cycles: turns of the circle (`cvae.circulate`).
+        mesh: devices that share the categories and their images (`sharding.make_mesh`).
 
     Returns:
-        Category name to float32 `[count, h, w, c]` in [0, 1].
+        Images by category, float32 `[count, h, w, c]` in [0, 1].
 
     Raises:
         InputError: an unknown or repeated category, or a negative number.
     """
     if len(set(names)) < len(names):
-        raise InputError(f"categories {', '.join(names)}: each one once is expected")
-    if count < 0 or cycles < 0:
-        raise InputError(f"count={count}, cycles={cycles}: numbers of at least 0 are expected")
+        raise InputError(f"categories: expected each one once, got {', '.join(names)}")
+    for name, number in (("count", count), ("cycles", cycles)):
+        if number < 0:
+            raise InputError(f"{name}: expected at least 0, got {number}")
     stack = stack_categories(state, names, shards=sharding.axis_size(mesh, sharding.CATEGORY_AXIS))
     rngs = category_rngs(rng, names, stack.capacity)
     images = _imagine(
@@ -71,11 +68,11 @@ def imagine(
 
 
 def reconstruct(state: LifelongState, name: str, images: Any) -> jax.Array:
-    """What a category makes of images: the decoder's mean at the mean of q(z|x,c).
+    """Reconstructs images with the model of one category: the decoder's mean at the mean of q(z|x,c).
 
     Args:
-        state: what has been learned.
-        name: the category.
+        state: state with the category.
+        name: category.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
 
     Returns:
@@ -105,18 +102,46 @@ def _imagine(
     cycles: int,
     mesh: Mesh | None,
 ) -> jax.Array:
-    def one(category: Any, rng: jax.Array) -> jax.Array:
+    def imagine_category(category: Any, rng: jax.Array) -> jax.Array:
         model = cvae.CategoryModel(mixed, category, networks)
-        # Beside the two keys that the pairs split off.
+        # Independent of the two keys that `sample_pairs` splits off.
         texture_rng = jax.random.fold_in(rng, 2)
         z = sharding.constrain(sample_pairs(model, count, cycles, rng=rng)[0], mesh, sharding.DATA_AXIS)
         return cvae.sample_image(model, z, rng=texture_rng)
 
-    return sharding.constrain(stack.map_categories(one, rngs, mesh=mesh), mesh)
+    return sharding.constrain(stack.map_categories(imagine_category, rngs, mesh=mesh), mesh)
 
 
 def sample_pairs(model: cvae.CategoryModel, count: int, cycles: int, *, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Z ~ p(z|c), x the decoder's mean, then turns of the circle: `[count, latent]`, `[count, pixels]`."""
+    """Samples pairs: z ~ p(z|c), x the decoder's mean, then turns of the circle.
+
+    Returns:
+        z `[count, latent]` and x `[count, pixels]` in [0, 1].
+    """
     latent_rng, circle_rng = jax.random.split(rng)
     z = mixture_prior.sample(model.prior, count, rng=latent_rng)
     return cvae.circulate(model, z, cvae.decode_mean(model, z), cycles, rng=circle_rng)
+
+
+@partial(jax.jit, static_argnames="turns")
+def circle_images(model: cvae.CategoryModel, x: jax.Array, turns: int, *, rng: jax.Array) -> jax.Array:
+    """Runs images around the circle and returns the displayed images after each turn.
+
+    The decoder's mean goes on to the next turn, as in `cvae.circulate`. The displayed image is `cvae.sample_image`
+    without texture at the same latent point.
+
+    Args:
+        model: model of one category.
+        x: images in [0, 1], `[batch, pixels]`.
+        turns: number of turns (static).
+        rng: source of the latent samples.
+
+    Returns:
+        float32 `[turns, batch, pixels]` in [0, 1].
+    """
+
+    def turn(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        z, x = cvae.circulate(model, jnp.zeros((len(x), model.networks.latent_size)), x, 1, rng=key)
+        return x, cvae.sample_image(model, z)
+
+    return jax.lax.scan(turn, x, jax.random.split(rng, turns))[1]

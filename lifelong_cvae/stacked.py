@@ -127,7 +127,7 @@ def stack_categories(
 
 
 def category_groups(state: LifelongState) -> list[tuple[str, ...]]:
-    """Splits the categories into groups whose stacks fit into `GROUP_BYTES`; one empty group if there are none."""
+    """Splits the categories into groups whose stacks fit into `GROUP_BYTES`, at least one group."""
     if not state.names:
         return [()]
     subtree = {**state.params["categories"][state.names[0]], "ridge": {}}

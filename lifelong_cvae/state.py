@@ -120,7 +120,7 @@ def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> Lifel
 
 
 def category_rng(rng: jax.Array, name: str, visit: int) -> jax.Array:
-    """Derives the key of one category and visit from a hash of the name, never from its position in the order."""
+    """Derives the key of one category and visit from a hash of the name, never from its position."""
     return jax.random.fold_in(jax.random.fold_in(rng, name_hash(name)), visit)
 
 

@@ -16,6 +16,7 @@ from scipy import special, stats
 import lifelong_cvae as lifelong
 from lifelong_cvae.data import open_source
 from lifelong_cvae.evaluation.reference_classifier import ClassifierNetwork, ReferenceClassifier
+from lifelong_cvae.runs import runner
 from lifelong_cvae.runs.workdir import load_state
 
 # The first example compiles, and machines are of all speeds.
@@ -113,6 +114,14 @@ def stranger(mnist5k):
     network = ClassifierNetwork(10)
     params = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32))
     return ReferenceClassifier(params, mnist5k.categories, (28, 28, 1))
+
+
+QUIET = {"draw": False, "tensorboard": False, "write_report": False, "log_fn": lambda _: None}
+
+
+def run_quietly(workdir, config, source, *, resume=False, **options):
+    """Runs without figures, report, events and log unless options say otherwise."""
+    return runner.run(workdir, config, source, runner.RunOptions(**{**QUIET, **options}), resume=resume)
 
 
 def one_line(error, *words):

@@ -1,8 +1,8 @@
-"""Damages files of every kind that is read, and reads them: images, or one line that says why not.
+"""Fuzzes the readers of image files: each damaged file must give images, or an error of one line.
 
     python -m tests.fuzz --inputs=100000
 
-A minute or two. It ends with exit status 1 where anything else came of it, or memory grew.
+It takes a minute or two. The exit status is 1 after any other outcome, or if memory grew.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from PIL import Image
 from lifelong_cvae.data.files import read_idx, read_image_files, read_npz
 from lifelong_cvae.errors import InputError
 
-# What a header may claim: nothing, one, a little too much, and as much as fits.
-CLAIMS = [0, 1, 3, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
+# Sizes that are written into headers: none, one, slightly too large, and the largest possible.
+SIZES = [0, 1, 3, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
+# Growth of peak memory that counts as a fault.
+MAX_GROWTH_MB = 200
+EXIF_ORIENTATION = 0x0112
 
 
-def whole_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callable[[Path], object]]]:
-    """A good file of each kind, and what reads it."""
+def intact_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callable[[Path], object]]]:
+    """Returns the content of an intact file of each kind, and its reader, by file name."""
     digits = numbers.integers(0, 256, (3, 9, 7), np.uint8)
     idx = b"\0\0\x08\x03" + np.asarray(digits.shape, ">u4").tobytes() + digits.tobytes()
     files = {"x.idx": (idx, read_idx), "x.idx.gz": (gzip.compress(idx, mtime=0), read_idx)}
@@ -38,88 +41,88 @@ def whole_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callable
         stream = io.BytesIO()
         save(stream, images=digits, labels=np.asarray(["a", "b", "ä"]))
         files[name] = (stream.getvalue(), lambda path: read_npz(path, ("images", "labels")))
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    for name, image in (
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    for name, pixels in (
         ("gray.png", digits[0]),
         ("color.png", digits.transpose(1, 2, 0)),
         ("x.jpg", digits[0]),
     ):
         stream = io.BytesIO()
-        Image.fromarray(image).save(stream, "JPEG" if name.endswith("jpg") else "PNG", exif=turned)
+        Image.fromarray(pixels).save(stream, "JPEG" if name.endswith("jpg") else "PNG", exif=exif)
         files[name] = (stream.getvalue(), lambda path: read_image_files([path], 1))
     return files
 
 
-def damaged(content: bytes, numbers: np.random.Generator) -> bytes:
-    """The content changed in one to three ways."""
+def damaged_copy(content: bytes, numbers: np.random.Generator) -> bytes:
+    """Returns the content with one to three random changes."""
     data = bytearray(content)
     for _ in range(numbers.integers(1, 4)):
-        place = int(numbers.integers(0, len(data) + 1))
+        offset = int(numbers.integers(0, len(data) + 1))
         match numbers.integers(0, 6):
             case 0 if data:
-                data[place % len(data)] ^= 1 << int(numbers.integers(0, 8))
+                data[offset % len(data)] ^= 1 << int(numbers.integers(0, 8))
             case 1:
-                del data[place:]
+                del data[offset:]
             case 2:
-                data[place:place] = numbers.bytes(int(numbers.integers(1, 20)))
+                data[offset:offset] = numbers.bytes(int(numbers.integers(1, 20)))
             case 3:
-                order = ("big", "little")[int(numbers.integers(0, 2))]
-                data[place : place + 4] = int(numbers.choice(CLAIMS)).to_bytes(4, order)
+                byte_order = ("big", "little")[int(numbers.integers(0, 2))]
+                data[offset : offset + 4] = int(numbers.choice(SIZES)).to_bytes(4, byte_order)
             case 4:
-                del data[place : place + int(numbers.integers(1, 20))]
+                del data[offset : offset + int(numbers.integers(1, 20))]
             case 5:
-                data[place:] = numbers.bytes(len(data) - place)
+                data[offset:] = numbers.bytes(len(data) - offset)
     return bytes(data)
 
 
 def outcome(path: Path, read: Callable[[Path], object]) -> str:
-    """`read`, `refused`, or what else happened."""
+    """Reads a file. Returns `read`, `refused`, or a description of the fault."""
     try:
         with warnings.catch_warnings(action="error"):
             read(path)
     except InputError as error:
         return "refused" if "\n" not in str(error) and str(path) in str(error) else f"message: {error!r}"
-    except BaseException as error:  # whatever it is, it is a fault
+    except BaseException as error:  # any other exception is a fault
         return f"{type(error).__name__}: {error}"
     return "read"
 
 
 def fuzz(inputs: int, seed: int) -> tuple[Counter[str], dict[str, bytes]]:
-    """Outcomes of so many damaged files, and a file for each outcome that is a fault."""
+    """Reads `inputs` damaged files. Returns the number of each outcome, and a file for each fault."""
     numbers, outcomes, faults = np.random.default_rng(seed), Counter(), {}
     with tempfile.TemporaryDirectory() as folder:
-        files = whole_files(numbers)
+        files = intact_files(numbers)
         for index in range(inputs):
             name = list(files)[index % len(files)]
             content, read = files[name]
             path = Path(folder) / name
-            path.write_bytes(damaged(content, numbers))
-            found = outcome(path, read)
-            outcomes[found] += 1
-            if found not in ("read", "refused"):
-                faults.setdefault(f"{name}: {found}", path.read_bytes())
+            path.write_bytes(damaged_copy(content, numbers))
+            result = outcome(path, read)
+            outcomes[result] += 1
+            if result not in ("read", "refused"):
+                faults.setdefault(f"{name}: {result}", path.read_bytes())
     return outcomes, faults
 
 
 def main() -> int:
-    """Prints how it went."""
+    """Prints the outcomes and faults, and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=100_000, help="damaged files (default 100000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the damage (default 0)")
+    parser.add_argument("--inputs", type=int, default=100_000, help="number of damaged files (default 100000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the damage (default 0)")
     flags = parser.parse_args()
-    fuzz(100, flags.seed)
+    fuzz(100, flags.seed)  # loads all readers before memory is measured
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     outcomes, faults = fuzz(flags.inputs, flags.seed)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(
         f"{flags.inputs} damaged files in {time.monotonic() - start:.0f} s: {outcomes['refused']} refused in "
         f"one line, {outcomes['read']} read, {flags.inputs - outcomes['refused'] - outcomes['read']} faults; "
-        f"peak memory grew by {grown:.0f} MB"
+        f"peak memory grew by {growth:.0f} MB"
     )
     for fault, content in faults.items():
         print(fault, content[:200])
-    return int(bool(faults) or grown > 200)
+    return int(bool(faults) or growth > MAX_GROWTH_MB)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ def compare(folder):
     grids.compare(folder, "size", "mnist5k", settings={}, seeds=(1,), samples=100, classifiers_dir=folder, **splits)
 
 
-@pytest.mark.parametrize("start", [evaluate, compare])
-def test_without_scikit_learn_one_line_names_the_extra_before_anything_is_done(start, tmp_path, monkeypatch):
+@pytest.mark.parametrize("evaluation", [evaluate, compare])
+def test_evaluation_without_scikit_learn_names_its_extra_before_any_work(evaluation, tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(MissingExtraError) as error:
-        start(tmp_path)
+        evaluation(tmp_path)
     one_line(error, "scikit-learn", 'the extra "evaluation"')
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Records: JSON files and JSON lines that are whole or not there."""
+"""Files of a run: JSON files and JSON lines are complete or absent."""
 
 import importlib.metadata
 import json
@@ -21,11 +21,11 @@ VALUES = {
 }
 
 
-def listing(folder):
+def file_names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_json_file_reads_back_exactly_and_carries_its_schema(tmp_path):
+def test_write_json_round_trip_is_exact_and_has_schema(tmp_path):
     file = tmp_path / "result.json"
     write_json(file, VALUES)
     assert read_json(file) == {"schema": 1, **VALUES}
@@ -33,27 +33,27 @@ def test_a_json_file_reads_back_exactly_and_carries_its_schema(tmp_path):
     assert json.loads(text)["third"] == 1 / 3
     assert "ζ猫" in text
     assert text.endswith("}\n")
-    assert listing(tmp_path) == ["result.json"]
+    assert file_names(tmp_path) == ["result.json"]
 
 
-def test_a_json_file_is_replaced_as_a_whole(tmp_path):
+def test_write_json_replaces_file_atomically(tmp_path):
     file = tmp_path / "result.json"
     write_json(file, {"long": "x" * 1000})
     before = file.read_bytes()
     with file.open("rb") as reader:
         write_json(file, {"a": 1})
-        assert reader.read() == before, "who has opened the old file reads the whole of it"
+        assert reader.read() == before, "an open reader still reads the complete old file"
     assert read_json(file) == {"schema": 1, "a": 1}
 
 
 @pytest.mark.parametrize(
     ("value", "error"), [(float("nan"), ValueError), (float("inf"), ValueError), (object(), TypeError)]
 )
-def test_what_json_cannot_hold_is_refused_and_nothing_is_written(tmp_path, value, error):
+def test_write_json_refuses_other_values_and_writes_nothing(tmp_path, value, error):
     file = tmp_path / "result.json"
     with pytest.raises(error):
         write_json(file, {"a": 1, "b": value})
-    assert listing(tmp_path) == []
+    assert file_names(tmp_path) == []
     write_json(file, {"a": 1})
     before = file.read_bytes()
     with pytest.raises(error):
@@ -61,7 +61,7 @@ def test_what_json_cannot_hold_is_refused_and_nothing_is_written(tmp_path, value
     assert file.read_bytes() == before
 
 
-def test_a_full_disk_leaves_the_old_json_file_as_it_was(tmp_path):
+def test_write_json_on_full_disk_keeps_old_file(tmp_path):
     file = tmp_path / "result.json"
     write_json(file, {"a": 1})
     before = file.read_bytes()
@@ -70,43 +70,43 @@ def test_a_full_disk_leaves_the_old_json_file_as_it_was(tmp_path):
     assert file.read_bytes() == before
 
 
-def test_a_missing_json_file_is_told_with_what_would_write_it(tmp_path):
+def test_read_json_names_missing_file_and_its_writer(tmp_path):
     with pytest.raises(InputError) as error:
         read_json(tmp_path / "config.json")
-    one_line(error, tmp_path / "config.json", "no such file", "learn")
+    one_line(error, tmp_path / "config.json", "expected a file that `learn` wrote, got no such file")
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "words"),
     [
-        b"",
-        b'{"schema": 1, "a": ',
-        b'{"schema": 1}\n{"schema": 1}',
-        b'{"schema": 1, "a": "\xff"}',
-        b"[1, 2]",
-        b"1",
-        b"{}",
-        b'{"schema": 2}',
-        b'{"schema": "1"}',
+        (b"", "expected JSON ("),
+        (b'{"schema": 1, "a": ', "expected JSON ("),
+        (b'{"schema": 1}\n{"schema": 1}', "expected JSON ("),
+        (b'{"schema": 1, "a": "\xff"}', "expected JSON ("),
+        (b"[1, 2]", "expected a JSON object of schema 1, got list"),
+        (b"1", "expected a JSON object of schema 1, got int"),
+        (b"{}", "expected a JSON object of schema 1, got schema None"),
+        (b'{"schema": 2}', "expected a JSON object of schema 1, got schema 2"),
+        (b'{"schema": "1"}', "expected a JSON object of schema 1, got schema '1'"),
     ],
 )
-def test_a_file_that_is_no_json_object_of_this_schema_is_refused(tmp_path, content):
+def test_read_json_refuses_file_without_object_of_this_schema(tmp_path, content, words):
     file = tmp_path / "config.json"
     file.write_bytes(content)
     with pytest.raises(InputError) as error:
         read_json(file)
-    one_line(error, file)
+    one_line(error, file, words)
     assert file.read_bytes() == content
 
 
-def test_a_folder_in_place_of_a_json_file_is_refused(tmp_path):
+def test_read_json_refuses_folder(tmp_path):
     (tmp_path / "config.json").mkdir()
     with pytest.raises(InputError) as error:
         read_json(tmp_path / "config.json")
-    one_line(error, tmp_path / "config.json")
+    one_line(error, tmp_path / "config.json", "expected JSON (")
 
 
-def test_lines_are_appended_in_order_one_line_each(tmp_path):
+def test_append_line_writes_one_line_each_in_order(tmp_path):
     file = tmp_path / "metrics.jsonl"
     for task in (1, 2, 3):
         append_line(file, {"task": task, **VALUES})
@@ -115,7 +115,7 @@ def test_lines_are_appended_in_order_one_line_each(tmp_path):
     assert [json.loads(line) for line in lines] == [{"schema": 1, "task": t, **VALUES} for t in (1, 2, 3)]
 
 
-def test_a_line_with_nan_is_refused_and_the_file_stays(tmp_path):
+def test_append_line_refuses_nan_and_keeps_file(tmp_path):
     file = tmp_path / "metrics.jsonl"
     append_line(file, {"task": 1})
     before = file.read_bytes()
@@ -133,21 +133,21 @@ def five_lines(tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
-def test_lines_are_cut_back_to_the_first_ones(five_lines, count):
+def test_keep_lines_truncates_to_first_lines(five_lines, count):
     before = five_lines.read_bytes().split(b"\n")
     kept = keep_lines(five_lines, count)
     assert kept == [{"schema": 1, "task": task, "name": "ζ"} for task in range(1, count + 1)]
     assert five_lines.read_bytes() == b"".join(line + b"\n" for line in before[:count])
-    assert listing(five_lines.parent) == ["metrics.jsonl"]
+    assert file_names(five_lines.parent) == ["metrics.jsonl"]
 
 
-def test_appending_goes_on_after_the_cut(five_lines):
+def test_append_line_continues_after_keep_lines(five_lines):
     keep_lines(five_lines, 2)
     append_line(five_lines, {"task": "new"})
     assert [line["task"] for line in keep_lines(five_lines, 3)] == [1, 2, "new"]
 
 
-def test_a_line_torn_by_a_crash_is_cut_away(five_lines):
+def test_keep_lines_removes_incomplete_last_line(five_lines):
     with five_lines.open("a") as stream:
         stream.write('{"schema": 1, "ta')
     assert len(keep_lines(five_lines, 5)) == 5
@@ -155,38 +155,38 @@ def test_a_line_torn_by_a_crash_is_cut_away(five_lines):
     assert [line["task"] for line in keep_lines(five_lines, 6)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_fewer_lines_than_tasks_learned_are_refused_and_the_file_stays(five_lines):
+def test_keep_lines_refuses_too_few_lines_and_keeps_file(five_lines):
     before = five_lines.read_bytes()
     with pytest.raises(InputError) as error:
         keep_lines(five_lines, 6)
-    one_line(error, five_lines, "6 lines", "got 5")
+    one_line(error, five_lines, "expected 6 lines", "got 5")
     assert five_lines.read_bytes() == before
 
 
-def test_a_kept_line_that_is_no_json_is_refused_and_the_file_stays(five_lines):
+def test_keep_lines_refuses_line_without_json_and_keeps_file(five_lines):
     content = five_lines.read_bytes().replace(b'"task": 3', b'"task": ')
     five_lines.write_bytes(content)
     with pytest.raises(InputError) as error:
         keep_lines(five_lines, 4)
-    one_line(error, five_lines, "no JSON")
+    one_line(error, five_lines, "expected JSON in each line")
     assert five_lines.read_bytes() == content
 
 
-def test_a_file_of_lines_may_be_missing_where_no_task_was_learned(tmp_path):
+def test_keep_lines_accepts_missing_file_for_zero_lines_only(tmp_path):
     assert keep_lines(tmp_path / "metrics.jsonl", 0) == []
     with pytest.raises(InputError) as error:
         keep_lines(tmp_path / "none.jsonl", 1)
-    one_line(error, tmp_path / "none.jsonl", "got 0")
+    one_line(error, tmp_path / "none.jsonl", "expected 1 lines", "got 0")
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
-def test_line_separators_of_unicode_end_no_line(tmp_path, separator):
+def test_keep_lines_does_not_split_at_unicode_separators(tmp_path, separator):
     file = tmp_path / "metrics.jsonl"
     append_line(file, {"name": f"a{separator}b"})
     assert keep_lines(file, 1) == [{"schema": 1, "name": f"a{separator}b"}]
 
 
-def test_versions_are_those_of_the_installed_packages():
+def test_package_versions_are_those_of_installed_packages():
     versions = package_versions()
     assert versions.pop("lifelong_cvae") == lifelong.__version__
     assert versions.pop("python") == platform.python_version()
@@ -194,7 +194,7 @@ def test_versions_are_those_of_the_installed_packages():
     assert versions == {name: importlib.metadata.version(name) for name in versions}
 
 
-def test_the_device_is_told_in_words():
+def test_device_description_counts_devices_and_names_platform():
     device = device_description()
     assert device.startswith(f"{jax.device_count()} x ")
     assert jax.default_backend() in device

@@ -1,4 +1,4 @@
-"""The closed-form recognizer in different orders, on all of MNIST: `pytest -m external`, 5 minutes."""
+"""Closed-form recognizer, categories in different orders, all of MNIST: `pytest -m external`, 5 minutes."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ def mnist():
     return open_source(f"idx:{FOLDER}")
 
 
-def scores(mnist, order):
-    """Scores of all test images after the regression has learned the digits in an order, `[10000, 10]`."""
+def scores_after_order(mnist, order):
+    """Scores `[10000, 10]` of all test images after the digits were learned in the given order."""
     rng = jax.random.key(0)
     state = lifelong.init(lifelong.Config(), mnist.image_shape, rng=rng)
     for name in order:
@@ -37,20 +37,20 @@ def scores(mnist, order):
 
 
 @pytest.fixture(scope="module")
-def in_order(mnist):
-    return scores(mnist, "0123456789")
+def scores_in_order(mnist):
+    return scores_after_order(mnist, "0123456789")
 
 
-def test_with_the_same_first_category_the_order_changes_nothing_but_ties(mnist, in_order):
-    other = scores(mnist, "0938475612")
-    differs = in_order.argmax(axis=1) != other.argmax(axis=1)
-    best = np.sort(in_order[differs], axis=1)
-    print(f"{differs.sum()} of {len(differs)} differ; largest difference {np.abs(in_order - other).max():.1e}")
+def test_scores_with_same_first_category_differ_in_ties_only(mnist, scores_in_order):
+    other = scores_after_order(mnist, "0938475612")
+    differs = scores_in_order.argmax(axis=1) != other.argmax(axis=1)
+    best = np.sort(scores_in_order[differs], axis=1)
+    print(f"{differs.sum()} of {len(differs)} differ; largest difference {np.abs(scores_in_order - other).max():.1e}")
     assert (best[:, -1] - best[:, -2] < 1e-4).all()
 
 
 @pytest.mark.parametrize("order", ["9876543210", "4567890123", "8470125963"])
-def test_with_another_first_category_answers_agree(mnist, in_order, order):
-    agree = in_order.argmax(axis=1) == scores(mnist, order).argmax(axis=1)
+def test_scores_with_other_first_category_give_same_answers(mnist, scores_in_order, order):
+    agree = scores_in_order.argmax(axis=1) == scores_after_order(mnist, order).argmax(axis=1)
     print(f"first category {order[0]} instead of 0: {100 * agree.mean():.2f} % of the answers agree")
     assert agree.mean() >= 0.99

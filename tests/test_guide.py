@@ -1,4 +1,4 @@
-"""The guide: every block of code in it and in the README runs, and the site is built without a warning."""
+"""The guide: all code blocks of its pages and of the README run, and the site builds without a warning."""
 
 import os
 import re
@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import lifelong_cvae as lifelong
+from lifelong_cvae import deprecated
 from lifelong_cvae.presets import PRESETS
 from lifelong_cvae.runs import runner
 from lifelong_cvae.runs.config import RunConfig
@@ -22,12 +23,12 @@ from tests.experiments.conftest import launch  # noqa: F401
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# Shown, and not to be run: trees of files, parts of a pytree, how an environment is set up.
-SHOWN = {"text"}
-# What the reader sees is the preset as it is; a test has no time for it.
+# Blocks that are not run: trees of files, output, commands that need several machines.
+TEXT = {"text"}
+# Readers see the real preset, which takes too long for a test.
 QUICK = {**SMALL, **SMALL_FEATURES, "min_steps": "10", "steps_per_call": "5", "mixed_mode": "none"}
-# How an environment is set up, which .ci/run does; and commands that take long, which tests/experiments runs.
-ELSEWHERE = (
+# Commands that .ci/run executes, or that take long and are tested in tests/experiments.
+TESTED_ELSEWHERE = (
     "python3 -m venv",
     ".venv/bin/pip ",
     ".venv/bin/pytest",
@@ -37,15 +38,18 @@ ELSEWHERE = (
     "--what=agreement",
     "experiments.serve",
 )
+RENAMED = (ROOT / "docs/guide/renamed.md").read_text("utf-8")
+TABLES = {name: table for name, table in vars(deprecated).items() if name.isupper() and isinstance(table, dict)}
 
 
-def blocks(page):
+def code_blocks(page):
+    """Pairs of kind and content."""
     return BLOCK.findall(page.read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory, mnist5k):
-    """The files that the guide speaks of."""
+def guide_files(tmp_path_factory, mnist5k):
+    """A folder with the files that the guide uses."""
     folder = tmp_path_factory.mktemp("guide")
     for name, digit in [("cat", "0"), ("dog", "1"), ("horse", "7")]:
         (folder / "photos" / name).mkdir(parents=True)
@@ -58,15 +62,15 @@ def photos(tmp_path_factory, mnist5k):
 
 
 @pytest.fixture
-def here(photos, tmp_path, monkeypatch):
-    """A folder of one's own with these files, to be in."""
-    shutil.copytree(photos, tmp_path / "here")
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
+def working_folder(guide_files, tmp_path, monkeypatch):
+    """A copy of these files, as the current folder."""
+    shutil.copytree(guide_files, tmp_path / "guide")
+    monkeypatch.chdir(tmp_path / "guide")
+    return tmp_path / "guide"
 
 
-def run_command(launch, command, here):  # noqa: F811
-    """Runs a launcher as it stands in a line of a shell."""
+def run_command(launch, command, folder):  # noqa: F811
+    """Runs a shell line that starts a launcher."""
     words, variables = shlex.split(command), {}
     while "=" in words[0]:
         key, _, value = words.pop(0).partition("=")
@@ -82,67 +86,77 @@ def run_command(launch, command, here):  # noqa: F811
         flags += ["--notensorboard", "--images_per_category=20"]
     if name == "learn":
         flags += ["--nofigures", "--noreport"]
-    ended = launch(name, *flags, cwd=here, env=variables)
-    assert ended.code == 0, f"{command}\n{ended.err}"
+    process = launch(name, *flags, cwd=folder, env=variables)
+    assert process.code == 0, f"{command}\n{process.err}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_of_python_runs(page, here, mnist5k, monkeypatch):
+def test_python_blocks_run(page, working_folder, mnist5k, monkeypatch):
     config = lifelong.Config().with_settings(QUICK)
     monkeypatch.setitem(PRESETS, "default", config)
     names = {"__name__": "__main__"}
-    for kind, content in blocks(page):
-        assert kind in ("python", "sh", *SHOWN), f"{page.name}: a block of {kind!r}, which nobody runs"
+    for kind, content in code_blocks(page):
+        assert kind in ("python", "sh", *TEXT), f"{page.name}: expected a block of python, sh or text, got {kind!r}"
         if "runs/digits" in content and kind == "python" and not Path("runs").exists():
-            run_config = RunConfig("mnist5k", (("3",), ("1",)), config=config)  # what a command before it has learned
-            runner.run(
-                Path("runs/digits"),
-                run_config,
-                mnist5k,
-                draw=False,
-                tensorboard=False,
-                write_report=False,
-                log_fn=lambda _: None,
-            )
+            run_config = RunConfig("mnist5k", (("3",), ("1",)), config=config)  # the run of the page's first command
+            options = runner.RunOptions(draw=False, tensorboard=False, write_report=False, log_fn=lambda _: None)
+            runner.run(Path("runs/digits"), run_config, mnist5k, options)
         if kind == "python":
             exec(compile(content, page.name, "exec"), names)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_command_runs(page, here, launch):  # noqa: F811
-    lines = "\n".join(content for kind, content in blocks(page) if kind == "sh")
+def test_commands_run(page, working_folder, launch):  # noqa: F811
+    lines = "\n".join(content for kind, content in code_blocks(page) if kind == "sh")
     for command in lines.replace(" && ", "\n").splitlines():
-        if command.strip() and not any(part in command for part in ELSEWHERE):
-            run_command(launch, command, here)
+        if command.strip() and not any(part in command for part in TESTED_ELSEWHERE):
+            run_command(launch, command, working_folder)
+
+
+@pytest.mark.parametrize("table", ["PUBLIC_NAMES", "SETTINGS", "VALUES", "PARAMETER_KEYS", "RESULT_KEYS", "FLAGS"])
+def test_renamed_page_knows_the_tables(table):
+    assert table in TABLES
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_renamed_page_has_each_pair_in_one_row(table):
+    """Each row has the name of 0.1 in the first column and that of 0.2 in the second."""
+    rows = [line.split("|")[1:3] for line in RENAMED.splitlines() if line.startswith("| `")]
+    for key, value in TABLES[table].items():
+        # Keys of result files are listed from new to old, and values of settings with their setting.
+        old, new = (value, key) if table == "RESULT_KEYS" else (key, value)
+        old, new = (f"={old[1]}`", f"`{old[0]}={new}`") if table == "VALUES" else (old, new)
+        pattern = {"FLAGS": "`--{}`", "PUBLIC_NAMES": "`lifelong.{}`", "VALUES": "{}"}.get(table, "`{}`")
+        assert any(pattern.format(old) in left and pattern.format(new) in right for left, right in rows), (old, new)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The site, and what was said while it was built."""
+def built_site(tmp_path_factory):
+    """The folder of the site, and the finished process that built it."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    told = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    ended = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
-    return folder, ended
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return folder, process
 
 
-def test_the_site_is_built_without_a_warning(site):
-    _, ended = site
-    assert ended.returncode == 0, ended.stderr
-    assert not re.search("warning|error", ended.stdout + ended.stderr, re.IGNORECASE), ended.stderr
+def test_site_builds_without_warning(built_site):
+    _, process = built_site
+    assert process.returncode == 0, process.stderr
+    assert not re.search("warning|error", process.stdout + process.stderr, re.IGNORECASE), process.stderr
 
 
-def test_the_reference_has_every_public_name(site):
-    folder, _ = site
+def test_reference_has_every_public_name(built_site):
+    folder, _ = built_site
     text = (folder / "reference/library/index.html").read_text("utf-8")
     for name in set(lifelong.__all__) - {"__version__"}:
         module = getattr(lifelong, name).__module__
         assert f'id="{module}.{name}"' in text, name
 
 
-def test_pages_request_nothing_from_elsewhere(site):
-    folder, _ = site
+def test_pages_load_nothing_from_other_sites(built_site):
+    folder, _ = built_site
     for page in folder.rglob("*.html"):
         requested = re.findall(
             r'<(?:script|img|link|iframe)[^>]*?(?:src|href)="?(https?:[^" >]+)', page.read_text("utf-8")

@@ -1,4 +1,4 @@
-"""What is packed: a wheel and a source distribution, which install into a fresh environment."""
+"""Packaging: wheel and source distribution install into a fresh environment."""
 
 import ast
 import configparser
@@ -17,7 +17,7 @@ import pytest
 import lifelong_cvae as lifelong
 
 ROOT = Path(__file__).parents[1]
-# Learns two categories of stripes and recognizes them, with what `pip install` of the wheel alone brings.
+# Learns two categories of stripes and recognizes them, with the required packages alone.
 PROGRAM = """
 import sys
 import jax, numpy as np
@@ -38,24 +38,31 @@ print(lifelong.__version__)
 """
 
 
-def modules_of(names):
+def module_names(names):
     return {name for name in names if name.startswith("lifelong_cvae/") and name.endswith(".py")}
 
 
-def here():
+def copy_tracked_files(folder, *patterns):
+    """Copies the files under version control that match git patterns, and returns their names."""
+    command = ["git", "ls-files", "-z", *patterns]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    names = [name for name in output.decode().split("\0")[:-1] if (ROOT / name).is_file()]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return names
+
+
+def source_modules():
     return {str(path.relative_to(ROOT)) for path in (ROOT / "lifelong_cvae").rglob("*.py")}
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A wheel and a source distribution of the files that are under version control here."""
+def distributions(tmp_path_factory):
+    """A wheel and a source distribution of the files under version control."""
     folder = tmp_path_factory.mktemp("build")
-    copy = folder / "copy"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in listed.decode().split("\0")[:-1]:
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, copy / name)
-    command = [sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(copy)]
+    copy_tracked_files(folder / "copy")
+    command = [sys.executable, "-m", "build", "--outdir", str(folder / "dist"), str(folder / "copy")]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = (folder / "dist").glob("*.whl")
     (source,) = (folder / "dist").glob("*.tar.gz")
@@ -63,26 +70,26 @@ def built(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_library_and_no_more(built):
-    wheel, _ = built
+def test_wheel_holds_modules_and_data_files_only(distributions):
+    wheel, _ = distributions
     with zipfile.ZipFile(wheel) as file:
         names = [name for name in file.namelist() if ".dist-info/" not in name]
         metadata = next(name for name in file.namelist() if name.endswith("METADATA"))
         text = file.read(metadata).decode()
-    assert modules_of(names) == here()
-    beside = {"lifelong_cvae/py.typed"}
+    assert module_names(names) == source_modules()
+    data_files = {"lifelong_cvae/py.typed"}
     for folder in ("lifelong_cvae/runs/templates", "lifelong_cvae/webapp/static"):
-        beside |= {str(file.relative_to(ROOT)) for file in (ROOT / folder).iterdir()}
-    assert set(names) - here() == beside
+        data_files |= {str(file.relative_to(ROOT)) for file in (ROOT / folder).iterdir()}
+    assert set(names) - source_modules() == data_files
     assert f"\nVersion: {lifelong.__version__}\n" in text
 
 
 @pytest.mark.slow
-def test_the_source_distribution_holds_launchers_tests_and_documents_too(built):
-    _, source = built
+def test_source_distribution_holds_launchers_tests_and_documents(distributions):
+    _, source = distributions
     with tarfile.open(source) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    assert modules_of(names) == here()
+    assert module_names(names) == source_modules()
     for name in (
         "README.md",
         "BUILD.md",
@@ -96,12 +103,12 @@ def test_the_source_distribution_holds_launchers_tests_and_documents_too(built):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1], ids=["wheel", "source"])
-def test_it_installs_into_a_fresh_environment_and_learns(built, tmp_path, kind):
+def test_distribution_installs_into_fresh_environment_and_learns(distributions, tmp_path, kind):
     venv.create(tmp_path / "fresh", with_pip=True)
     python = tmp_path / "fresh/bin/python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", str(built[kind])], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", str(distributions[kind])], check=True)
     (tmp_path / "program.py").write_text(PROGRAM)
-    ended = subprocess.run(
+    process = subprocess.run(
         [python, "program.py"],
         cwd=tmp_path,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -109,11 +116,11 @@ def test_it_installs_into_a_fresh_environment_and_learns(built, tmp_path, kind):
         text=True,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip() == lifelong.__version__
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == lifelong.__version__
 
 
-def test_the_version_stands_in_one_place():
+def test_version_is_written_in_one_file():
     assert re.fullmatch(r"\d+\.\d+\.\d+", lifelong.__version__)
     files = [
         *ROOT.glob("*.cf[fg]"),
@@ -122,32 +129,28 @@ def test_the_version_stands_in_one_place():
         *ROOT.glob("lifelong_cvae/*.py"),
     ]
     version = re.compile(rf"(?<![\d.]){re.escape(lifelong.__version__)}(?![\d.])")
-    holding = [file.name for file in files if version.search(file.read_text())]
-    assert holding == ["version.py"]
+    files_with_version = [file.name for file in files if version.search(file.read_text())]
+    assert files_with_version == ["version.py"]
 
 
-def test_wheel_holds_the_files_of_the_tree(tmp_path):
-    tracked = subprocess.run(["git", "ls-files", "lifelong_cvae"], cwd=ROOT, capture_output=True, text=True, check=True)
-    files = [file for file in tracked.stdout.splitlines() if (ROOT / file).is_file()]
-    for file in [*files, "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"]:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, tmp_path / file)
+def test_wheel_holds_exactly_the_tracked_files(tmp_path):
+    package_files = copy_tracked_files(tmp_path, "lifelong_cvae")
+    copy_tracked_files(tmp_path, "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
     build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
     subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").iterdir()
     with zipfile.ZipFile(wheel) as archive:
-        assert {name for name in archive.namelist() if ".dist-info/" not in name} == set(files)
+        assert {name for name in archive.namelist() if ".dist-info/" not in name} == set(package_files)
 
 
-def test_every_import_of_the_library_is_declared():
-    """Those at the top of a file are required, or of the live page or the benchmarks.
+def test_imports_of_package_are_declared():
+    """Imports at the top of a file are required packages, or in the extra `live`.
 
-    Those in a function may be of any extra.
+    Imports inside functions may be in any extra, so they are not checked.
     """
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    extras = settings["options.extras_require"]
-    required = (settings["options"]["install_requires"], extras["live"], extras["benchmark"])
+    required = (settings["options"]["install_requires"], settings["options.extras_require"]["live"])
     requirements = [re.split(r"[<>=]", line)[0] for lines in required for line in lines.split()]
     modules = {
         "absl-py": "absl",
@@ -156,11 +159,11 @@ def test_every_import_of_the_library_is_declared():
         "tensorflow-datasets": "tensorflow_datasets",
     }
     declared = {modules.get(name, name) for name in requirements}
-    needed = set()
+    imported = set()
     for file in ROOT.glob("lifelong_cvae/**/*.py"):
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.Import):
-                needed |= {alias.name.partition(".")[0] for alias in node.names}
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                needed.add(node.module.partition(".")[0])
-    assert needed - set(sys.stdlib_module_names) - {"lifelong_cvae"} <= declared
+                imported.add(node.module.partition(".")[0])
+    assert imported - set(sys.stdlib_module_names) - {"lifelong_cvae"} <= declared

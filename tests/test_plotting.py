@@ -1,5 +1,7 @@
-"""Figures: the pixels of the PNG files show the images and the numbers."""
+"""PNG pictures: their pixels show the images and the numbers."""
 
+import base64
+import io
 import sys
 
 import numpy as np
@@ -14,33 +16,33 @@ VIRIDIS_LOW, VIRIDIS_HIGH = (68, 1, 84), (253, 231, 37)
 WHITE = (255, 255, 255)
 
 
-def read(file):
+def read_pixels(file):
     with Image.open(file) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
-def near(pixels, color):
-    """Where the pixels have the color, but for rounding."""
+def has_color(pixels, color):
+    """Mask of the pixels that have a color up to rounding."""
     return np.abs(pixels - np.asarray(color)).max(axis=-1) <= 2
 
 
 def gray(value):
-    """The color of a value in [0, 1] of a gray image: 0 is white paper, 1 is black ink."""
+    """Color of a value in [0, 1] of a gray image: 0 is white paper, 1 is black ink."""
     return (round(255 * (1 - value)),) * 3
 
 
 def center(mask):
-    """Median row and column: letters of the same color hardly move it."""
+    """Median row and column of a mask, which letters of the same color hardly move."""
     return np.median(np.argwhere(mask), axis=0)
 
 
-def plain(value, count=1, side=8):
+def plain_images(value, count=1, side=8):
     return np.full((count, side, side, 1), value, np.float32)
 
 
-def side_of(mask, count=1):
-    """Side in pixels of the `count` squares that are marked."""
+def square_side(mask, count=1):
+    """Side in pixels of `count` squares that make up a mask."""
     return np.sqrt(mask.sum() / count)
 
 
@@ -49,37 +51,37 @@ def file(tmp_path):
     return tmp_path / "grid.png"
 
 
-def test_a_black_tile_is_ink_and_a_white_one_is_paper(file):
-    plotting.image_grid({"a": plain(1.0, 3), "b": plain(0.0, 3)}, file)
-    black = near(read(file), gray(1.0))
-    side = side_of(black, 3)
-    inked = np.flatnonzero(black.sum(axis=1) > 2 * side)  # rows of pixels with more ink than letters have
+def test_image_grid_draws_ink_on_paper(file):
+    plotting.image_grid({"a": plain_images(1.0, 3), "b": plain_images(0.0, 3)}, file)
+    black = has_color(read_pixels(file), gray(1.0))
+    side = square_side(black, 3)
+    inked = np.flatnonzero(black.sum(axis=1) > 2 * side)  # rows of pixels with more ink than letters
     assert len(inked) == pytest.approx(side, rel=0.1)
-    assert np.ptp(inked) + 1 == len(inked), "the black tiles stand beside each other"
-    # The white tiles and their gap stand below.
+    assert np.ptp(inked) + 1 == len(inked), "the black tiles are side by side"
+    # The white tiles and their gap are below.
     below = black[inked[-1] + 1 :]
     assert len(below) > side
-    assert below.sum() < 0.05 * side**2, "letters only"
+    assert below.sum() < 0.05 * side**2, "only letters"
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 5), (10, 10)])
-def test_the_size_grows_with_rows_and_columns(file, rows, columns):
-    plotting.image_grid({str(row): plain(0.5, columns) for row in range(rows)}, file)
-    pixels = read(file)
-    side = side_of(near(pixels, gray(0.5)), rows * columns)
+def test_image_grid_size_grows_with_rows_and_columns(file, rows, columns):
+    plotting.image_grid({str(row): plain_images(0.5, columns) for row in range(rows)}, file)
+    pixels = read_pixels(file)
+    side = square_side(has_color(pixels, gray(0.5)), rows * columns)
     step = side * 10 / 8
     assert 0.75 * TILE < step < 2 * TILE
     height, width, _ = pixels.shape
     assert rows * step * 0.95 < height < rows * step + 100
     assert columns * step * 0.95 < width < columns * step + 200
-    plotting.image_grid({str(row): plain(0.5, columns) for row in range(rows)}, file, title="a title")
-    titled = read(file)
-    inked = [near(picture, gray(0.5)).sum(axis=1) > 0.5 * side for picture in (pixels, titled)]
+    plotting.image_grid({str(row): plain_images(0.5, columns) for row in range(rows)}, file, title="a title")
+    titled = read_pixels(file)
+    inked = [has_color(picture, gray(0.5)).sum(axis=1) > 0.5 * side for picture in (pixels, titled)]
     top = [np.flatnonzero(picture)[0] for picture in inked]
-    assert top[1] > top[0] + 5, "the title stands above the images"
+    assert top[1] > top[0] + 5, "the title is above the images"
 
 
-def test_an_image_is_neither_turned_nor_mirrored(file):
+def test_image_grid_keeps_orientation(file):
     image = np.zeros((1, 8, 8, 1), np.float32)
     corners = {"upper left": 0.2, "upper right": 0.4, "lower left": 0.6, "lower right": 0.8}
     halves = {"upper": slice(0, 4), "lower": slice(4, 8), "left": slice(0, 4), "right": slice(4, 8)}
@@ -87,9 +89,9 @@ def test_an_image_is_neither_turned_nor_mirrored(file):
         vertical, horizontal = corner.split()
         image[0, halves[vertical], halves[horizontal], 0] = value
     plotting.image_grid({"x": image}, file)
-    pixels = read(file)
-    at = {corner: center(near(pixels, gray(value))) for corner, value in corners.items()}
-    side = side_of(near(pixels, gray(0.2)))
+    pixels = read_pixels(file)
+    at = {corner: center(has_color(pixels, gray(value))) for corner, value in corners.items()}
+    side = square_side(has_color(pixels, gray(0.2)))
     assert 0.75 * TILE < 2 * side < 2 * TILE
     for left, right in [("upper left", "upper right"), ("lower left", "lower right")]:
         np.testing.assert_allclose(at[right] - at[left], [0, side], atol=3)
@@ -97,40 +99,40 @@ def test_an_image_is_neither_turned_nor_mirrored(file):
         np.testing.assert_allclose(at[lower] - at[upper], [side, 0], atol=3)
 
 
-def test_images_stand_in_their_order_each_row_its_category(file):
+def test_image_grid_keeps_order_of_rows_and_images(file):
     values = np.arange(6).reshape(2, 3) / 10 + 0.2
-    rows = {name: np.concatenate([plain(v) for v in row]) for name, row in zip("ab", values, strict=True)}
+    rows = {name: np.concatenate([plain_images(v) for v in row]) for name, row in zip("ab", values, strict=True)}
     plotting.image_grid(rows, file)
-    pixels = read(file)
-    at = np.array([[center(near(pixels, gray(v))) for v in row] for row in values])
-    step = side_of(near(pixels, gray(values[0, 0]))) * 10 / 8
+    pixels = read_pixels(file)
+    at = np.array([[center(has_color(pixels, gray(v))) for v in row] for row in values])
+    step = square_side(has_color(pixels, gray(values[0, 0]))) * 10 / 8
     np.testing.assert_allclose(np.diff(at[..., 0], axis=0), step, atol=3)
     np.testing.assert_allclose(np.diff(at[..., 1], axis=1), step, atol=3)
     np.testing.assert_allclose(np.diff(at[..., 0], axis=1), 0, atol=2)
 
 
-def test_colour_images_keep_their_colours(file):
+def test_image_grid_keeps_colors(file):
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 204, 0)]
     images = np.zeros((4, 8, 8, 3), np.uint8) + np.asarray(colors, np.uint8)[:, None, None]
     plotting.image_grid({"x": images[:2], "y": images[2:]}, file)
-    pixels = read(file)
-    side = np.mean([side_of(near(pixels, color)) for color in colors])
+    pixels = read_pixels(file)
+    side = np.mean([square_side(has_color(pixels, color)) for color in colors])
     step = side * 10 / 8
     assert 0.75 * TILE < step < 2 * TILE
-    at = np.array([center(near(pixels, color)) for color in colors])
+    at = np.array([center(has_color(pixels, color)) for color in colors])
     np.testing.assert_allclose(at - at[0], [[0, 0], [0, step], [step, 0], [step, step]], atol=4)
 
 
-def test_bytes_and_fractions_draw_the_same_file(tmp_path):
+def test_image_grid_draws_uint8_and_float_alike(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
     plotting.image_grid({"x": images}, tmp_path / "bytes.png")
     plotting.image_grid({"x": images / np.float32(255)}, tmp_path / "fractions.png")
     assert (tmp_path / "bytes.png").read_bytes() == (tmp_path / "fractions.png").read_bytes()
 
 
-def test_a_figure_goes_into_a_new_folder(tmp_path):
-    plotting.image_grid({"x": plain(1.0)}, tmp_path / "new" / "folder" / "x.png")
-    assert read(tmp_path / "new" / "folder" / "x.png").size > 0
+def test_image_grid_creates_folder(tmp_path):
+    plotting.image_grid({"x": plain_images(1.0)}, tmp_path / "new" / "folder" / "x.png")
+    assert read_pixels(tmp_path / "new" / "folder" / "x.png").size > 0
 
 
 @pytest.mark.parametrize(
@@ -144,68 +146,68 @@ def test_a_figure_goes_into_a_new_folder(tmp_path):
         "$\\frac$",
     ],
 )
-def test_names_of_any_printable_characters_are_drawn(tmp_path, name):
-    plotting.image_grid({name: plain(0.0)}, tmp_path / "grid.png", title=name)
+def test_figures_draw_names_of_any_printable_characters(tmp_path, name):
+    plotting.image_grid({name: plain_images(0.0)}, tmp_path / "grid.png", title=name)
     plotting.accuracy_matrix([{name: 0.5}], tmp_path / "matrix.png")
-    assert (read(tmp_path / "grid.png") < 128).any(), "letters beside a blank tile"
-    assert read(tmp_path / "matrix.png").size > 0
+    assert (read_pixels(tmp_path / "grid.png") < 128).any(), "the name is beside a blank tile"
+    assert read_pixels(tmp_path / "matrix.png").size > 0
 
 
-def test_dollars_in_a_name_are_drawn(tmp_path):
+def test_image_grid_draws_dollar_signs(tmp_path):
     dollars, letters = tmp_path / "dollars.png", tmp_path / "letters.png"
-    plotting.image_grid({"$x$": plain(0.0)}, dollars)
-    plotting.image_grid({"x": plain(0.0)}, letters)
-    assert read(dollars).shape[1] > read(letters).shape[1] + 10
+    plotting.image_grid({"$x$": plain_images(0.0)}, dollars)
+    plotting.image_grid({"x": plain_images(0.0)}, letters)
+    assert read_pixels(dollars).shape[1] > read_pixels(letters).shape[1] + 10
 
 
 @pytest.mark.parametrize("columns", [1, 10])
-def test_a_longer_name_takes_more_room_and_the_images_stay_as_large(tmp_path, columns):
+def test_image_grid_widens_for_longer_names(tmp_path, columns):
     widths, sides = [], []
     for name in ("é", "a name, reconstructed"):
-        plotting.image_grid({name: plain(0.5, columns)}, tmp_path / "grid.png")
-        pixels = read(tmp_path / "grid.png")
+        plotting.image_grid({name: plain_images(0.5, columns)}, tmp_path / "grid.png")
+        pixels = read_pixels(tmp_path / "grid.png")
         widths.append(pixels.shape[1])
-        sides.append(side_of(near(pixels, gray(0.5)), columns))
+        sides.append(square_side(has_color(pixels, gray(0.5)), columns))
     assert sides[1] > 0.75 * sides[0]
     assert widths[1] > widths[0] + 50
 
 
-def test_the_accuracy_matrix_shows_tasks_downwards_and_categories_to_the_right(file):
+def test_accuracy_matrix_has_row_per_task_and_column_per_category(file):
     plotting.accuracy_matrix([{"a": 1.0}, {"a": 0.0, "b": 1.0}], file)
-    pixels = read(file)
+    pixels = read_pixels(file)
     height, width, _ = pixels.shape
     assert 0.5 < height / ((0.4 * 2 + 1.4) * plotting.DOTS_PER_INCH) < 1.1
     assert 0.5 < width / ((0.55 * 2 + 1.6) * plotting.DOTS_PER_INCH) < 1.1
-    low = near(pixels, VIRIDIS_LOW)
+    low = has_color(pixels, VIRIDIS_LOW)
     row, column = map(int, center(low))
-    # Cells are as wide as the run of pixels of that color, above the number in the middle.
+    # A cell is as wide as the run of pixels of its color above the number in its middle.
     tall = np.flatnonzero(low.sum(axis=0) > 0.5 * low.sum(axis=0).max())
     broad = np.flatnonzero(low.sum(axis=1) > 0.5 * low.sum(axis=1).max())
     cell_width, cell_height = np.ptp(tall) + 1, np.ptp(broad) + 1
-    off_centre = row - cell_height // 3  # clear of the number
-    assert near(pixels[off_centre, column], VIRIDIS_LOW)
-    assert near(pixels[off_centre, column + cell_width], VIRIDIS_HIGH)
-    assert near(pixels[off_centre - cell_height, column], VIRIDIS_HIGH)
-    assert near(pixels[off_centre - cell_height, column + cell_width], WHITE), "b was not known after task 1"
+    off_center = row - cell_height // 3  # clear of the number
+    assert has_color(pixels[off_center, column], VIRIDIS_LOW)
+    assert has_color(pixels[off_center, column + cell_width], VIRIDIS_HIGH)
+    assert has_color(pixels[off_center - cell_height, column], VIRIDIS_HIGH)
+    assert has_color(pixels[off_center - cell_height, column + cell_width], WHITE), "b is unknown after task 1"
 
 
-def test_the_accuracy_matrix_draws_every_category_and_task(file):
+def test_accuracy_matrix_draws_every_cell(file):
     names = [f"category {index}" for index in range(12)]
     history = [dict.fromkeys(names[: task + 1], 0.0) for task in range(12)]
     plotting.accuracy_matrix(history, file)
-    pixels = read(file)
+    pixels = read_pixels(file)
     cell = 0.55 * 0.4 * plotting.DOTS_PER_INCH**2
-    assert near(pixels, VIRIDIS_LOW).sum() == pytest.approx(78 * cell, rel=0.4)
+    assert has_color(pixels, VIRIDIS_LOW).sum() == pytest.approx(78 * cell, rel=0.4)
 
 
-def test_figures_are_the_same_file_every_time(tmp_path):
+def test_accuracy_matrix_is_reproducible(tmp_path):
     files = [tmp_path / "first.png", tmp_path / "second.png"]
     for file in files:
         plotting.accuracy_matrix([{"a": 0.25}], file)
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_missing_matplotlib_is_told_in_one_line_that_names_the_extra(monkeypatch):
+def test_missing_matplotlib_error_names_extra(monkeypatch):
     use_package("matplotlib")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError) as error:
@@ -214,3 +216,13 @@ def test_missing_matplotlib_is_told_in_one_line_that_names_the_extra(monkeypatch
     assert "\n" not in message
     assert "matplotlib" in message
     assert "lifelong_cvae[figures]" in message
+
+
+def test_png_data_url_keeps_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), np.uint8)
+    url = plotting.png_data_url(images)
+    assert url.startswith("data:image/png;base64,")
+    pixels = read_pixels(io.BytesIO(base64.b64decode(url.split(",")[1])))
+    assert pixels.shape == (6, 21, 3)
+    for index, image in enumerate(images):
+        np.testing.assert_array_equal(pixels[1:5, 7 * index + 1 : 7 * index + 6], image)

@@ -18,7 +18,7 @@ def state(small_config, rng):
     return state
 
 
-def test_a_stack_holds_each_category_in_order_and_pads_to_a_power_of_two(state, rng, monkeypatch):
+def test_stack_categories_keeps_order_and_pads_to_power_of_two(state, rng, monkeypatch):
     monkeypatch.setattr(stacked, "MIN_CAPACITY", 4)
     names = ("a", "b")
     stack = stack_categories(state, names)
@@ -32,12 +32,12 @@ def test_a_stack_holds_each_category_in_order_and_pads_to_a_power_of_two(state, 
     assert stack_categories(state, state.names).capacity == 8
 
 
-def test_stacking_inside_a_jit_gives_the_same(state):
+def test_stack_categories_inside_jit_gives_same_stack(state):
     inside = jax.jit(lambda s: stack_categories(s, ("b", "a")))(state)
     assert_trees_equal(inside, stack_categories(state, ("b", "a")))
 
 
-def test_mapping_over_a_stack_equals_a_loop_over_the_categories(state):
+def test_map_categories_equals_loop_over_categories(state):
     def norm(subtree, factor):
         return factor * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(subtree))
 
@@ -45,11 +45,11 @@ def test_mapping_over_a_stack_equals_a_loop_over_the_categories(state):
     factors = jnp.arange(1.0, 1 + stack.capacity)
     expected = [norm(state.params["categories"][n], f) for n, f in zip(state.names, factors[:3], strict=True)]
     np.testing.assert_allclose(stack.map_categories(norm, factors)[:3], expected, rtol=1e-5)
-    # What accelerators run instead of the loop.
+    # Accelerators run a vmap instead of the loop.
     np.testing.assert_allclose(jax.vmap(norm)(stack.categories, factors)[:3], expected, rtol=1e-5)
 
 
-def test_keys_of_many_categories_are_those_of_each(rng):
+def test_category_rngs_equal_category_rng_of_each_name(rng):
     names = ("b", "a", "ü")
     keys = category_rngs(rng, names, 4)
     expected = [category_rng(rng, name, 0) for name in (*names, "b")]

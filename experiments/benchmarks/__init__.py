@@ -1,1 +1,1 @@
-"""What things take: seconds, memory, operations; and how far devices agree."""
+"""Benchmarks: time, memory and floating-point operations, and agreement between devices."""

@@ -1,4 +1,4 @@
-"""Whether devices agree: learning, evidence and drawings on each, as differences from the first CPU."""
+"""Agreement of devices: differences in learning, evidence and imagined images from the first CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lifelong_cvae.config import Config
 from lifelong_cvae.state import LifelongState, init
 from lifelong_cvae.training.learn import learn
 
-# Small networks that use every part: playback, factors, texture and the closed form.
+# Small networks that use every part: replay, low-rank noise, texture and the closed form.
 SETTINGS = {
     "mixed_widths": (100, 100),
     "category_widths": (32, 32),
@@ -25,53 +25,60 @@ SETTINGS = {
     "num_filters": 50,
     "random_features": 400,
 }
+# Training images per category.
 IMAGES = 400
 
 
-def agreement(setting: BenchmarkConfig) -> dict[str, Any]:
-    """Largest differences of each device from the first CPU, with small networks.
+def agreement(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
+    """Compares each device with the first CPU, with small networks.
 
     Returns:
-        `differences`: device in words to `evidence` (nats per image) and `imagined` (pixels in [0, 1]), both
-        of one state, and `evidence_after_learning` (nats), each device having learned by itself.
-        `evidence_deviation`: standard deviation of the evidence itself.
+        `differences`: by device, the largest differences of `evidence` (nats per image) and `imagined` (pixels in
+        [0, 1]) for one state, and of `evidence_after_learning` (nats per image) for a state that was learned on the
+        device. `evidence_deviation`: standard deviation of the evidence.
     """
-    reference, rng = jax.devices("cpu")[0], setting.rng
-    state = _learned(reference, rng)
-    expected = _says(reference, state, rng)
-    nats = expected["evidence"]
-    figures = {}
+    reference, rng = jax.devices("cpu")[0], benchmark_config.rng
+    state = _learned_state(reference, rng)
+    expected = _outputs(reference, state, rng)
+    differences = {}
     for device in jax.devices():
-        found, own = _says(device, state, rng), _says(device, _learned(device, rng), rng)
-        figures[f"{device.platform} {device.id}, {device.device_kind}"] = {
-            **{name: float(np.abs(found[name] - expected[name]).max()) for name in expected},
-            "evidence_after_learning": float(np.abs(own["evidence"] - nats).max()),
+        outputs = _outputs(device, state, rng)
+        after_learning = _outputs(device, _learned_state(device, rng), rng)
+        differences[f"{device.platform} {device.id}, {device.device_kind}"] = {
+            **{name: float(np.abs(outputs[name] - expected[name]).max()) for name in expected},
+            "evidence_after_learning": float(np.abs(after_learning["evidence"] - expected["evidence"]).max()),
         }
-    return {"differences": figures, "evidence_deviation": float(nats.std())}
+    return {"differences": differences, "evidence_deviation": float(expected["evidence"].std())}
 
 
-def _images(seed: int) -> np.ndarray:
-    """Bright bars on black, of random places and widths: smooth enough to be learned, uint8 `[n, 16, 16]`."""
+def _bar_images(seed: int) -> np.ndarray:
+    """Generates bright bars of random position and width on black, smooth enough to be learned.
+
+    Returns:
+        uint8 `[n, 16, 16]`; upright bars for odd seeds, level bars for even ones.
+    """
     numbers = np.random.default_rng(seed)
-    places = numbers.uniform(0, 16, (IMAGES, 1, 1))
-    bars = np.exp(-np.square((np.arange(16) - places) / numbers.uniform(1, 3, (IMAGES, 1, 1))))
+    positions = numbers.uniform(0, 16, (IMAGES, 1, 1))
+    bars = np.exp(-np.square((np.arange(16) - positions) / numbers.uniform(1, 3, (IMAGES, 1, 1))))
     images = np.broadcast_to(255 * bars, (IMAGES, 16, 16)).astype(np.uint8)
     return images if seed % 2 else images.transpose(0, 2, 1)
 
 
-def _learned(device: jax.Device, rng: jax.Array) -> LifelongState:
+def _learned_state(device: jax.Device, rng: jax.Array) -> LifelongState:
+    """Learns two categories on a device."""
     with jax.default_device(device):
         state = init(Config().with_settings(SETTINGS), (16, 16), rng=rng)
         for seed, name in enumerate(("upright", "level")):
-            state, _ = learn(state, {name: _images(seed)}, rng=rng)
+            state, _ = learn(state, {name: _bar_images(seed)}, rng=rng)
     return jax.device_get(state)
 
 
-def _says(device: jax.Device, state: LifelongState, rng: jax.Array) -> dict[str, np.ndarray]:
+def _outputs(device: jax.Device, state: LifelongState, rng: jax.Array) -> dict[str, np.ndarray]:
+    """Computes the evidence of new images, and imagines images of every category, on a device."""
     with jax.default_device(device):
-        images = np.concatenate([_images(seed)[:50] for seed in (2, 3)])
-        drawn = sampling.imagine(state, state.names, 8, rng=rng)
+        images = np.concatenate([_bar_images(seed)[:50] for seed in (2, 3)])
+        samples = sampling.imagine(state, state.names, 8, rng=rng)
         return {
             "evidence": np.asarray(recognition.evidence(state, images)),
-            "imagined": np.concatenate([np.asarray(drawn[name]) for name in state.names]),
+            "imagined": np.concatenate([np.asarray(samples[name]) for name in state.names]),
         }

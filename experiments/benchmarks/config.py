@@ -1,4 +1,4 @@
-"""What a benchmark is run with."""
+"""Arguments that all benchmarks share."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lifelong_cvae.data import Source
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """What a benchmark is run with.
+    """Arguments of a benchmark.
 
     Attributes:
-        seed: of all randomness.
-        config: the settings of the model; benchmarks of other networks say so.
+        seed: seed of all randomness.
+        config: settings of the model. Some benchmarks replace some of them.
         open_source: opens the images, for the benchmarks that learn real ones.
-        recorded: what the figures are written with: the command's options.
+        flags: flags of the command, written beside the figures.
     """
 
     seed: int
     config: Config
     open_source: Callable[[], Source]
-    recorded: dict[str, object]
+    flags: dict[str, object]
 
     @property
     def rng(self) -> jax.Array:

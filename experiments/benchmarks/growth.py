@@ -1,4 +1,4 @@
-"""A thousand categories, learned one after another: what the tenth, hundredth and thousandth take."""
+"""A thousand categories, learned one after another: cost of the 10th, the 100th and the 1000th."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.benchmarks import memory
 from experiments.benchmarks.config import BenchmarkConfig
-from experiments.benchmarks.many_categories import Crowd
+from experiments.benchmarks.many_categories import ShiftedCategories
 from experiments.benchmarks.timing import median_seconds
 from experiments.benchmarks.untrained import chunk_runner, untrained_state
 from lifelong_cvae import recognition
@@ -21,8 +21,8 @@ from lifelong_cvae.state import LifelongState, add_category, init
 from lifelong_cvae.training.learn import learn
 
 COUNTS = (10, 100, 1000)
-# Narrow networks with priors and remainders as in the preset `paper`; short tasks, in which the mixed part
-# goes on learning beside the memory of many categories, a few images of each.
+# Narrow networks with priors and residuals as in the preset `paper`. Tasks are short, and the mixed part keeps learning
+# with a memory of many categories and few images of each.
 NARROW = {
     "mixed_widths": (100, 100),
     "category_widths": (16, 16),
@@ -43,47 +43,51 @@ NARROW = {
     "memory_images": 8,
 }
 CANDIDATES = 10
-IMAGES, OF_ALL = 8192, 512  # that are recognized: in two stages, and by the evidence of a thousand categories
-STEPPED = 1000  # that a category is trained on, where a step is timed
+# Images to recognize: with a shortlist, and by the evidence of all categories.
+IMAGES, IMAGES_BY_ALL = 8192, 512
+# Training images of the category whose steps are timed.
+STEP_IMAGES = 1000
 ROUNDS = 3
-WEIGHED_EVERY = 50
+# Number of categories after which memory is measured again.
+MEMORY_EVERY = 50
 DEFAULT_CATEGORIES = 10
 
 
 def growth(
-    setting: BenchmarkConfig,
+    benchmark_config: BenchmarkConfig,
     *,
     counts: Sequence[int] = COUNTS,
     settings: Mapping[str, Any] = NARROW,
     candidates: int = CANDIDATES,
-    images: tuple[int, int] = (IMAGES, OF_ALL),
+    images: tuple[int, int] = (IMAGES, IMAGES_BY_ALL),
 ) -> dict[str, Any]:
-    """Learns categories one after another (see `Crowd`), and compares states of few and of many.
+    """Learns `ShiftedCategories` one after another, and compares states with few and with many.
 
     Args:
-        setting: the seed, the source of images, and the network of the last figure.
+        benchmark_config: seed, source of images, and the network of `images_a_second_default_network`.
         counts: numbers of categories to compare.
-        settings: of the networks that learn.
-        candidates: of two stages.
-        images: to recognize: in two stages, and by the evidence of all categories.
+        settings: settings of the networks that learn.
+        candidates: size of the shortlist.
+        images: number of images to recognize with a shortlist, and by the evidence of all categories.
 
     Returns:
-        `rows`, one for each count: medians of states that take turns. `recall`: how often the answer of all
-        categories, and `recall_true`, how often the true category is among the candidates. Beside them ratios
-        of the last row to the first, compilations of the train step in all, megabytes that a category adds to
-        the process from a tenth of the categories on, and that its parameters are, and how many images of
-        `DEFAULT_CATEGORIES` categories of the setting's network are recognized a second.
+        `rows`: one per count, medians of states that take turns. `recall`: fraction of images whose answer among all
+        categories is on the shortlist. `recall_true`: fraction whose true category is. `step_ratio` and `task_ratio`:
+        the last row over the first. `compilations_of_the_step`: compilations of the train step. `megabytes_a_category`:
+        slope of the resident memory from a tenth of the categories on. `megabytes_of_its_parameters`: parameters of a
+        category. `images_a_second_default_network`: recognition among ten categories of the default network.
     """
-    config, crowd = setting.config.with_settings(settings), Crowd(setting.open_source(), counts[-1])
-    states, figures = _learned(config, crowd, counts, rng=setting.rng)
-    steps = median_seconds({name: _step(state, setting.rng) for name, state in states.items()})
-    tasks = median_seconds({n: _task(s, crowd, setting.rng) for n, s in states.items()}, rounds=ROUNDS)
+    config, rng = benchmark_config.config.with_settings(settings), benchmark_config.rng
+    categories = ShiftedCategories(benchmark_config.open_source(), counts[-1])
+    states, learning_figures = _learn_categories(config, categories, counts, rng=rng)
+    steps = median_seconds({name: _chunk_of_new_category(state, rng) for name, state in states.items()})
+    tasks = median_seconds({n: _task_of_new_category(s, categories, rng) for n, s in states.items()}, rounds=ROUNDS)
     rows = [
         {
             "categories": len(state.names),
             "seconds_a_step": steps[name] / config.learning.steps_per_call,
             "seconds_a_task": tasks[name],
-            **_recognised(state, crowd, candidates, *images),
+            **_recognition_figures(state, categories, candidates, *images),
         }
         for name, state in states.items()
     ]
@@ -94,86 +98,96 @@ def growth(
         "rows": rows,
         "step_ratio": last["seconds_a_step"] / first["seconds_a_step"],
         "task_ratio": last["seconds_a_task"] / first["seconds_a_task"],
-        **figures,
-        "images_a_second_default_network": _default_network(setting, images[0]),
+        **learning_figures,
+        "images_a_second_default_network": _default_network_rate(benchmark_config, images[0]),
     }
 
 
-def _learned(
-    config: Config, crowd: Crowd, counts: Sequence[int], *, rng: jax.Array
+def _learn_categories(
+    config: Config, categories: ShiftedCategories, counts: Sequence[int], *, rng: jax.Array
 ) -> tuple[dict[str, LifelongState], dict[str, Any]]:
-    """States of so many categories, and what learning them took."""
-    state = init(config, crowd.read("train", crowd.names[0]).shape[1:], rng=rng)
-    states, weighed, compilations = {}, [], 0
-    for number, name in enumerate(crowd.names, start=1):
-        state, report = learn(state, {name: crowd.read("train", name)}, rng=rng)
+    """Learns all categories.
+
+    Returns:
+        The states after each of `counts` categories, by count as text; compilations and memory.
+    """
+    state = init(config, categories.read("train", categories.names[0]).shape[1:], rng=rng)
+    states, memory_samples, compilations = {}, [], 0
+    for number, name in enumerate(categories.names, start=1):
+        state, report = learn(state, {name: categories.read("train", name)}, rng=rng)
         compilations += report.compilations
         if number in counts:
             states[str(number)] = state
-        if number % min(WEIGHED_EVERY, counts[0]) == 0:
+        if number % min(MEMORY_EVERY, counts[0]) == 0:
             gc.collect()
-            weighed.append((number, memory.resident_bytes() / 1e6))
-    numbers, megabytes = np.array([pair for pair in weighed if pair[0] >= counts[-1] / 10]).T
+            memory_samples.append((number, memory.resident_bytes() / 1e6))
+    late_samples = [sample for sample in memory_samples if sample[0] >= counts[-1] / 10]
+    numbers, megabytes = np.array(late_samples).T
     slope = float(np.polyfit(numbers, megabytes, 1)[0]) if len(numbers) > 1 else 0.0
-    own = 4 * report.parameters_per_category / 1e6
+    parameters = 4 * report.parameters_per_category / 1e6
     return states, {
         "compilations_of_the_step": compilations,
         "megabytes_a_category": slope,
-        "megabytes_of_its_parameters": own,
-        "memory_ratio": slope / own,
+        "megabytes_of_its_parameters": parameters,
+        "memory_ratio": slope / parameters,
     }
 
 
-def _step(state: LifelongState, rng: jax.Array) -> Callable[[], Any]:
-    """One chunk of steps of one more category."""
-    return chunk_runner(add_category(state, "one more", rng=rng), ("one more",), STEPPED, rng=rng)
+def _chunk_of_new_category(state: LifelongState, rng: jax.Array) -> Callable[[], Any]:
+    """Returns a function that runs one chunk of steps of one more category."""
+    return chunk_runner(add_category(state, "one more", rng=rng), ("one more",), STEP_IMAGES, rng=rng)
 
 
-def _task(state: LifelongState, crowd: Crowd, rng: jax.Array) -> Callable[[], Any]:
-    """The whole of learning one more category."""
-    images = crowd.read("train", crowd.names[0])
+def _task_of_new_category(state: LifelongState, categories: ShiftedCategories, rng: jax.Array) -> Callable[[], Any]:
+    """Returns a function that learns one more category, with all parts of a task."""
+    images = categories.read("train", categories.names[0])
     return lambda: learn(state, {"one more": images}, rng=rng)[0].params
 
 
-def _recognised(state: LifelongState, crowd: Crowd, candidates: int, many: int, few: int) -> dict[str, float]:
-    """How fast and how well images of the categories are recognized, by all and in two stages.
+def _recognition_figures(
+    state: LifelongState, categories: ShiftedCategories, candidates: int, count: int, count_by_all: int
+) -> dict[str, float]:
+    """Measures speed and accuracy of recognition by all categories and with a shortlist.
 
-    How well is told of the first `few`, which are of any categories, old and new.
+    Accuracy and recall are computed on the first `count_by_all` of the images, which are shuffled, so that old and new
+    categories are among them.
     """
-    images, names = crowd.mixed(state.names, many)
-    order = np.random.default_rng(0).permutation(many)
+    images, names = categories.read_alternating(state.names, count)
+    order = np.random.default_rng(0).permutation(count)
     images, names = images[order], names[order]
-    truth = np.asarray([state.names.index(name) for name in names])
-    if len(state.names) <= candidates:
-        few = many
-    ready = recognition.make_recognizer(state)
-    functions = {"all": partial(recognition.evidence, ready, images[:few])}
-    by_all = np.asarray(functions["all"]()).argmax(axis=1)
-    figures = {"accuracy": float((by_all == truth[:few]).mean())}
-    if len(state.names) > candidates:
-        staged = recognition.make_recognizer(state, candidates=candidates)
-        functions["staged"] = partial(recognition.evidence, staged, images)
-        nats = np.asarray(functions["staged"]())[:few]
-        asked = np.isfinite(nats)
+    labels = np.asarray([state.names.index(name) for name in names])
+    with_shortlist = len(state.names) > candidates
+    if not with_shortlist:
+        count_by_all = count
+    recognizer = recognition.make_recognizer(state)
+    functions = {"all": partial(recognition.evidence, recognizer, images[:count_by_all])}
+    predictions = np.asarray(functions["all"]()).argmax(axis=1)
+    labels = labels[:count_by_all]
+    figures = {"accuracy": float((predictions == labels).mean())}
+    if with_shortlist:
+        recognizer = recognition.make_recognizer(state, candidates=candidates)
+        functions["shortlist"] = partial(recognition.evidence, recognizer, images)
+        evidence = np.asarray(functions["shortlist"]())[:count_by_all]
+        on_shortlist, rows = np.isfinite(evidence), np.arange(count_by_all)
         figures |= {
-            "accuracy_in_two_stages": float((nats.argmax(axis=1) == truth[:few]).mean()),
-            "recall": float(asked[np.arange(few), by_all].mean()),
-            "recall_true": float(asked[np.arange(few), truth[:few]].mean()),
+            "accuracy_in_two_stages": float((evidence.argmax(axis=1) == labels).mean()),
+            "recall": float(on_shortlist[rows, predictions].mean()),
+            "recall_true": float(on_shortlist[rows, labels].mean()),
         }
     seconds = median_seconds(functions, rounds=ROUNDS)
-    speed = {"images_a_second": few / seconds["all"]}
-    if "staged" in seconds:
-        speed["images_a_second_in_two_stages"] = many / seconds["staged"]
-    return speed | figures
+    rates = {"images_a_second": count_by_all / seconds["all"]}
+    if with_shortlist:
+        rates["images_a_second_in_two_stages"] = count / seconds["shortlist"]
+    return rates | figures
 
 
-def _default_network(setting: BenchmarkConfig, count: int) -> float:
-    """Images a second that the evidence of ten categories is computed of, untrained: it takes no less."""
-    config = setting.config.with_settings({"random_features": 0, "recognizer": "elbo"})
-    source = setting.open_source()
-    state = untrained_state(config, source.image_shape, DEFAULT_CATEGORIES, rng=setting.rng)
-    crowd = Crowd(source, len(source.categories))
-    images, _ = crowd.mixed(crowd.names, count)
-    ready = recognition.make_recognizer(state)
-    seconds = median_seconds({"all": partial(recognition.evidence, ready, images)}, rounds=ROUNDS)
+def _default_network_rate(benchmark_config: BenchmarkConfig, count: int) -> float:
+    """Returns the images per second for which the evidence of ten untrained categories is computed."""
+    config = benchmark_config.config.with_settings({"random_features": 0, "recognizer": "elbo"})
+    source = benchmark_config.open_source()
+    state = untrained_state(config, source.image_shape, DEFAULT_CATEGORIES, rng=benchmark_config.rng)
+    categories = ShiftedCategories(source, len(source.categories))
+    images, _ = categories.read_alternating(categories.names, count)
+    recognizer = recognition.make_recognizer(state)
+    seconds = median_seconds({"all": partial(recognition.evidence, recognizer, images)}, rounds=ROUNDS)
     return count / seconds["all"]

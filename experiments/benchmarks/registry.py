@@ -1,4 +1,4 @@
-"""Which benchmarks there are; running one of them, and writing what it found."""
+"""The benchmarks by name; runs one of them and writes its figures."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 from experiments.benchmarks import accuracy, agreement, growth, memory, replay, roofline, together, twin_runs, twins
 from experiments.benchmarks.config import BenchmarkConfig
-from lifelong_cvae.errors import InputError
 from lifelong_cvae.files import device_description, package_versions, utc_date, write_json
 
-# Name to a function that gives figures by name; `rows`, where there are some, are dicts of the same keys, and
-# make a table.
+# Each benchmark returns figures by name. `rows`, if there are any, are dicts with the columns of a table.
 BENCHMARKS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "roofline": roofline.roofline,
     "playback": replay.step,
@@ -26,19 +24,26 @@ BENCHMARKS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
 }
 
 
-def benchmark(what: str, file: Path, setting: BenchmarkConfig) -> dict[str, Any]:
-    """Runs one of `BENCHMARKS` and writes its figures as JSON, with what measured them.
+def run_benchmark(name: str, file: Path, benchmark_config: BenchmarkConfig) -> dict[str, Any]:
+    """Runs one of `BENCHMARKS`, and writes its figures as JSON with the flags, date, versions and device.
+
+    Args:
+        name: key of `BENCHMARKS`.
+        file: file to write. Its folder is created before the benchmark runs.
+        benchmark_config: arguments of the benchmark.
+
+    Returns:
+        The values of the file.
 
     Raises:
-        InputError: the folder of the file does not exist.
+        OSError: the folder cannot be created, or the file cannot be written.
     """
-    if not file.parent.is_dir():
-        raise InputError(f"{file.parent}: no such folder to write into")
-    figures = BENCHMARKS[what](setting)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figures = BENCHMARKS[name](benchmark_config)
     values = {
-        "what": what,
-        "seed": setting.seed,
-        "options": setting.recorded,
+        "what": name,
+        "seed": benchmark_config.seed,
+        "options": benchmark_config.flags,
         **figures,
         "date": utc_date(),
         "versions": package_versions(),

@@ -1,4 +1,4 @@
-"""A training step that plays back many categories, against one that plays back few."""
+"""Cost of a training step that replays many categories, compared with one that replays few."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from experiments.benchmarks.timing import median_seconds
 from experiments.benchmarks.untrained import chunk_runner, untrained_state
 from lifelong_cvae.config import Config
 
+# Numbers of earlier categories.
 COUNTS = (10, 100)
-IMAGES = 1000  # of the new category
+# Training images of the new category.
+IMAGES = 1000
 SMALL = {"mixed_widths": (100, 100), "category_widths": (32, 32), "output_rank": 16, "mixed_mode": "playback"}
 
 
-def step(setting: BenchmarkConfig) -> dict[str, Any]:
-    """Seconds a training step takes with 10 and with 100 small earlier categories, and their ratio."""
-    seconds = step_seconds(setting.config.with_settings(SMALL), (28, 28), COUNTS, rng=setting.rng)
+def step(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
+    """Returns the seconds of a step with 10 and with 100 small earlier categories, and their ratio."""
+    config = benchmark_config.config.with_settings(SMALL)
+    seconds = step_seconds(config, (28, 28), COUNTS, rng=benchmark_config.rng)
     few, many = (seconds[str(count)] for count in COUNTS)
     return {"seconds_a_step_10": few, "seconds_a_step_100": many, "ratio": many / few}
 
@@ -27,16 +30,16 @@ def step(setting: BenchmarkConfig) -> dict[str, Any]:
 def step_seconds(
     config: Config, image_shape: Sequence[int], counts: Sequence[int], *, rng: jax.Array
 ) -> dict[str, float]:
-    """Seconds a training step of a new category takes when so many earlier ones are played back.
+    """Measures a training step of a new category for several numbers of replayed categories.
 
     Args:
-        config: settings, of the mixed mode `playback`.
-        image_shape: of random images.
+        config: settings with the mixed mode `playback`.
+        image_shape: shape of the random images.
         counts: numbers of earlier categories.
-        rng: of the networks.
+        rng: key of the networks.
 
     Returns:
-        Number of earlier categories, as text, to seconds per step: medians over interleaved rounds.
+        Median seconds per step by number of earlier categories, as text.
     """
     states = {count: untrained_state(config, image_shape, count + 1, rng=rng) for count in counts}
     chunks = {str(count): chunk_runner(state, state.names[-1:], IMAGES, rng=rng) for count, state in states.items()}

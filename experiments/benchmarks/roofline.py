@@ -1,14 +1,14 @@
-"""How near training, recognizing and imagining are to what the device can do.
+"""Rates of training, recognizing and imagining, relative to the peak rate of the device.
 
-The roof is the rate of one large matrix product, measured in turns with everything else. Operations are those
-of the matrix products, counted in what JAX traces; XLA's own count, which adds what is done number by number,
-stands beside it. A training step's products alone, with the same shapes, tell how much of the distance to the
-roof is theirs; the rest is what is done number by number: activations, the likelihood, the optimizer.
-Source: Williams, Waterman and Patterson 2009.
+The peak is the rate of one large matrix product, which takes turns with everything else. Counted operations are those
+of the matrix products in the jaxpr. XLA's own count also includes elementwise operations. A training step's matrix
+products are also timed alone, with the same shapes: they show how much of the distance to the peak they cause. The
+rest is elementwise work: activations, the likelihood, the optimizer. Source: Williams, Waterman and Patterson 2009.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -32,110 +32,128 @@ from lifelong_cvae.training.train import TrainCarry, init_carry, train_chunk
 IMAGE_SHAPE = (28, 28, 1)
 CATEGORIES = 10
 IMAGES = 4096
+# Side of the square matrices that are multiplied, and float32 values that are copied.
 SQUARE, COPIED = 2048, 2**26
 
 
 class _Work(NamedTuple):
-    """A function to time, the operations of its matrix products, and the images that it treats."""
+    """A function to time."""
 
+    label: str
     run: Callable[[], Any]
-    flops: float
+    flops: float  # of the matrix products
     images: int
 
 
-def roofline(setting: BenchmarkConfig) -> dict[str, Any]:
-    """Rates of training, recognizing and imagining, as parts of the rate of one large matrix product.
+class _TrainingWork(NamedTuple):
+    """Training, and the matrix products of its steps alone."""
 
-    Training: images through a chunk of steps of one category, the mixed part frozen or learning. Recognizing:
-    the ELBO at the mean for each of ten categories. Imagining: images of ten categories, no turn of the
-    circle.
+    training: _Work
+    products_alone: _Work
+    step_products: Counter[products.Product]
+    xla_cost: dict[str, float]  # XLA's analysis of one step before optimization; empty if there is none
+
+
+def roofline(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
+    """Measures training, recognizing and imagining as fractions of the rate of one large matrix product.
+
+    Training: one chunk of steps of one category, with the mixed part frozen or learning. Recognizing: the ELBO at the
+    posterior mean for ten categories. Imagining: images of ten categories, without turns of the circle.
+
+    Returns:
+        `rows`, and figures of the device and of a training step. XLA's counts are None if the backend has none.
     """
-    frozen, learns = (_training(setting.config, train_mixed, rng=setting.rng) for train_mixed in (False, True))
-    works = {
-        "training, mixed part frozen": frozen.work,
-        "its matrix products alone": frozen.alone,
-        "training, mixed part learning": learns.work,
-        "its matrix products alone ": learns.alone,
-        "recognizing among 10": _recognising(setting),
-        "imagining": _imagining(setting),
-    }
-    (square, multiply), (moved, copy) = products.peak(SQUARE), products.copied(COPIED)
-    seconds = median_seconds({**{name: work.run for name, work in works.items()}, "peak": multiply, "copy": copy})
-    roof = square / seconds["peak"]
-    rows = [
-        {
-            "what": name.strip(),
-            "images a second": work.images / seconds[name],
-            "MFLOP an image": work.flops / work.images / 1e6,
-            "GFLOP a second": work.flops / seconds[name] / 1e9,
-            "part of the roof": work.flops / seconds[name] / roof,
-        }
-        for name, work in works.items()
+    config, rng = benchmark_config.config, benchmark_config.rng
+    frozen, learning = (_training_work(config, train_mixed, rng=rng) for train_mixed in (False, True))
+    works = [
+        frozen.training,
+        frozen.products_alone,
+        learning.training,
+        learning.products_alone,
+        _recognition_work(benchmark_config),
+        _imagination_work(benchmark_config),
     ]
+    square_flops, multiply = products.square_runner(SQUARE)
+    copied_bytes, copy = products.copy_runner(COPIED)
+    functions = {str(index): work.run for index, work in enumerate(works)}
+    seconds = median_seconds({**functions, "peak": multiply, "copy": copy})
+    peak = square_flops / seconds["peak"]
     return {
-        "rows": rows,
-        "matrix_product_GFLOP_a_second": roof / 1e9,
-        "copy_GB_a_second": moved / seconds["copy"] / 1e9,
-        "XLA_counts_MFLOP_a_step": frozen.xla["flops"] / 1e6,
-        "counted_MFLOP_a_step": products.flops(frozen.counted) / 1e6,
-        "XLA_counts_MB_a_step": frozen.xla["bytes accessed"] / 1e6,
+        "rows": [_row(work, seconds[name], peak) for name, work in zip(functions, works, strict=True)],
+        "matrix_product_GFLOP_a_second": peak / 1e9,
+        "copy_GB_a_second": copied_bytes / seconds["copy"] / 1e9,
+        "XLA_counts_MFLOP_a_step": _millions(frozen.xla_cost.get("flops")),
+        "counted_MFLOP_a_step": _millions(products.total_flops(frozen.step_products)),
+        "XLA_counts_MB_a_step": _millions(frozen.xla_cost.get("bytes accessed")),
     }
 
 
-class _Training(NamedTuple):
-    work: _Work
-    alone: _Work
-    counted: Any  # products of one step
-    xla: dict[str, float]  # XLA's own analysis of one step, before it is optimized
+def _row(work: _Work, seconds: float, peak: float) -> dict[str, Any]:
+    return {
+        "what": work.label,
+        "images a second": work.images / seconds,
+        "MFLOP an image": work.flops / work.images / 1e6,
+        "GFLOP a second": work.flops / seconds / 1e9,
+        "part of the roof": work.flops / seconds / peak,
+    }
 
 
-def _training(config: Config, train_mixed: bool, *, rng: jax.Array) -> _Training:
-    learning_config = config.learning
+def _millions(value: float | None) -> float | None:
+    return None if value is None else value / 1e6
+
+
+def _training_work(config: Config, train_mixed: bool, *, rng: jax.Array) -> _TrainingWork:
+    learning = config.learning
     state = untrained_state(config, IMAGE_SHAPE, 1, rng=rng).replace(base_categories_left=int(train_mixed))
     task = state.names[-1:]
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, state.networks.pixels), np.uint8)
     data = make_task_data(state, {task[0]: images}, rng=rng)
 
-    def chunk(steps: int) -> Callable[..., Any]:
-        settings = replace(learning_config, steps_per_call=steps)
+    def chunk_of(steps: int) -> Callable[..., Any]:
+        settings = replace(learning, steps_per_call=steps)
         return partial(train_chunk, networks=state.training_networks, learning=settings, train_mixed=train_mixed)
 
-    def carry() -> TrainCarry:
+    def new_carry() -> TrainCarry:
         return init_carry(state, task, train_mixed=train_mixed)
 
-    batch, steps = learning_config.batch_size, learning_config.steps_per_call
-    one, whole = chunk(1), chunk(steps)
-    counted = products.products(one, carry(), data)
-    operations = products.flops(counted)
-    lowered = one.func.lower(carry(), data, **one.keywords)
-    return _Training(
-        _Work(lambda: whole(carry(), data), operations * steps, batch * steps),
-        _Work(products.alone(counted), operations, batch),
-        counted,
-        lowered.cost_analysis(),
+    batch, steps = learning.batch_size, learning.steps_per_call
+    run_step, run_chunk = chunk_of(1), chunk_of(steps)
+    step_products = products.matrix_products(run_step, new_carry(), data)
+    step_flops = products.total_flops(step_products)
+    lowered = run_step.func.lower(new_carry(), data, **run_step.keywords)
+    label = f"training, mixed part {'learning' if train_mixed else 'frozen'}"
+    return _TrainingWork(
+        _Work(label, lambda: run_chunk(new_carry(), data), step_flops * steps, batch * steps),
+        _Work("its matrix products alone", products.products_runner(step_products), step_flops, batch),
+        step_products,
+        lowered.cost_analysis() or {},  # backends behind PJRT's C API, such as GPUs, return None
     )
 
 
-def _recognising(setting: BenchmarkConfig) -> _Work:
-    state = untrained_state(setting.config, IMAGE_SHAPE, CATEGORIES, rng=setting.rng)
+def _recognition_work(benchmark_config: BenchmarkConfig) -> _Work:
+    state = untrained_state(benchmark_config.config, IMAGE_SHAPE, CATEGORIES, rng=benchmark_config.rng)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
-    path, rows = state.model(state.names[0]), images[:1].reshape(1, -1)
+    model, x = state.model(state.names[0]), to_float(jnp.asarray(images[:1].reshape(1, -1)))
 
-    def one(x: jax.Array, shared: Any) -> jax.Array:
-        return cvae.evidence_bound(path, x, shared, state.config.recognition, rng=None)
+    def category_evidence(x: jax.Array, activations: Any) -> jax.Array:
+        return cvae.evidence_bound(model, x, activations, state.config.recognition, rng=None)
 
-    x = to_float(jnp.asarray(rows))
-    shared = products.products(lambda x: cvae.mixed_activations(path, "encoder", x), x)
-    own = products.products(one, x, cvae.mixed_activations(path, "encoder", x))
-    operations = products.flops(shared) + CATEGORIES * products.flops(own)
-    ready = recognition.make_recognizer(state, "elbo")
-    return _Work(lambda: recognition.evidence(ready, images), operations * IMAGES, IMAGES)
+    def activations(x: jax.Array) -> Any:
+        return cvae.mixed_activations(model, "encoder", x)
+
+    mixed_flops = products.total_flops(products.matrix_products(activations, x))
+    category_flops = products.total_flops(products.matrix_products(category_evidence, x, activations(x)))
+    flops = mixed_flops + CATEGORIES * category_flops
+    recognizer = recognition.make_recognizer(state, "elbo")
+    label = f"recognizing among {CATEGORIES}"
+    return _Work(label, lambda: recognition.evidence(recognizer, images), flops * IMAGES, IMAGES)
 
 
-def _imagining(setting: BenchmarkConfig) -> _Work:
-    state, rng = untrained_state(setting.config, IMAGE_SHAPE, CATEGORIES, rng=setting.rng), setting.rng
-    path, count = state.model(state.names[0]), IMAGES // CATEGORIES
+def _imagination_work(benchmark_config: BenchmarkConfig) -> _Work:
+    rng = benchmark_config.rng
+    state = untrained_state(benchmark_config.config, IMAGE_SHAPE, CATEGORIES, rng=rng)
+    model, count = state.model(state.names[0]), IMAGES // CATEGORIES
     z = jnp.zeros((1, state.networks.latent_size))
-    operations = products.flops(products.products(lambda z: cvae.sample_image(path, z, rng=rng), z))
+    flops = products.total_flops(products.matrix_products(lambda z: cvae.sample_image(model, z, rng=rng), z))
     images = CATEGORIES * count
-    return _Work(lambda: sampling.imagine(state, state.names, count, rng=rng), operations * images, images)
+    return _Work("imagining", lambda: sampling.imagine(state, state.names, count, rng=rng), flops * images, images)

@@ -1,4 +1,7 @@
-"""How long things take, side by side in one process: ratios survive a noisy machine, seconds do not."""
+"""Timing of several functions that take turns in one process.
+
+Ratios of such times hold on a machine whose speed varies; the seconds themselves do not.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ ROUNDS = 7
 
 
 def median_seconds(functions: Mapping[str, Callable[[], Any]], *, rounds: int = ROUNDS) -> dict[str, float]:
-    """Seconds that functions take, medians over rounds in which each is called once, one after another.
+    """Returns the median seconds of each function over rounds in which every function is called once.
 
     Args:
-        functions: name to a function; it is called once before, so that it has compiled, and what it returns
-            is waited for.
-        rounds: to take medians of.
+        functions: functions by name. Each is called once before the first round, to compile it. The arrays that it
+            returns are waited for.
+        rounds: number of rounds.
     """
     for function in functions.values():
         jax.block_until_ready(function())

@@ -1,27 +1,68 @@
-"""Our side of `twins`, in a process of its own: learns categories one by one and recognizes test images."""
+"""Our side of the twins: the public functions of lifelong_cvae. `twin_process` runs it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.monitoring
 import numpy as np
 
 import lifelong_cvae as lifelong
 
+# Start and end of a phase, in seconds of `time.time`.
+Span = tuple[float, float]
+
+
+@dataclass
+class Learner:
+    """A state, and the seconds in which its categories were traced and compiled."""
+
+    state: lifelong.LifelongState
+    rng: jax.Array
+    compile_seconds: float = 0.0
+
+
+def build(task: dict[str, Any]) -> Learner:
+    """Returns a learner without categories, with the settings `config` of the task."""
+    rng = jax.random.key(task["seed"])
+    return Learner(lifelong.init(lifelong.Config.from_dict(task["config"]), task["image_shape"], rng=rng), rng)
+
+
+def train(learner: Learner, images: np.ndarray, steps: int) -> Iterator[float]:
+    """Learns one more category and yields one loss, the mean over the last chunk of steps.
+
+    Args:
+        learner: learner to update.
+        images: uint8 `[n, pixels]`.
+        steps: number of training steps of the baselines.
+
+    Raises:
+        AssertionError: the settings lead to another number of steps.
+    """
+    name, shape = str(len(learner.state.names)), learner.state.image_shape
+    with compile_spans() as spans:
+        learner.state, report = lifelong.learn(learner.state, {name: images.reshape(-1, *shape)}, rng=learner.rng)
+    learner.compile_seconds += covered_seconds(spans)
+    if report.steps != steps:
+        raise AssertionError(f"training steps: expected {steps} as in the baselines, got {report.steps}")
+    yield report.terms["real"]
+
+
+def predict(learner: Learner, images: np.ndarray) -> np.ndarray:
+    """Returns the category of the highest evidence for images uint8 `[n, pixels]`, `[n]`."""
+    images = images.reshape(-1, *learner.state.image_shape)
+    return np.asarray(lifelong.evidence(learner.state, images)).argmax(axis=1)
+
 
 @contextlib.contextmanager
-def compiling() -> Iterator[list[tuple[float, float]]]:
-    """When, within the block, JAX traced and compiled: beginnings and ends in seconds of `time.time`.
-
-    Some lie within others: see `covered`.
-    """
-    spans: list[tuple[float, float]] = []
+def compile_spans() -> Iterator[list[Span]]:
+    """Records the spans in which JAX traces and compiles within the block. Some lie within others."""
+    spans: list[Span] = []
 
     def listen(event: str, duration: float, **_: Any) -> None:
         if event.startswith("/jax/core/compile/"):
@@ -34,38 +75,10 @@ def compiling() -> Iterator[list[tuple[float, float]]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def covered(spans: list[tuple[float, float]]) -> float:
-    """Seconds that spans cover together."""
+def covered_seconds(spans: list[Span]) -> float:
+    """Returns the length of the union of spans."""
     total, reached = 0.0, -np.inf
-    for begin, end in sorted(spans):
-        total += max(0.0, end - max(begin, reached))
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return total
-
-
-def main(task: dict[str, Any]) -> dict[str, float]:
-    """Does a task that `twins` wrote."""
-    begun = time.perf_counter()
-    arrays, rng = np.load(task["file"]), jax.random.key(task["seed"])
-    images, test = (arrays[name].reshape(-1, *task["image_shape"]) for name in ("train", "test"))
-    state = lifelong.init(lifelong.Config.from_dict(task["config"]), task["image_shape"], rng=rng)
-    with compiling() as spans:
-        for category in range(len(task["steps"])):
-            own = images[arrays["train_labels"] == category]
-            state, report = lifelong.learn(state, {str(category): own}, rng=rng)
-            if report.steps != task["steps"][category]:
-                raise AssertionError(f"{report.steps} steps, the twins take {task['steps'][category]}")
-        learned, compiled = time.perf_counter(), covered(spans)
-        answers = np.asarray(lifelong.evidence(state, test)).argmax(axis=1)
-    return {
-        "first steps": compiled,
-        "learning": learned - begun - compiled,
-        "recognizing": time.perf_counter() - learned,
-        "accuracy": float((answers == arrays["test_labels"]).mean()),
-    }
-
-
-if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    imports = time.time() - given["started"]
-    print(json.dumps({"imports": imports, **main(given)}))

@@ -1,8 +1,9 @@
-"""Ours and its twins (see `twins`) learn all categories of a source, one by one, each in a fresh process.
+"""Time to learn all categories of a source one by one, for ours and its baselines (see `twins`).
 
-So that speed is compared at the same accuracy, ours runs with prior_components=0, factors=0,
-random_features=0, recognizer=elbo and drawing=mean: without what the twins lack. It still keeps thresholds
-for unknown images, which they do not.
+Each side runs in a fresh process.
+
+To compare speed at equal accuracy, ours runs without the parts that the baselines lack (`twins.WITHOUT`). It still fits
+the thresholds for unknown images, which the baselines do not have.
 """
 
 from __future__ import annotations
@@ -23,43 +24,46 @@ from experiments.benchmarks import twins
 from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.config import Config
 from lifelong_cvae.data import Source
+from lifelong_cvae.errors import use_package
 from lifelong_cvae.training.learn import count_steps
 
-# Times that the categories are learned by each side.
+ROOT = Path(__file__).parents[2]
+# Runs of each side.
 REPEATS = 2
-# Compiled programs that are kept, as the launchers keep them.
-KEPT_SECONDS = "0.1"
+# Compilations that take at least as many seconds are cached, so that short ones cost the same in every run.
+MIN_CACHED_SECONDS = "0.1"
 
 
-def ten_categories(setting: BenchmarkConfig) -> dict[str, Any]:
-    """Seconds that each side needs to learn all categories of a source, in a fresh process of its own.
+def ten_categories(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
+    """Measures how long each side takes to learn all categories of a source, in a fresh process.
 
-    Ours twice: with an empty folder for what JAX compiles, and with what was left there.
+    Ours runs twice: with an empty compilation cache, and with the cache that the first run filled.
 
     Returns:
-        `rows`: a side each, the fastest of its runs: `seconds` from the process's start to its end, and of
-        them `imports` (with the start of Python), `first steps` (of ours and Flax: compilation), `learning`
-        and `recognizing`; and the accuracy by the ELBO at the posterior's mean. `slowest`, in seconds.
+        `rows`: one per side, the figures of `run_process` in the fastest run, and the seconds of the slowest.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
     """
-    twins.require_torch()
-    source = setting.open_source()
+    use_package("torch")
+    source, config = benchmark_config.open_source(), twins.twin_config(benchmark_config.config)
     sides = {
         "ours, nothing compiled": "ours",
         "ours, compiled before": "ours",
         twins.FLAX: "flax",
         twins.TORCH: "torch",
     }
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    runs: dict[str, list[dict[str, float]]] = {label: [] for label in sides}
     with tempfile.TemporaryDirectory() as folder:
-        task = task_of(Path(folder) / "images.npz", source, twins.config_of(setting), seed=setting.seed)
+        task = write_task(Path(folder) / "images.npz", source, config, seed=benchmark_config.seed)
         for repeat in range(REPEATS):
             cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/{repeat}"}
-            for side, name in sides.items():
-                found[side].append(process(name, task, cache if name == "ours" else {}))
+            for label, side in sides.items():
+                runs[label].append(run_process(side, task, cache if side == "ours" else {}))
     rows = []
-    for side, runs in found.items():
-        fastest = min(runs, key=lambda run: run["seconds"])
-        rows.append({"side": side, **fastest, "slowest": max(run["seconds"] for run in runs)})
+    for label, figures in runs.items():
+        fastest = min(figures, key=lambda run: run["seconds"])
+        rows.append({"side": label, **fastest, "slowest": max(run["seconds"] for run in figures)})
     return {
         "rows": rows,
         "training_images": sum(source.counts["train"].values()),
@@ -69,38 +73,54 @@ def ten_categories(setting: BenchmarkConfig) -> dict[str, Any]:
     }
 
 
-def task_of(file: Path, source: Source, config: Config, *, seed: int) -> dict[str, Any]:
-    """What a process is given, its images written to a file."""
+def write_task(file: Path, source: Source, config: Config, *, seed: int) -> dict[str, Any]:
+    """Writes the images of a source to an npz file, and returns the task for `twin_process`.
+
+    Args:
+        file: file to write.
+        source: source of the images.
+        config: settings.
+        seed: seed of all randomness.
+
+    Returns:
+        Plain values, ready for JSON.
+    """
     arrays = {}
     for split in ("train", "test"):
-        rows = [twins.rows_of(source, category, split) for category in source.categories]
+        rows = [twins.uint8_rows(source, category, split) for category in source.categories]
         arrays[split] = np.concatenate(rows)
-        arrays[f"{split}_labels"] = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
+        arrays[f"{split}_labels"] = np.repeat(np.arange(len(rows)), [len(category_rows) for category_rows in rows])
     np.savez(file, **arrays)
     return {
         "file": str(file),
         "seed": seed,
         "image_shape": source.image_shape,
         "steps": [count_steps(config.learning, source.counts["train"][name]) for name in source.categories],
-        "settings": twins.plain(config),
+        "settings": twins.baseline_settings(config),
         "config": config.to_dict(),
     }
 
 
-def process(side: str, task: dict[str, Any], environment: dict[str, str]) -> dict[str, float]:
-    """What a fresh process of a side says, and the `seconds` it took."""
-    folder = Path(__file__).parent
-    twin = ["-P", str(folder / f"twin_{side}.py")]  # -P: this folder is not searched for modules
-    program = ["-m", "experiments.benchmarks.twin_ours"] if side == "ours" else twin
-    settings = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": KEPT_SECONDS, **environment}
+def run_process(side: str, task: dict[str, Any], environment: dict[str, str]) -> dict[str, float]:
+    """Runs a side in a fresh process.
+
+    Args:
+        side: `ours`, `flax` or `torch`.
+        task: as `write_task` returns it.
+        environment: environment variables to add.
+
+    Returns:
+        `seconds` from the start of the process to its end, and the figures of `twin_process.run`.
+    """
     inherited = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
+    cache_settings = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": MIN_CACHED_SECONDS}
     started = time.time()
     done = subprocess.run(
-        [sys.executable, *program, json.dumps({**task, "started": started})],
+        [sys.executable, "-m", "experiments.benchmarks.twin_process", side, json.dumps({**task, "started": started})],
         stdout=subprocess.PIPE,
         check=True,
         text=True,
-        cwd=folder.parents[1],
-        env={**inherited, **settings},
+        cwd=ROOT,
+        env={**inherited, **cache_settings, **environment},
     )
     return {"seconds": time.time() - started, **json.loads(done.stdout)}

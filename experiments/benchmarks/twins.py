@@ -1,9 +1,9 @@
-"""Ours against twins of it, in plain Flax and in eager PyTorch: how fast they train a category.
+"""Training speed of one category: ours, plain Flax and eager PyTorch, side by side.
 
-The twins have the networks, batch, steps, optimizer and schedule of the settings, one loss (the ELBO of real
-images, with one sample and a prior N(0, I)), and a mixed part that the first category alone trains. Ours runs
-without what they lack, `WITHOUT`. They keep the encoder's mixed neurons of every image, where these are
-frozen, as ours does; and all use as many threads as they choose to.
+The baselines have the networks, batch, number of steps, optimizer and schedule of the settings, one loss (the ELBO of
+real images with one sample and the prior N(0, I)), and a mixed part that only the first category trains. Ours runs
+without the parts that they lack (`WITHOUT`). Once the mixed part is frozen, the baselines keep the encoder's mixed
+activations of every image, as ours does. Each side uses its default number of threads.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from experiments.benchmarks.timing import median_seconds
 from lifelong_cvae.config import Config
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import use_package
-from lifelong_cvae.images import flatten_images
+from lifelong_cvae.images import flatten_images, to_uint8
 from lifelong_cvae.state import add_category, init
 from lifelong_cvae.training.learn import make_task_data
-from lifelong_cvae.training.teacher import Teacher
+from lifelong_cvae.training.teacher import make_teacher
 from lifelong_cvae.training.train import train
 
-# What the twins have not, left out of ours too.
+# Settings that switch off the parts that the baselines lack.
 WITHOUT = {
     "prior_components": 0,
     "noise_rank": 0,
@@ -35,7 +35,7 @@ WITHOUT = {
     "recognizer": "elbo",
     "sample_style": "mean",
 }
-# The form of network and of learning that the twins have.
+# The form of network and of learning that the baselines have.
 FORM = {
     "conditioning": "neurons",
     "likelihood": "gaussian",
@@ -47,38 +47,40 @@ FORM = {
     "bound": "mean",
 }
 FLAX, TORCH = "plain Flax", "PyTorch"
-# Of one category, in a round of timing.
+# Steps of one category in each round of timing.
 STEPS = 100
 ROUNDS = 5
 
 
-def speed(setting: BenchmarkConfig) -> dict[str, Any]:
-    """Steps per second of training a category, side by side in one process; medians over rounds.
+def speed(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
+    """Measures the training steps per second of one category, side by side in one process.
 
     Returns:
-        `rows`: of a later category, of which the mixed part is frozen; of one whose twins compute the
-        encoder's mixed neurons anew in every step; and of the first category, which trains the mixed part.
+        `rows`: medians over rounds for a later category, whose mixed part is frozen; for the same with baselines that
+        compute the encoder's mixed activations in every step; and for the first category, which trains the mixed part.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
     """
-    require_torch()
-    config, source = config_of(setting), setting.open_source()
-    images = rows_of(source, source.categories[0], "train")
+    use_package("torch")
+    config, source = twin_config(benchmark_config.config), benchmark_config.open_source()
+    images = uint8_rows(source, source.categories[0], "train")
     cases = {
         "later, mixed part frozen": (False, True),
         "later, twins without known neurons": (False, False),
         "first, mixed part learns": (True, False),
     }
     rows = []
-    for case, (first, known) in cases.items():
-        sides = _sides(config, source, images, first=first, known=known, rng=setting.rng)
-        rates = {side: STEPS / value for side, value in median_seconds(sides, rounds=ROUNDS).items()}
+    for case, (first, precompute) in cases.items():
+        trainers = _trainers(config, source, images, first=first, precompute=precompute, rng=benchmark_config.rng)
+        rates = {side: STEPS / seconds for side, seconds in median_seconds(trainers, rounds=ROUNDS).items()}
         ratios = {f"ours / {side}": rates["ours"] / rates[side] for side in (FLAX, TORCH)}
-        figures = {f"{side}, steps/s": rate for side, rate in rates.items()}
-        rows.append({"category": case, **figures, **ratios})
+        rows.append({"category": case, **{f"{side}, steps/s": rate for side, rate in rates.items()}, **ratios})
     return {"rows": rows, "pytorch": importlib.metadata.version("torch")}
 
 
-def plain(config: Config) -> dict[str, Any]:
-    """The settings that the twins read."""
+def baseline_settings(config: Config) -> dict[str, Any]:
+    """Returns the settings that the baselines read."""
     return {
         **{name: list(getattr(config.network, name)) for name in ("mixed_widths", "category_widths")},
         **{name: getattr(config.network, name) for name in ("output_rank", "latent_size", "log_scale")},
@@ -86,78 +88,85 @@ def plain(config: Config) -> dict[str, Any]:
     }
 
 
-def config_of(setting: BenchmarkConfig) -> Config:
-    """The settings, in the form that the twins have and without what they lack."""
-    return setting.config.with_settings({**FORM, **WITHOUT})
+def twin_config(config: Config) -> Config:
+    """Returns the settings in the form of the baselines, without the parts that they lack."""
+    return config.with_settings({**FORM, **WITHOUT})
 
 
-def require_torch() -> None:
-    """Raises MissingExtraError where PyTorch is not installed."""
-    use_package("torch")
-
-
-def rows_of(source: Source, category: str, split: str) -> np.ndarray:
-    """Images of a category, uint8 `[n, pixels]`."""
+def uint8_rows(source: Source, category: str, split: str) -> np.ndarray:
+    """Returns the images of a category, uint8 `[n, pixels]`."""
     rows = flatten_images(source.read(split, category), source.image_shape)
-    return rows if rows.dtype == np.uint8 else np.rint(255 * rows).astype(np.uint8)
+    return to_uint8(rows)
 
 
-def _sides(
-    config: Config, source: Source, images: np.ndarray, *, first: bool, known: bool, rng: jax.Array
+def _trainers(
+    config: Config, source: Source, images: np.ndarray, *, first: bool, precompute: bool, rng: jax.Array
 ) -> dict[str, Callable[[], Any]]:
-    """Functions that train one category for STEPS steps, one for each side."""
+    """Returns functions that train one category for STEPS steps, by side.
+
+    Args:
+        config: settings in the form of the baselines.
+        source: source of the images.
+        images: images of the category, uint8 `[n, pixels]`.
+        first: whether the mixed part learns.
+        precompute: whether the baselines compute the encoder's mixed activations once.
+        rng: the seed's key.
+    """
     config = config.with_settings({"min_steps": STEPS, "epochs": 1, "steps_per_call": STEPS})
+    settings = baseline_settings(config)
     return {
-        "ours": _ours(config, source, images, first=first, rng=rng),
-        FLAX: _flax(config, images, first=first, known=known, rng=rng),
-        TORCH: _torch(config, images, first=first, known=known),
+        "ours": _ours_trainer(config, source, images, first=first, rng=rng),
+        FLAX: _flax_trainer(settings, images, first=first, precompute=precompute, rng=rng),
+        TORCH: _torch_trainer(settings, images, first=first, precompute=precompute),
     }
 
 
-def _ours(config: Config, source: Source, images: np.ndarray, *, first: bool, rng: jax.Array) -> Callable[[], Any]:
+def _ours_trainer(
+    config: Config, source: Source, images: np.ndarray, *, first: bool, rng: jax.Array
+) -> Callable[[], Any]:
     state = init(config, source.image_shape, rng=rng)
     state = add_category(state, "one", rng=rng).replace(base_categories_left=int(first))
     data = make_task_data(state, {"one": images}, rng=rng)
-    teacher = Teacher(state, ("one",), rng=rng)
-
-    def run() -> Any:
-        trained = train(state, ("one",), data, teacher, resume_from=None, progress=None, start=0.0)
-        return trained.carry.params
-
-    return run
+    teacher = make_teacher(state, ("one",), rng=rng)
+    return lambda: train(state, data, teacher).carry.params
 
 
-def _flax(config: Config, images: np.ndarray, *, first: bool, known: bool, rng: jax.Array) -> Callable[[], Any]:
-    settings, x = plain(config), images.astype(np.float32) / 255
-    model = twin_flax.build(settings, x.shape[1])
-    neurons: Any = None
-    if known:
-        neurons = twin_flax.known_neurons(model, twin_flax.init(model, x.mean(axis=0), rng=rng)[0], x)
+def _flax_trainer(
+    settings: dict[str, Any], images: np.ndarray, *, first: bool, precompute: bool, rng: jax.Array
+) -> Callable[[], Any]:
+    x = images.astype(np.float32) / 255
+    model = twin_flax.make_model(settings, x.shape[1])
+    activations: Any = None
+    if precompute:
+        mixed, _ = twin_flax.init_params(model, x.mean(axis=0), rng=rng)
+        activations = twin_flax.encoder_activations(model, mixed, x)
 
-    def run() -> Any:
-        mixed, category = twin_flax.init(model, x.mean(axis=0), rng=rng)
-        params, frozen = ({**mixed, **category}, {}) if first else (category, mixed)
-        for step in twin_flax.train(model, params, frozen, x, settings, STEPS, rng=rng, known=neurons):
-            last = step
+    def train_steps() -> Any:
+        mixed, category = twin_flax.init_params(model, x.mean(axis=0), rng=rng)
+        trained, frozen = ({**mixed, **category}, {}) if first else (category, mixed)
+        steps = twin_flax.train_steps(model, trained, frozen, x, settings, STEPS, rng=rng, activations=activations)
+        for params_and_loss in steps:
+            last = params_and_loss
         return last
 
-    return run
+    return train_steps
 
 
-def _torch(config: Config, images: np.ndarray, *, first: bool, known: bool) -> Callable[[], Any]:
-    import torch  # an extra
+def _torch_trainer(settings: dict[str, Any], images: np.ndarray, *, first: bool, precompute: bool) -> Callable[[], Any]:
+    import torch  # optional
 
     from experiments.benchmarks import twin_torch
 
-    settings, device = plain(config), twin_torch.device()
+    device = twin_torch.select_device()
     x = torch.from_numpy(images).to(device) / 255
     mixed = twin_torch.Mixed(settings, x.shape[1]).to(device)
-    neurons = twin_torch.neurons_of(mixed, x) if known else None
+    activations = twin_torch.encoder_activations(mixed, x) if precompute else None
 
-    def run() -> float:
+    def train_steps() -> float:
         model = twin_torch.CVAE(mixed, settings, x.mean(dim=0)).to(device)
-        for loss in twin_torch.train(model, x, settings, STEPS, train_mixed=first, known=neurons):
+        steps = twin_torch.train_steps(model, x, settings, STEPS, train_mixed=first, activations=activations)
+        for loss in steps:
             last = loss
         return float(last)
 
-    return run
+    return train_steps

@@ -1,12 +1,11 @@
-"""Studies: grids of whole runs, one JSON file for each.
+"""Runs the cells of a study.
 
-A cell is a run that is learned, evaluated and forgotten; only its figures stay. A study can be broken off
-and taken up again: a cell whose file is there is not run anew.
+A cell is one run that is learned and evaluated. Only its figures are kept. A study can be interrupted and resumed: a
+cell whose figures are in the folder is not run again.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,19 +15,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.studies import store
+from experiments.studies.store import FLOOR
 from lifelong_cvae.data import Source
-from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import continual, metrics
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
-from lifelong_cvae.files import device_description, json_round_trip, package_versions, read_json, utc_date, write_json
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.state import LifelongState, init, parameters_per_category
 from lifelong_cvae.training.learn import learn
 
-# Imagined images of all categories together for the classifier's agreement after every task.
+# Imagined images of all categories together from which the classifier's agreement is measured after every task.
 AGREEMENT_SAMPLES = 1000
-# File of the figures of real images in the place of imagined ones, and what they are called in tables.
-FLOOR = "floor.json"
+# Labels of the row with figures of real images.
 FLOOR_LABELS = {"strategy": "real images"}
 
 
@@ -37,8 +35,8 @@ class Cell:
     """One run of a study.
 
     Attributes:
-        run_config: what is learned, and from what.
-        labels: what distinguishes it, column of the table to value.
+        run_config: data, tasks, seed and settings of the run.
+        labels: column heading to value; distinguishes the run from the others of the study.
     """
 
     run_config: RunConfig
@@ -46,41 +44,41 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A file name."""
-        return re.sub(r"[^\w.,=-]+", "_", ",".join(f"{key}={value}" for key, value in self.labels.items()))
+        """Name of the run, which is also the stem of its file."""
+        return store.run_name(self.labels)
 
 
 def identity(cell: Cell, source: Source, *, samples: int) -> dict[str, Any]:
-    """What a cell's figures depend on, ready for JSON.
+    """Returns the values that a cell's figures depend on, ready for JSON.
 
-    Where the data are and how they are opened is not part of it: their fingerprint is.
+    The location of the data and the options of opening them are left out: the fingerprint of the data stands for them.
     """
-    opened = ("dataset", "options")
-    run_config = {key: value for key, value in cell.run_config.to_dict().items() if key not in opened}
+    left_out = ("dataset", "options")
+    run_config = {key: value for key, value in cell.run_config.to_dict().items() if key not in left_out}
     return {"labels": dict(cell.labels), "plan": run_config, "data": source.fingerprint, "samples": samples}
 
 
 def run_cell(cell: Cell, source: Source, classifier: ReferenceClassifier, *, samples: int) -> dict[str, Any]:
-    """Learns and evaluates one cell; nothing but the figures stays.
+    """Learns and evaluates one cell.
 
     Args:
-        cell: what to run.
-        source: its data.
-        classifier: of the data.
+        cell: run to execute.
+        source: data of the run.
+        classifier: reference classifier of the data.
         samples: imagined images of all categories together.
 
     Returns:
-        `accuracy`, `history` (A[t, c], fractions), `over_time` and `generation_over_time`
-        (`continual.summary` of A and of the classifier's agreement), `forgetting_same_candidates`, `imagined`
-        (`measures.judged`), `per_task`, `density`, `novelty` (half-way, with the
-        categories of later tasks unknown), numbers of parameters, seconds.
+        `accuracy`; `history` (A[t, c], fractions) and `agreement_history` (the same of the classifier's agreement);
+        their summaries `over_time` and `generation_over_time` (`continual.summary`); `forgetting_same_candidates`;
+        `imagined` (`metrics.generation_metrics`); `per_task`; `density`; `novelty` (halfway, with the categories of
+        later tasks unknown); numbers of parameters; seconds.
     """
     run_config, rng, start = cell.run_config, jax.random.key(cell.run_config.seed), time.perf_counter()
-    few = run_config.subsample(source)
+    train_source = run_config.subsample(source)
     state = init(run_config.config, source.image_shape, rng=rng)
     history, agreements, novelty, seconds_learning = [], [], {}, 0.0
     for index, names in enumerate(run_config.tasks):
-        images = metrics.real_images(names, few, "train")
+        images = metrics.real_images(names, train_source, "train")
         state, report = learn(state, images, rng=rng)
         seconds_learning += report.seconds
         evidence = metrics.evidence_by_category(state, source, run_config.evaluate_on, rng=rng)
@@ -116,7 +114,7 @@ def _final_figures(
     samples: int,
     rng: jax.Array,
 ) -> dict[str, Any]:
-    """Of the learner that has met all categories: what it imagines, and its density."""
+    """Measures generation and density of a state that has learned all categories."""
     split = run_config.evaluate_on
     imagined = metrics.sample_images(state, source, samples, rng=rng)
     real = metrics.real_images(state.names, source, split)
@@ -128,10 +126,10 @@ def _final_figures(
 
 
 def run_floor(source: Source, classifier: ReferenceClassifier, split: str, *, samples: int) -> dict[str, Any]:
-    """Training images in the place of imagined ones, as many: what `imagined` of a cell would be at best."""
-    first = metrics.floor_images(source.categories, source, samples)
+    """Measures training images in place of imagined ones, the floor of all distances."""
+    train_images = metrics.floor_images(source.categories, source, samples)
     real = metrics.real_images(source.categories, source, split)
-    return {"imagined": metrics.generation_metrics(first, real, classifier, rng=jax.random.key(0))}
+    return {"imagined": metrics.generation_metrics(train_images, real, classifier, rng=jax.random.key(0))}
 
 
 def run_cells(
@@ -143,68 +141,55 @@ def run_cells(
     samples: int,
     log_fn: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Runs the cells that `folder` does not hold yet, and returns the figures of all.
+    """Runs the cells whose figures are not in `folder` yet, and returns the figures of all.
 
     Args:
-        cells: of one study.
-        folder: takes a JSON file per cell.
-        source: the data of all cells.
-        classifier: gives the classifier, where there is something to run.
+        cells: cells of one study.
+        folder: receives one JSON file per run.
+        source: data of all cells.
+        classifier: returns the reference classifier; called only if there is a cell to run.
         samples: imagined images of all categories together.
-        log_fn: told a line per cell, with an estimate of the time left.
+        log_fn: receives a line per cell, with an estimate of the time left.
 
     Raises:
-        InputError: a file of the folder is another run's; nothing has been run then.
+        InputError: figures in the folder belong to another run. In that case nothing is run.
     """
-    found = {cell.name: _read(cell, folder, source, samples=samples) for cell in cells}
-    for index, cell in enumerate(cells):
-        if found[cell.name] is None:
-            log_fn(f"{index + 1}/{len(cells)}  {cell.name}: running")
-            figures = run_cell(cell, source, classifier(), samples=samples)
-            _write(folder / f"{cell.name}.json", identity(cell, source, samples=samples), figures)
-            found[cell.name] = _read(cell, folder, source, samples=samples)
-        figures = found[cell.name]
-        left = _seconds_left([found[other.name] for other in cells])
+    figures = {store.run_name(values["labels"]): values for values in store.read_figures(folder).cells}
+    identities = {cell.name: identity(cell, source, samples=samples) for cell in cells}
+    for name in identities.keys() & figures.keys():
+        store.check_identity(figures[name], identities[name], f"{folder}: run {name}")
+    for index, cell in enumerate(cells, start=1):
+        prefix = f"{index}/{len(cells)}  {cell.name}:"
+        if cell.name not in figures:
+            log_fn(f"{prefix} running")
+            measured = run_cell(cell, source, classifier(), samples=samples)
+            file = folder / f"{cell.name}.json"
+            figures[cell.name] = store.write_figures(file, {**identities[cell.name], **measured})
+        accuracy, seconds = figures[cell.name]["accuracy"], figures[cell.name]["seconds"]
+        left = _seconds_left([figures.get(other.name) for other in cells])
         note = f"; about {left / 60:.0f} minutes left" if left else ""
-        log_fn(
-            f"{index + 1}/{len(cells)}  {cell.name}: {100 * figures['accuracy']:.2f} %, "
-            f"{figures['seconds']:.0f} s{note}"
-        )
-    return [found[cell.name] for cell in cells]
+        log_fn(f"{prefix} {100 * accuracy:.2f} %, {seconds:.0f} s{note}")
+    return [figures[cell.name] for cell in cells]
 
 
 def floor(
     folder: Path, source: Source, classifier: Callable[[], ReferenceClassifier], split: str, *, samples: int
 ) -> dict[str, Any]:
-    """`run_floor` of a source, kept in the folder."""
-    file = folder / FLOOR
-    made_of = {"data": source.fingerprint, "split": split, "samples": samples, "counts": source.counts}
-    if not file.exists():
-        _write(file, made_of, run_floor(source, classifier(), split, samples=samples))
-    return _checked(file, made_of)
+    """Returns the figures of `run_floor`, which are measured once per folder.
+
+    Raises:
+        InputError: the figures in the folder are of other data, another split or another number of samples.
+    """
+    floor_identity = {"data": source.fingerprint, "split": split, "samples": samples, "counts": source.counts}
+    figures = store.read_figures(folder).floor
+    if figures is None:
+        measured = run_floor(source, classifier(), split, samples=samples)
+        figures = store.write_figures(folder / FLOOR, {**floor_identity, **measured})
+    store.check_identity(figures, floor_identity, f"{folder}: real images")
+    return figures
 
 
-def _write(file: Path, made_of: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    measured_by = {"versions": package_versions(), "device": device_description(), "date": utc_date()}
-    write_json(file, {**made_of, **figures, **measured_by})
-
-
-def _read(cell: Cell, folder: Path, source: Source, *, samples: int) -> dict[str, Any] | None:
-    file = folder / f"{cell.name}.json"
-    return _checked(file, identity(cell, source, samples=samples)) if file.exists() else None
-
-
-def _checked(file: Path, made_of: Mapping[str, Any]) -> dict[str, Any]:
-    values = read_json(file)
-    for key, value in made_of.items():
-        if values.get(key) != json_round_trip(value):
-            raise InputError(
-                f"{file} holds another run (its {key} differs): another --workdir is expected, or remove it"
-            )
-    return values
-
-
-def _seconds_left(results: Sequence[Mapping[str, Any] | None]) -> float:
-    done = [result["seconds"] for result in results if result is not None]
-    return float(np.mean(done)) * (len(results) - len(done))
+def _seconds_left(figures: Sequence[Mapping[str, Any] | None]) -> float:
+    """Estimates the seconds that the missing cells take, from the mean of the others."""
+    seconds = [values["seconds"] for values in figures if values is not None]
+    return float(np.mean(seconds)) * (len(figures) - len(seconds))

@@ -1,13 +1,12 @@
-"""Tables in documents, made from the files of studies: no number without a command that puts it there.
+"""Tables in Markdown documents, generated from the files of studies and benchmarks.
 
-A document holds marks, each pair on lines of its own; what stands between them is replaced:
+A document holds pairs of marks on lines of their own. The text between them is replaced:
 
     <!-- table: results/strategies/mnist recognition -->
     <!-- end of table -->
 
-The first names a folder that `comparison.compare` wrote and the kind of figures (`tables.COLUMNS`).
-`published.json` in that folder holds rows of others' figures, which come last. Or it names a file that the
-launcher `benchmark` wrote:
+The mark names one or several folders that `grids.compare` wrote, and the kind of figures (`tables.COLUMNS`). Rows of
+published figures come last. A second kind of mark names a file that the launcher `benchmark` wrote:
 
     <!-- benchmark: results/benchmarks/playback.json -->
     <!-- end of table -->
@@ -20,40 +19,49 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.studies import tables
-from experiments.studies.cells import FLOOR, FLOOR_LABELS
+from experiments.studies import store, tables
+from experiments.studies.cells import FLOOR_LABELS
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.files import read_json
 
-MARK = re.compile(r"(<!-- table: (\S+) (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- table: (\S+(?: \S+)*) (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 BENCHMARK_MARK = re.compile(r"(<!-- benchmark: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
 def render_tables(text: str, root: Path) -> str:
-    """A document with the tables between its marks made anew.
+    """Replaces the tables between the marks of a document.
 
     Args:
-        text: of the document, Markdown.
-        root: what the folders in the marks are relative to.
+        text: Markdown text of the document.
+        root: folder that the paths in the marks are relative to.
 
     Raises:
-        InputError: a mark names a folder without figures, or a kind of table that there is not.
+        InputError: a mark names a folder without figures, or an unknown kind of table.
     """
 
-    def replaced(match: re.Match[str]) -> str:
-        begin, folder, kind, end = match.groups()
-        return f"{begin}\n{study_table(root / folder, kind)}\n{end}"
+    def render_study(match: re.Match[str]) -> str:
+        begin, folders, kind, end = match.groups()
+        return f"{begin}\n{study_table([root / folder for folder in folders.split()], kind)}\n{end}"
 
-    def benchmark(match: re.Match[str]) -> str:
+    def render_benchmark(match: re.Match[str]) -> str:
         begin, file, end = match.groups()
         values = read_json(root / file)
         return f"{begin}\n{tables.benchmark_markdown(values)}\n{_provenance([values])}\n\n{end}"
 
-    return BENCHMARK_MARK.sub(benchmark, MARK.sub(replaced, text))
+    return BENCHMARK_MARK.sub(render_benchmark, MARK.sub(render_study, text))
 
 
 def update_document(file: Path, root: Path, *, check: bool = False) -> bool:
-    """Writes the tables of a document anew; returns whether that changes it, and with `check` only that."""
+    """Replaces the tables of a document file, and returns True if the text changes.
+
+    Args:
+        file: Markdown file.
+        root: folder that the paths in the marks are relative to.
+        check: compares only, and writes nothing.
+
+    Raises:
+        InputError: as in `render_tables`.
+    """
     before = file.read_text(encoding="utf-8")
     after = render_tables(before, root)
     if after != before and not check:
@@ -61,42 +69,51 @@ def update_document(file: Path, root: Path, *, check: bool = False) -> bool:
     return after != before
 
 
-def study_table(folder: Path, kind: str) -> str:
-    """The table of a study's folder, and a line that says when and on what it was measured."""
+def study_table(folders: Sequence[Path], kind: str) -> str:
+    """Returns a table of figures in one or several folders, and a line on how they were measured.
+
+    Args:
+        folders: folders that `grids.compare` wrote. If there are several, a first column names them.
+        kind: key of `tables.COLUMNS`.
+
+    Raises:
+        InputError: a folder without figures, or an unknown kind.
+    """
     if kind not in tables.COLUMNS:
-        raise InputError(f"table {kind!r}: one of {', '.join(tables.COLUMNS)} is expected")
-    cells = read_cells(folder)
-    floor = folder / FLOOR
-    real = [{**read_json(floor), "labels": FLOOR_LABELS}] if floor.exists() else []
-    rows, published = tables.aggregate_rows([*cells, *real]), _published(folder)
-    if published:
-        rows = [{**row, "labels": {**row["labels"], "source": "measured here"}} for row in rows] + published
+        raise InputError(f"kind of table: expected one of {', '.join(tables.COLUMNS)}, got {kind!r}")
+    rows, cells = [], []
+    for folder in folders:
+        cells += read_cells(folder)
+        for row in _rows(folder):
+            labels = {"folder": folder.name, **row["labels"]} if len(folders) > 1 else row["labels"]
+            rows.append({**row, "labels": labels})
     return tables.markdown(rows, kind) + "\n" + _provenance(cells) + "\n"
 
 
 def read_cells(folder: Path) -> list[dict[str, Any]]:
-    """The cells in a folder, in the order of their labels as they were made.
+    """Reads the figures of all runs in a folder, sorted by their labels (`tables.label_key`).
 
     Raises:
-        InputError: there are none.
+        InputError: the folder has no figures.
     """
-    files = sorted(file for file in folder.glob("*=*.json"))
-    if not files:
-        raise InputError(f"{folder}: no figures there; a folder that `compare` wrote is expected")
-    cells = [read_json(file) for file in files]
+    cells = store.read_figures(folder).cells
+    if not cells:
+        raise InputError(f"{folder}: expected a folder that `compare` wrote, got one without figures")
     return sorted(cells, key=lambda cell: tables.label_key(cell["labels"]))
 
 
-def _published(folder: Path) -> list[dict[str, Any]]:
-    file = folder / "published.json"
-    if not file.exists():
-        return []
-    rows = read_json(file)["rows"]
-    return [{"runs": "", "deviation": {}, **row} for row in rows]
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """Returns the rows of one folder: runs, real images, then published figures."""
+    _, floor, published = store.read_figures(folder)
+    real_images = [{**floor, "labels": FLOOR_LABELS}] if floor else []
+    rows = tables.aggregate_rows([*read_cells(folder), *real_images])
+    if published:
+        rows = [{**row, "labels": {**row["labels"], "source": "measured here"}} for row in rows]
+    return rows + [{"runs": "", "deviation": {}, **row} for row in published]
 
 
 def _provenance(measured: Sequence[Mapping[str, Any]]) -> str:
-    """When, with which seeds, on what and with which versions figures were measured."""
+    """Returns a line with the dates, seeds, devices and versions of measurements."""
 
     def distinct(values: Any) -> str:
         return ", ".join(sorted({str(value) for value in values}))

@@ -1,7 +1,7 @@
-"""Comparisons: which runs a study is made of, and running them into a folder.
+"""Grids of runs that make up each study, and `compare`, which runs a study.
 
-A strategy is a preset. `STRATEGIES` says what each idea is worth: everything that is not named there is
-the same for all of them.
+A strategy is a preset. The presets of `STRATEGIES` share all settings except those of the ideas that they are named
+for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from experiments.studies import plots, tables
+from experiments.studies import plots, store, tables
 from experiments.studies.cells import FLOOR_LABELS, Cell, floor, run_cells
 from lifelong_cvae.config import REPLAY_TERMS, Config, LearningConfig
 from lifelong_cvae.data import SourceOptions, hold_out, make_tasks, open_source
@@ -32,22 +32,23 @@ STRATEGIES = ("joint", "finetune", "playback", "circulatory", "free", "frozen", 
 TURNS = (0, 1, 2, 3, 5, 10)
 IMAGES = (10, 30, 100, 300, "all")
 SIZES = (50_000, 100_000, 200_000, 400_000, 1_000_000)
-# In studies with few images the first categories have all of theirs.
+# Training images per new category in the size study, and number of first categories that keep all images.
 FEW, FULL_CATEGORIES = 100, 3
-# Rank of the map to the pixels, as a part of the width of a category's layers.
+# Rank of a category's map to the pixels as a fraction of the width of its layers, by mixed mode.
 RANK_OF_WIDTH = {"frozen": 0.75, "playback": 0.75, "free": 0.75, "none": 0.45}
 
 
 def strategies_study(run_config: RunConfig, strategy: str) -> list[Cell]:
-    """A strategy as it is; `joint` meets all categories in one task."""
-    label: int | str = len(run_config.tasks[0])
+    """Returns one cell with the strategy unchanged. `joint` learns all categories in one task."""
+    categories_per_task: int | str = len(run_config.tasks[0])
     if strategy == "joint":
-        label, run_config = "all", replace(run_config, tasks=(tuple(itertools.chain(*run_config.tasks)),))
-    return [Cell(run_config, {"strategy": strategy, "categories a task": label})]
+        categories_per_task = "all"
+        run_config = replace(run_config, tasks=(tuple(itertools.chain(*run_config.tasks)),))
+    return [Cell(run_config, {"strategy": strategy, "categories a task": categories_per_task})]
 
 
 def few_images_study(run_config: RunConfig, strategy: str) -> list[Cell]:
-    """Few training images in each category after the first `FULL_CATEGORIES`."""
+    """Varies the number of training images in each category after the first `FULL_CATEGORIES`."""
     return [
         Cell(_with_images(run_config, images), {"strategy": strategy, "images a new category": images})
         for images in IMAGES
@@ -55,18 +56,18 @@ def few_images_study(run_config: RunConfig, strategy: str) -> list[Cell]:
 
 
 def circle_study(run_config: RunConfig, strategy: str) -> list[Cell]:
-    """Turns of the circle before a memory serves, and each term on remembered pairs left out in turn.
+    """Varies the turns of the circle before replay, and leaves out each replay term in turn.
 
-    Everything else is as `LearningConfig` has it: one turn, all terms.
+    The other of these settings have the defaults of `LearningConfig`: one turn, all terms.
     """
-    all_terms = {
+    defaults = {
         name: getattr(LearningConfig, name) for name in ("cycles", *(f"{term}_weight" for term in REPLAY_TERMS))
     }
     changes: dict[str, dict[str, Any]] = {f"{turns} turns": {"cycles": turns} for turns in TURNS}
     changes |= {f"without {term}": {f"{term}_weight": 0.0} for term in REPLAY_TERMS}
     return [
         Cell(
-            replace(run_config, config=run_config.config.with_settings({**all_terms, **change})),
+            replace(run_config, config=run_config.config.with_settings({**defaults, **change})),
             {"strategy": strategy, "changed": label},
         )
         for label, change in changes.items()
@@ -74,7 +75,7 @@ def circle_study(run_config: RunConfig, strategy: str) -> list[Cell]:
 
 
 def size_study(run_config: RunConfig, strategy: str, image_shape: Sequence[int]) -> list[Cell]:
-    """Parameters a category, with all images and with `FEW` in each category after the first ones."""
+    """Varies the parameters per category, with all images and with `FEW` images per category."""
     return [
         Cell(
             replace(_with_images(run_config, images), config=fit_size(run_config.config, image_shape, parameters)),
@@ -86,11 +87,11 @@ def size_study(run_config: RunConfig, strategy: str, image_shape: Sequence[int])
 
 @dataclass(frozen=True)
 class Study:
-    """What a study varies.
+    """Definition of a study.
 
     Attributes:
-        strategies: presets that take part unless others are asked for.
-        cells: cells of one strategy, from its run_config, its name and the shape of the images.
+        strategies: presets that take part by default.
+        cells: function of a strategy's run config, its name and the image shape that returns its cells.
         columns: kinds of figures in its tables (`tables.COLUMNS`).
     """
 
@@ -108,30 +109,30 @@ STUDIES = {
 
 
 def fit_size(config: Config, image_shape: Sequence[int], parameters: int) -> Config:
-    """The settings with category widths that give as many parameters a category as possible, not more.
+    """Returns settings with the widest categories that stay within a number of parameters.
 
     Args:
-        config: settings; those of the mixed part stay.
-        image_shape: of the data.
-        parameters: the most that a category may append.
+        config: settings. Those of the mixed part are kept.
+        image_shape: shape of an image.
+        parameters: maximal number of parameters that a category appends.
 
     Raises:
-        InputError: not even one neuron fits.
+        InputError: one neuron per layer needs more parameters.
     """
 
     def with_width(width: int) -> Config:
         rank = max(1, round(RANK_OF_WIDTH[config.learning.mixed_mode] * width))
         widths = (width,) * len(config.network.mixed_widths)
-        return replace(config, network=replace(config.network, category_widths=widths, rank=rank))
+        return replace(config, network=replace(config.network, category_widths=widths, output_rank=rank))
 
     def size(width: int) -> int:
-        learner = partial(init, with_width(width), image_shape)
-        return parameters_per_category(jax.eval_shape(lambda rng: learner(rng=rng), jax.random.key(0)))
+        init_state = partial(init, with_width(width), image_shape)
+        return parameters_per_category(jax.eval_shape(lambda rng: init_state(rng=rng), jax.random.key(0)))
 
-    # Wider than the number of parameters is too wide in any case.
+    # A layer with as many neurons as parameters is always too wide.
     width = bisect.bisect_right(range(1, parameters), parameters, key=size)
     if width < 1:
-        raise InputError(f"{parameters} parameters a category: at least {size(1)} are expected")
+        raise InputError(f"parameters per category: expected at least {size(1)}, got {parameters}")
     return with_width(width)
 
 
@@ -152,41 +153,44 @@ def compare(
     draw: bool = True,
     log_fn: Callable[[str], None] = print,
 ) -> str:
-    """Runs a study into a folder, which takes a JSON file per run, `comparison.json`, `.md` and figures.
+    """Runs a study, and writes its figures, `comparison.json`, `comparison.md` and curves to a folder.
+
+    Each run writes a JSON file when it ends, so that an interrupted study can be resumed. At the end `store.pack`
+    merges these files.
 
     Args:
-        folder: new, or one to go on with.
+        folder: new folder, or one of an interrupted or an earlier call.
         study_name: one of `STUDIES`.
-        dataset: as `--dataset` names it.
-        options: how it is opened.
+        dataset: value of `--dataset`.
+        options: options of opening the data.
         strategies: presets; default those of the study.
-        categories_per_task: how many arrive at once.
-        settings: single settings that replace those of every strategy.
-        seeds: a run each; a seed is also that of the order in which categories arrive.
-        validation_fraction: part of each training category to hold out.
+        categories_per_task: number of categories that arrive at once.
+        settings: settings that replace those of every strategy.
+        seeds: seeds of the runs, which also determine the order of the categories.
+        validation_fraction: fraction of each training category that is held out.
         evaluate_on: `test` or `validation`.
         samples: imagined images of all categories together.
-        classifiers_dir: folder that keeps trained judges.
-        draw: whether to draw figures (needs matplotlib).
-        log_fn: told a line per run.
+        classifiers_dir: folder that keeps trained reference classifiers.
+        draw: whether to draw curves (needs matplotlib).
+        log_fn: receives a line per run.
 
     Returns:
-        The tables, as `comparison.md` holds them.
+        The tables, as in `comparison.md`.
 
     Raises:
-        InputError: bad data or settings, the folder holds other runs, or an extra is missing.
+        InputError: bad data or settings, a folder with figures of other runs, or a missing extra.
     """
     if not seeds:
-        raise InputError("seeds: at least one is expected")
+        raise InputError("seeds: expected at least one, got none")
     use_package("sklearn")
     if draw:
         use_package("matplotlib")
-    chosen = STUDIES[study_name]
+    study = STUDIES[study_name]
     options = SourceOptions() if options is None else options
     source = hold_out(open_source(dataset, options), validation_fraction)
     classifier = functools.cache(lambda: load_or_train(source, classifiers_dir))
     cells = []
-    for seed, strategy in itertools.product(seeds, strategies or chosen.strategies):
+    for seed, strategy in itertools.product(seeds, strategies or study.strategies):
         run_config = RunConfig(
             dataset=dataset,
             options=options,
@@ -196,27 +200,22 @@ def compare(
             evaluate_on=evaluate_on,
             config=preset(strategy).with_settings(settings),
         )
-        for cell in chosen.cells(run_config, strategy, source.image_shape):
+        for cell in study.cells(run_config, strategy, source.image_shape):
             cells.append(replace(cell, labels={**cell.labels, "seed": seed}))
-    results = run_cells(cells, folder, source, classifier, samples=samples, log_fn=log_fn)
+    figures = run_cells(cells, folder, source, classifier, samples=samples, log_fn=log_fn)
     floor_figures = floor(folder, source, classifier, evaluate_on, samples=samples)
-    return _write(folder, results, floor_figures, chosen.columns, draw=draw)
+    store.pack(folder)
+    text = _write_tables(folder, [*figures, {**floor_figures, "labels": FLOOR_LABELS}], study.columns)
+    if draw:
+        plots.plot_over_time(figures, folder / "over_time.png")
+    return text
 
 
-def _write(
-    folder: Path,
-    results: Sequence[Mapping[str, Any]],
-    floor_figures: Mapping[str, Any],
-    columns: Sequence[str],
-    *,
-    draw: bool,
-) -> str:
-    rows = tables.aggregate_rows([*results, {**floor_figures, "labels": FLOOR_LABELS}])
+def _write_tables(folder: Path, figures: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    rows = tables.aggregate_rows(figures)
     write_json(folder / "comparison.json", {"rows": rows})
     text = "\n".join(tables.markdown(rows, kind) for kind in columns)
     (folder / "comparison.md").write_text(text, encoding="utf-8")
-    if draw:
-        plots.plot_over_time(results, folder / "over_time.png")
     return text
 
 

@@ -1,8 +1,8 @@
-"""Numbered checkpoints on disk, by Orbax: written as a whole or not at all, verified when they are read.
+"""Numbered checkpoints on disk, written by Orbax: atomic, and verified when read.
 
-A checkpoint is trees of arrays, its parts, and a JSON object beside them. Orbax holds what it writes three
-times over in memory, so that parts are built and written one after another. It restores a flipped bit without
-a word, so that the object holds a checksum for each array and one for itself.
+A checkpoint is a list of parts (trees of arrays) and a JSON object beside them. Orbax holds what it writes three times
+in memory, so parts are built and written one after another. It restores a flipped bit without a word, so the JSON
+object holds a checksum of each array and one of itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,26 +25,29 @@ from lifelong_cvae.errors import DamageError, InputError
 
 T = TypeVar("T")
 
-# 1: before it was said which version of the arrays a checkpoint holds. 2: all arrays in one part. 3: Gram
-# matrices with the half that symmetry tells.
-SCHEMA = 4
+# Version of what checkpoints hold. Every schema from 4 on is readable.
+# 2: all arrays in one part. 3: several parts. 4: half of symmetric Gram matrices. 5: parameter keys of version 0.2.
+SCHEMA = 5
+READABLE_SCHEMAS = (4, 5)
 
 Part = Callable[[], Any]
 
 
 def write(folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, Any], *, keep: int | None) -> None:
-    """Writes a checkpoint; it is complete when this returns, and earlier ones are intact if it fails.
+    """Writes a checkpoint.
+
+    The checkpoint is complete when this function returns. If writing fails, earlier ones are intact.
 
     Args:
-        folder: of numbered checkpoints, made where it is missing.
-        step: number of this one, above that of the newest.
-        parts: functions that build trees of dicts of arrays, each time the same.
-        meta: what else is to be kept, ready for JSON.
-        keep: how many of the newest are kept; None: all.
+        folder: folder of numbered checkpoints, created if missing.
+        step: number of the checkpoint, above that of the newest.
+        parts: functions that build dicts of arrays, the same ones at each call.
+        meta: further values, ready for JSON.
+        keep: number of newest checkpoints to keep; None keeps all.
 
     Raises:
-        InputError: there is a checkpoint of this number, or of a higher one.
-        OSError: the disk is full, or not to be written to.
+        InputError: a checkpoint of this number or a higher one exists.
+        OSError: the disk is full or not writable.
     """
     meta = {"schema": SCHEMA, **meta, "checksums": [checksums(part()) for part in parts]}
     meta["digest"] = _digest(meta)
@@ -53,42 +56,49 @@ def write(folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, 
     try:
         with _manager(folder, keep=keep, writes=True) as manager:
             newest = manager.latest_step()
-            # Orbax passes over a number that is not above the newest, in silence but for what it returns.
+            # Orbax skips a step that is not above the newest, and says so only by its return value.
             written = (newest is None or step > newest) and manager.save(step, args=arguments)
-    except Exception as error:  # whatever stands behind it: Orbax raises what its storage raises
+    except Exception as error:  # Orbax raises whatever its storage raises
         intact = "nothing was written before" if newest is None else f"checkpoint {newest} is intact"
         raise OSError(f"{folder}: checkpoint {step} could not be written ({error_summary(error)}); {intact}") from error
     if not written:
-        raise InputError(f"{folder}: checkpoint {step} was not written, {newest} is there: a higher number is expected")
+        raise InputError(f"{folder}: expected a checkpoint number above {newest}, the newest there, got {step}")
+
+
+def read_meta(folder: str | Path, step: int) -> dict[str, Any]:
+    """Reads and verifies the JSON object of a checkpoint.
+
+    Raises:
+        InputError: the checkpoint has an unknown schema.
+        DamageError: the checkpoint is damaged.
+    """
+    with _damage_as_error(folder, step), _manager(folder) as manager:
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        _check_meta(folder, step, meta)
+        return meta
 
 
 def read(
     folder: str | Path, step: int, templates: Callable[[dict[str, Any]], Sequence[Any]]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Reads a checkpoint, and verifies all that was written.
+    """Reads a checkpoint and verifies everything in it.
 
     Args:
-        folder: what `write` wrote to.
+        folder: folder that `write` wrote to.
         step: number of the checkpoint.
-        templates: from the JSON object to shapes and types of the arrays of each part.
+        templates: from the JSON object to the shapes and types of each part.
 
     Returns:
         The JSON object and the parts.
 
     Raises:
-        InputError: it is of another version.
-        DamageError: it is not what was written; says what is damaged.
+        InputError: the checkpoint has an unknown schema.
+        DamageError: the checkpoint is damaged. The message names the damage.
     """
-    try:
-        with _manager(folder) as manager:
-            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            _check_meta(folder, step, meta)
-            arguments = ocp.args.Composite(params=_RestoreParts(templates(meta)))
-            parts = manager.restore(step, args=arguments)["params"]
-    except InputError:
-        raise
-    except Exception as error:  # Orbax raises six kinds for damage, a bare Exception among them
-        raise DamageError(folder, step, f"cannot be read ({error_summary(error)})") from error
+    meta = read_meta(folder, step)
+    with _damage_as_error(folder, step), _manager(folder) as manager:
+        arguments = ocp.args.Composite(params=_RestoreParts(templates(meta)))
+        parts = manager.restore(step, args=arguments)["params"]
     for part, expected in zip(parts, meta["checksums"], strict=True):
         for name, checksum in checksums(part).items():
             if expected.get(name) != checksum:
@@ -96,22 +106,35 @@ def read(
     return meta, parts
 
 
+@contextlib.contextmanager
+def _damage_as_error(folder: str | Path, step: int) -> Iterator[None]:
+    """Raises DamageError for whatever reading a damaged checkpoint raises."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # Orbax raises six kinds for damage, a bare Exception among them
+        raise DamageError(folder, step, f"cannot be read ({error_summary(error)})") from error
+
+
 def _check_meta(folder: str | Path, step: int, meta: Any) -> None:
     if not isinstance(meta, dict):
         raise DamageError(folder, step, "is damaged: its settings are no JSON object")
     schema, digest = meta.get("schema"), meta.pop("digest", None)
-    # Where all but the number fits, the number was damaged.
-    if schema != SCHEMA and digest != _digest({**meta, "schema": SCHEMA}):
-        raise InputError(
-            f"{folder}: checkpoint {step} has schema {schema}, of another version of lifelong_cvae: "
-            f"schema {SCHEMA} is expected"
-        )
-    if digest != _digest(meta):
+    if digest == _digest(meta) and schema in READABLE_SCHEMAS:
+        return
+    # If everything but the schema number fits, the number was damaged.
+    damaged_schema = any(digest == _digest({**meta, "schema": readable}) for readable in READABLE_SCHEMAS)
+    if schema in READABLE_SCHEMAS or damaged_schema:
         raise DamageError(folder, step, "is damaged: its settings differ from their checksum")
+    raise InputError(
+        f"{folder}: checkpoint {step} was written by another version of lifelong_cvae: "
+        f"expected schema {' or '.join(map(str, READABLE_SCHEMAS))}, got {schema!r}"
+    )
 
 
 def steps(folder: str | Path) -> list[int]:
-    """Numbers of the checkpoints in a folder, ascending; empty where there is no such folder."""
+    """Returns the numbers of the checkpoints in a folder, ascending; none if there is no such folder."""
     if not Path(folder).is_dir():
         return []
     with _manager(folder) as manager:
@@ -119,25 +142,28 @@ def steps(folder: str | Path) -> list[int]:
 
 
 def read_newest(
-    folder: str | Path, read: Callable[[int], T], damaged: Callable[[DamageError], None]
+    folder: str | Path, read: Callable[[int], T], on_damage: Callable[[DamageError], None]
 ) -> tuple[int, T] | None:
-    """Number and content of the newest checkpoint that is not damaged; None where there is none.
+    """Reads the newest checkpoint that is not damaged.
 
     Args:
-        folder: of the checkpoints.
-        read: from the number of one to its content.
-        damaged: told of each newer one that is damaged.
+        folder: folder of the checkpoints.
+        read: from the number of a checkpoint to its content.
+        on_damage: called with the error of each newer, damaged checkpoint.
+
+    Returns:
+        Number and content, or None if there is none.
     """
     for step in reversed(steps(folder)):
         try:
             return step, read(step)
         except DamageError as error:
-            damaged(error)
+            on_damage(error)
     return None
 
 
 def move_checkpoint(folder: str | Path, step: int, place: str | Path) -> Path:
-    """Moves a checkpoint out of the way, into the folder `place`, under a free name; returns where it is."""
+    """Moves a checkpoint into the folder `place` under a free name, and returns its new path."""
     place = Path(place)
     place.mkdir(exist_ok=True)
     name, count = f"{Path(folder).name}_{step}", 1
@@ -149,12 +175,12 @@ def move_checkpoint(folder: str | Path, step: int, place: str | Path) -> Path:
 
 
 def error_summary(error: Exception) -> str:
-    """Kind and first line of an error's message."""
+    """Returns the type of an error and the first line of its message."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def checksums(arrays: Any) -> dict[str, str]:
-    """SHA-256 of every array of a tree, under its place in it."""
+    """Computes the SHA-256 of every array of a tree, by its path."""
     leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(arrays))[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest()
@@ -163,34 +189,34 @@ def checksums(arrays: Any) -> dict[str, str]:
 
 
 def _digest(meta: dict[str, Any]) -> str:
-    """Checksum of the JSON beside the arrays."""
+    """Computes the SHA-256 of the JSON object beside the arrays."""
     return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _manager(folder: str | Path, *, keep: int | None = None, writes: bool = False) -> ocp.CheckpointManager:
-    """A reader creates and cleans up nothing: another process may just be writing.
+    """Creates a manager for one process, even if there are several.
 
-    Every process reads and writes by itself, whether or not there are others.
+    A reader neither creates nor cleans up anything, since another process may be writing.
     """
     if writes:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    alone = _single_process()
+    multiprocessing = _single_process()
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=False,
         enable_async_checkpointing=False,
         cleanup_tmp_directories=writes,
-        multiprocessing_options=alone,
+        multiprocessing_options=multiprocessing,
     )
-    handlers = {"params": _PartsHandler(), "meta": ocp.JsonCheckpointHandler(multiprocessing_options=alone)}
+    handlers = {"params": _PartsHandler(), "meta": ocp.JsonCheckpointHandler(multiprocessing_options=multiprocessing)}
     return ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers)
 
 
 def _single_process() -> ocp.options.MultiprocessingOptions:
-    """Has Orbax wait for no other process."""
-    own = jax.process_index()
+    """Makes Orbax treat this process as the only one, so that it waits for no other."""
+    index = jax.process_index()
     return ocp.options.MultiprocessingOptions(
-        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
     )
 
 
@@ -199,7 +225,7 @@ def _handler() -> ocp.StandardCheckpointHandler:
 
 
 class _PartsHandler(ocp.AsyncCheckpointHandler):
-    """Writes and reads parts one after another, each in a folder of its number."""
+    """Writes and reads parts one after another, each in a numbered folder."""
 
     async def async_save(self, directory: Any, args: _SaveParts) -> None:
         for number, part in enumerate(args.parts):
@@ -207,8 +233,8 @@ class _PartsHandler(ocp.AsyncCheckpointHandler):
             place.mkdir()
             with contextlib.closing(_handler()) as handler:
                 arguments = ocp.args.StandardSave(jax.device_get(part()))
-                for written in await handler.async_save(place, args=arguments) or []:
-                    written.result()
+                for future in await handler.async_save(place, args=arguments) or []:
+                    future.result()
 
     def save(self, directory: Any, args: _SaveParts) -> None:
         asyncio.run(self.async_save(directory, args))

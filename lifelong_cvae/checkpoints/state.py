@@ -1,13 +1,14 @@
-"""Checkpoints of a state: categories stacked in a few arrays, names and settings in JSON beside them.
+"""Checkpoints of a state: parameters in a few stacked arrays, names and settings in JSON beside them.
 
-The first part holds what is common to all categories, each further one a group of them as they were learned.
+The first part of a checkpoint holds everything outside the categories. Each further part holds a group of categories,
+stacked in order of learning.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lifelong_cvae import deprecated
 from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import DamageError, InputError
@@ -23,62 +25,67 @@ from lifelong_cvae.images import check_image_shape
 from lifelong_cvae.stacked import unstack_subtrees
 from lifelong_cvae.state import LifelongState, category_shapes, init, parameters_per_category
 
-# A part of a checkpoint holds so many bytes of categories, or one.
+# A part of a checkpoint holds at most this size of categories, or one category.
 PART_BYTES = 2**27
+# The last schema with the parameter keys of version 0.1.
+OLD_KEYS_SCHEMA = 4
 
 
 def save(state: LifelongState, folder: str | Path, *, step: int | None = None, keep: int | None = None) -> None:
-    """Writes a checkpoint; it is complete when this returns.
+    """Writes a checkpoint. It is complete when this function returns.
 
     Args:
-        state: what has been learned.
-        folder: a folder of numbered checkpoints, made where it is missing.
-        step: number of this checkpoint; default one more than the newest.
-        keep: how many of the newest are kept; default all.
+        state: state to save.
+        folder: folder of numbered checkpoints, created if missing.
+        step: number of the checkpoint; default one more than the newest.
+        keep: number of newest checkpoints to keep; default all.
 
     Raises:
-        InputError: there is a checkpoint of this number, or of a higher one.
-        OSError: the disk is full, or not to be written to; earlier checkpoints are intact.
+        InputError: a checkpoint of this number or a higher one exists.
+        OSError: the disk is full or not writable. Earlier checkpoints are intact.
     """
-    if (keep is not None and keep < 1) or (step is not None and (step < 0 or int(step) != step)):
-        raise InputError(f"keep={keep}, step={step}: whole numbers of at least 1 and 0 are expected")
+    if keep is not None and keep < 1:
+        raise InputError(f"keep: expected a whole number of at least 1, got {keep}")
+    if step is not None and (step < 0 or int(step) != step):
+        raise InputError(f"step: expected a whole number of at least 0, got {step}")
     if Path(folder).exists() and not Path(folder).is_dir():
-        raise InputError(f"{folder}: a folder is expected")
+        raise InputError(f"{folder}: expected a folder, got a file")
     if step is None:
         step = max(orbax_store.steps(folder), default=-1) + 1
     orbax_store.write(folder, step, _parts(state), _meta(state), keep=keep)
 
 
 def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
-    """Reads a checkpoint, and verifies every array's checksum.
+    """Reads a checkpoint and verifies the checksum of every array.
 
     Args:
-        folder: what `save` wrote to.
+        folder: folder that `save` wrote to.
         step: number of the checkpoint; default the newest.
 
     Raises:
-        InputError: there is none, or it is of another version.
-        DamageError: it is damaged.
+        InputError: the checkpoint does not exist, or has an unknown schema.
+        DamageError: the checkpoint is damaged.
     """
     steps = orbax_store.steps(folder)
     if not steps or (step is not None and step not in steps):
-        raise InputError(f"{folder}: no checkpoint{'' if step is None else f' {step}'} there")
+        expected = "a checkpoint" if step is None else f"checkpoint {step}"
+        raise InputError(f"{folder}: expected {expected}, got {', '.join(map(str, steps)) or 'none'}")
     step = steps[-1] if step is None else step
     meta, parts = orbax_store.read(folder, step, _templates)
     try:
-        return _state(meta, parts)
+        return _to_state(meta, parts)
     except (KeyError, TypeError, ValueError) as error:
         raise DamageError(folder, step, f"cannot be read ({orbax_store.error_summary(error)})") from error
 
 
 def digest(state: LifelongState) -> str:
-    """A checksum of all that a checkpoint of the state would hold."""
+    """Computes a SHA-256 over everything that a checkpoint of the state would hold."""
     values = {**_meta(state), "checksums": [orbax_store.checksums(part()) for part in _parts(state)]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _parts(state: LifelongState) -> list[orbax_store.Part]:
-    """What builds the parts, on the host, where a number of categories more compiles nothing."""
+    """Returns functions that build the parts on the host, where stacking compiles nothing."""
 
     def common() -> dict[str, Any]:
         return {key: values for key, values in state.params.items() if key != "categories"}
@@ -91,7 +98,7 @@ def _parts(state: LifelongState) -> list[orbax_store.Part]:
 
 
 def _group_size(state: LifelongState) -> int:
-    """How many categories a part holds."""
+    """Returns the number of categories per part."""
     return max(1, PART_BYTES // (4 * max(parameters_per_category(state), 1)))
 
 
@@ -111,22 +118,38 @@ def _meta(state: LifelongState) -> dict[str, Any]:
 
 
 def _templates(meta: dict[str, Any]) -> list[dict[str, Any]]:
-    """Shapes and types of the parts that were saved."""
+    """Returns the shapes and types of the saved parts, under the keys that they were saved with."""
 
     def build(rng: jax.Array) -> list[dict[str, Any]]:
         state = init(Config.from_dict(meta["config"]), check_image_shape(meta["image_shape"]), rng=rng)
-        fresh = category_shapes(state)
+        subtree = category_shapes(state)
         common = {key: values for key, values in state.params.items() if key != "categories"}
 
         def group(count: int) -> dict[str, Any]:
-            return {"categories": jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), fresh)}
+            return {"categories": jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), subtree)}
 
         return [common, *[group(len(names)) for names in _groups(meta["names"], meta["group_size"])]]
 
-    return jax.eval_shape(build, jax.random.key(0))
+    parts = jax.eval_shape(build, jax.random.key(0))
+    if meta["schema"] > OLD_KEYS_SCHEMA:
+        return parts
+    return _rename_keys(parts, {new: old for old, new in deprecated.PARAMETER_KEYS.items()})
 
 
-def _state(meta: dict[str, Any], parts: Sequence[dict[str, Any]]) -> LifelongState:
+def _rename_keys(parts: Sequence[dict[str, Any]], table: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Renames the keys of the common part, and those of the subtrees in each group."""
+
+    def rename(tree: dict[str, Any]) -> dict[str, Any]:
+        return {table.get(key, key): values for key, values in tree.items()}
+
+    common, *groups = parts
+    return [rename(common), *[{"categories": rename(group["categories"])} for group in groups]]
+
+
+def _to_state(meta: dict[str, Any], parts: Sequence[dict[str, Any]]) -> LifelongState:
+    if meta["schema"] <= OLD_KEYS_SCHEMA:
+        parts = _rename_keys(parts, deprecated.PARAMETER_KEYS)
+        meta = {**meta, "base_categories_left": meta["childhood_left"]}
     common, *groups = parts
     categories: dict[str, Any] = {}
     for names, part in zip(_groups(meta["names"], meta["group_size"]), groups, strict=True):

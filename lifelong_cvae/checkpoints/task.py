@@ -1,8 +1,8 @@
-"""A task that is being learned, on disk: what a run that was killed goes on with.
+"""Checkpoints of a task in progress, from which a killed run resumes.
 
-It holds what training changes: the trainables, the optimizer's state and the position. The teacher is the
-state before the task, which its own checkpoint holds; which one that was is recorded here, and verified. What
-the teacher remembers is imagined anew, from the same randomness, and images come from the source.
+Such a checkpoint holds what training changes: parameters, optimizer state and position. The teacher is the state
+before the task, which has a checkpoint of its own; its digest is recorded here and compared. Replayed pairs are
+sampled again from the same keys, and images are read from their source.
 """
 
 from __future__ import annotations
@@ -14,32 +14,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae import checkpoints
 from lifelong_cvae.checkpoints import orbax_store
+from lifelong_cvae.checkpoints.state import digest
 from lifelong_cvae.errors import DamageError
 from lifelong_cvae.state import LifelongState
 from lifelong_cvae.training.learn import initial_carry
 from lifelong_cvae.training.train import TaskProgress
 
 
-def save_task(folder: Path, resume_from: TaskProgress, teacher: str) -> None:
-    """Writes where a task is, in place of what was written before.
+def save_task(folder: Path, progress: TaskProgress, teacher: str) -> None:
+    """Writes the progress of a task, in place of the last one.
 
     Args:
-        folder: of this task alone.
-        resume_from: what `learn` has come to.
+        folder: folder of this task alone.
+        progress: progress of the task.
         teacher: digest of the state before the task.
 
     Raises:
-        OSError: the disk is full, or not to be written to.
+        OSError: the disk is full or not writable.
     """
     meta = {
         "teacher": teacher,
-        "names": list(resume_from.names),
-        "terms": resume_from.terms,
-        "seconds": resume_from.seconds,
+        "names": list(progress.names),
+        "terms": progress.terms,
+        "seconds": progress.seconds,
     }
-    orbax_store.write(folder, resume_from.steps, [lambda: {"carry": _flatten(resume_from.carry)}], meta, keep=1)
+    leaves = jax.tree_util.tree_flatten_with_path(progress.carry)[0]
+    part = {"carry": {_leaf_name(path): leaf for path, leaf in leaves}}
+    orbax_store.write(folder, progress.steps, [lambda: part], meta, keep=1)
 
 
 def load_task(
@@ -47,34 +49,40 @@ def load_task(
     state: LifelongState,
     names: Sequence[str],
     *,
-    damaged: Callable[[DamageError], None] = lambda _: None,
+    on_damage: Callable[[DamageError], None] = lambda _: None,
 ) -> TaskProgress | None:
-    """What `save` wrote, or None where there is nothing that follows on the state.
+    """Reads the progress of a task.
 
     Args:
-        folder: of the task.
-        state: before the task.
-        names: the categories of the task.
-        damaged: told what cannot be read, and passed over.
+        folder: folder of the task.
+        state: state before the task.
+        names: categories of the task.
+        on_damage: called with each damaged checkpoint, which is skipped.
+
+    Returns:
+        The progress, or None if there is none that continues the state. Progress of an older schema is ignored: the
+        task is then learned from its start, with the same result.
     """
     template, structure = jax.tree_util.tree_flatten_with_path(
         jax.eval_shape(lambda params: initial_carry(state.replace(params=params), names), state.params)
     )
-    expected = {"carry": {_leaf_name(path): leaf for path, leaf in template}}
-    found = orbax_store.read_newest(folder, lambda step: orbax_store.read(folder, step, lambda _: [expected]), damaged)
-    if found is None:
+    parts = [{"carry": {_leaf_name(path): leaf for path, leaf in template}}]
+
+    def read(step: int) -> tuple[dict[str, Any], list[Any]] | None:
+        if orbax_store.read_meta(folder, step)["schema"] != orbax_store.SCHEMA:
+            return None
+        return orbax_store.read(folder, step, lambda _: parts)
+
+    newest = orbax_store.read_newest(folder, read, on_damage)
+    if newest is None or newest[1] is None:
         return None
-    meta, (arrays,) = found[1]
-    if meta["names"] != list(names) or meta["teacher"] != checkpoints.digest(state):
+    meta, (arrays,) = newest[1]
+    if meta["names"] != list(names) or meta["teacher"] != digest(state):
         return None
     carry = structure.unflatten(jnp.asarray(arrays["carry"][_leaf_name(path)]) for path, _ in template)
     return TaskProgress(tuple(names), carry, meta["terms"], meta["seconds"])
 
 
-def _flatten(tree: Any) -> dict[str, Any]:
-    return {_leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
 def _leaf_name(path: tuple[Any, ...]) -> str:
-    """Where a leaf is, as a name: categories of a task are stacked, so no category's name is in it."""
+    """Joins the keys of a leaf. No category's name is among them: the subtrees of a task are stacked."""
     return jax.tree_util.keystr(path, simple=True, separator=".")

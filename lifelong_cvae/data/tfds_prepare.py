@@ -1,7 +1,7 @@
 """Prepares MNIST and its relatives for TensorFlow Datasets without TensorFlow.
 
-The stock builders unpack gzip files, open files and encode PNG by TensorFlow. What stands here in their
-place writes the same records under the same name and version, which `tfds.data_source` reads.
+The stock builders use TensorFlow to unpack gzip files, open files and encode PNG. The builders here write the same
+records under the same name and version without it. `tfds.data_source` reads them.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from lifelong_cvae.data.files import read_idx
 from lifelong_cvae.errors import InputError
 
 PREPARED_DATASETS = ("mnist", "fashion_mnist", "kmnist", "emnist")
-# Split to its two files, images and labels.
+# Images and labels of each split.
 MNIST_FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
 }
 EMNIST_FILE = "gzip.zip"
-# Seconds in which a server has to answer.
+# Seconds within which a server must respond.
 TIMEOUT_SECONDS = 2.0
 
 
 def prepare(spec: str, builder: Any, manual_dir: Path | None) -> None:
-    """Prepares a data set in the folder of its builder, from files that lie there or that are downloaded.
+    """Prepares a data set in the folder of its builder, from local or downloaded files.
 
     Args:
-        spec: what messages call it.
-        builder: of TensorFlow Datasets.
-        manual_dir: folder that holds the original files, or holds them in a folder of the data set's name;
-            default: they are downloaded, if the server answers within `PATIENCE`.
+        spec: name of the data set in error messages.
+        builder: builder of TensorFlow Datasets.
+        manual_dir: folder of the original files, which may be in a subfolder with the name of the data set. None
+            downloads them if the server responds within `TIMEOUT_SECONDS`.
 
     Raises:
-        InputError: it is not one of `FAMILY`; files are missing, or other ones than were published; or there
-            is no answer. The line says what to do.
+        InputError: the data set is not one of `PREPARED_DATASETS`, files are missing or differ from the published
+            ones, or the server does not respond. The message states the remedy.
     """
     import tensorflow_datasets as tfds
 
@@ -56,37 +56,38 @@ def prepare(spec: str, builder: Any, manual_dir: Path | None) -> None:
         raise InputError(
             f"{spec} is not prepared in {folder}: where TensorFlow is installed, "
             f"tensorflow_datasets.data_source({arguments}, builder_kwargs={{'file_format': 'array_record'}}) "
-            f"prepares it; without TensorFlow {', '.join(PREPARED_DATASETS)} are prepared"
+            f"prepares it; without TensorFlow only {', '.join(PREPARED_DATASETS)} can be prepared"
         )
     needed = [EMNIST_FILE] if builder.name == "emnist" else [name for pair in MNIST_FILES.values() for name in pair]
-    found = _find_files(spec, builder.name, needed, manual_dir)
-    if found is None and not server_responds(builder.URL if builder.name == "emnist" else builder.URL + needed[0]):
+    files_dir = _find_files(spec, builder.name, needed, manual_dir)
+    first_url = builder.URL if builder.name == "emnist" else builder.URL + needed[0]
+    if files_dir is None and not server_responds(first_url):
         raise InputError(
             f"{spec} is not prepared in {folder}, and {urllib.parse.urlsplit(builder.URL).hostname} does not "
-            f"answer: put {', '.join(needed)} of {builder.name} into a folder, and name it as tfds_manual_dir"
+            f"respond: put {', '.join(needed)} of {builder.name} into a folder, and set tfds_manual_dir to it"
         )
-    # Without an extract_dir of their own, sets whose files are called the same would share what is unpacked.
+    # Without an extract_dir of their own, data sets with equal file names would share their unpacked files.
     config = tfds.download.DownloadConfig(
-        manual_dir=found,
+        manual_dir=files_dir,
         extract_dir=Path(folder, "downloads", "extracted", builder.name),
         try_download_gcs=False,
     )
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
     try:
-        with _quietly():
+        with _quiet():
             _without_tensorflow(builder).download_and_prepare(download_config=config)
     except NonMatchingChecksumError as error:
         raise InputError(
-            f"{found or folder}: not the files of {builder.name} as published (their SHA-256 differs); "
-            f"{', '.join(needed)} of {builder.name} are expected"
+            f"{files_dir or folder}: expected {', '.join(needed)} of {builder.name} as published, "
+            "got files with another SHA-256"
         ) from error
     except tfds.download.DownloadError as error:
-        raise InputError(f"{spec}: {error}; {', '.join(needed)} are expected in tfds_manual_dir") from error
+        raise InputError(f"{spec}: {error}; put {', '.join(needed)} into the folder tfds_manual_dir") from error
 
 
 def _find_files(spec: str, name: str, needed: list[str], manual_dir: Path | None) -> Path | None:
-    """The folder that holds all the files that are needed; None where none is named."""
+    """Returns the folder that holds all needed files; None if no folder is given."""
     if manual_dir is None:
         return None
     for folder in (manual_dir / name, manual_dir):
@@ -97,25 +98,25 @@ def _find_files(spec: str, name: str, needed: list[str], manual_dir: Path | None
 
 
 def server_responds(url: str) -> bool:
-    """Whether a server answers within `PATIENCE`, looking up its name included."""
-    answered = threading.Event()
+    """Returns True if a server responds within `TIMEOUT_SECONDS`, including the lookup of its name."""
+    responded = threading.Event()
 
-    def ask() -> None:
+    def request() -> None:
         with (
             contextlib.suppress(OSError, http.client.HTTPException),
             urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS),
         ):
-            answered.set()
+            responded.set()
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(TIMEOUT_SECONDS)
-    return answered.is_set()
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_SECONDS)
+    return responded.is_set()
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Nothing on stdout; bars on a terminal alone."""
+def _quiet() -> Iterator[None]:
+    """Suppresses stdout, and progress bars unless stderr is a terminal."""
     import tensorflow_datasets as tfds
 
     if not sys.stderr.isatty():
@@ -125,7 +126,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _without_tensorflow(builder: Any) -> Any:
-    """A builder that prepares the same records in the same place as a stock one of `FAMILY`."""
+    """Returns a builder that prepares the same records in the same folder as a stock builder."""
     import tensorflow_datasets as tfds
 
     stock = type(builder)
@@ -136,27 +137,30 @@ def _without_tensorflow(builder: Any) -> Any:
 
             def _split_generators(self, dl_manager: Any) -> Mapping[str, Any]:
                 if self.name == "emnist":
-                    return _emnist(dl_manager.download(self.URL), self.builder_config.name)
+                    return _emnist_examples(dl_manager.download(self.URL), self.builder_config.name)
                 paths = dl_manager.download(
                     {split: [self.URL + name for name in names] for split, names in MNIST_FILES.items()}
                 )
                 return {split: self._generate_examples(*pair) for split, pair in paths.items()}
 
             def _generate_examples(self, images: Any, labels: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-                return _examples(Path(images), Path(labels))
+                return _idx_examples(Path(images), Path(labels))
 
     return WithoutTensorFlow(data_dir=builder.data_dir_root, config=builder.builder_config, file_format="array_record")
 
 
-def _emnist(archive: Any, config: str) -> dict[str, Any]:
+def _emnist_examples(archive: Any, config: str) -> dict[str, Any]:
+    """Returns the numbered examples of each split of an EMNIST configuration."""
+
     def examples(split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as files:
-            stems = (f"gzip/emnist-{config}-{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
-            yield from _examples(*(Path(files.extract(stem, folder)) for stem in stems))
+            names = (f"gzip/emnist-{config}-{split}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
+            yield from _idx_examples(*(Path(files.extract(name, folder)) for name in names))
 
     return {split: examples(split) for split in ("train", "test")}
 
 
-def _examples(images: Path, labels: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _idx_examples(images: Path, labels: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields numbered examples of an IDX file of images and one of labels."""
     for index, (image, label) in enumerate(zip(read_idx(images), read_idx(labels), strict=True)):
         yield index, {"image": Image.fromarray(image), "label": int(label)}

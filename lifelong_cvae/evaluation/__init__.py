@@ -1,1 +1,1 @@
-"""Measures: of recognition over time, of generation."""
+"""Metrics of recognition over tasks, of imagined images, and of novelty detection."""

@@ -1,4 +1,4 @@
-"""Which categories are taken for which."""
+"""Pairs of categories that a recognizer confuses."""
 
 from __future__ import annotations
 
@@ -9,29 +9,37 @@ import numpy as np
 
 
 class Confusion(NamedTuple):
-    """Images of one category that were taken for another."""
+    """Images of one category that were recognized as another.
+
+    Attributes:
+        category: true category.
+        taken_for: predicted category.
+        images: indices into the images of the true category, in order of decreasing margin of the mistake.
+        fraction: fraction of the true category's images.
+    """
 
     category: str
     taken_for: str
-    images: np.ndarray  # positions among those of the category, the surest mistake first
-    fraction: float  # of the category's images
+    images: np.ndarray
+    fraction: float
 
 
 def worst_confusions(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str], count: int) -> list[Confusion]:
-    """The confusions that concern the largest parts of their categories, at most `count`.
+    """Returns the confusions with the largest fractions, in decreasing order.
 
     Args:
-        log_posteriors: true category to `[n, len(names)]`, higher is more likely; log evidence serves.
+        log_posteriors: true category to `[n, len(names)]`. A constant per image may be missing, so log evidence
+            serves as well.
         names: category of each column.
-        count: how many.
+        count: maximum number of confusions.
     """
-    found = []
+    confusions = []
     for category, values in log_posteriors.items():
-        answers = np.asarray(values).argmax(axis=1)
-        by_how_much = np.asarray(values).max(axis=1) - np.asarray(values)[:, list(names).index(category)]
-        for column in np.unique(answers):
+        predictions = np.asarray(values).argmax(axis=1)
+        margins = np.asarray(values).max(axis=1) - np.asarray(values)[:, list(names).index(category)]
+        for column in np.unique(predictions):
             if names[column] != category:
-                images = np.flatnonzero(answers == column)
-                images = images[np.argsort(-by_how_much[images], kind="stable")]
-                found.append(Confusion(category, names[column], images, len(images) / len(answers)))
-    return sorted(found, key=lambda confusion: -confusion.fraction)[:count]
+                images = np.flatnonzero(predictions == column)
+                images = images[np.argsort(-margins[images], kind="stable")]
+                confusions.append(Confusion(category, names[column], images, len(images) / len(predictions)))
+    return sorted(confusions, key=lambda confusion: -confusion.fraction)[:count]

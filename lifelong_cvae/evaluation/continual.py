@@ -1,6 +1,6 @@
-"""Measures of continual recognition, from A[t, c]: accuracy on the images of c after task t.
+"""Metrics of continual recognition, from A[t, c]: accuracy on the images of category c after task t.
 
-A is a list with a dict per task, category name to fraction, over the categories known by then.
+A is a list with one dict per task, category name to fraction, over the categories known after that task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from scipy import special
 
 from lifelong_cvae.evaluation import calibration
 
+# Suffix of the keys of metrics that the recognizer `elbo` yields, beside those of the run's recognizer.
+ELBO_SUFFIX = "_elbo"
+
+# A row of A: category name to fraction.
 Accuracies = Mapping[str, float]
+
+
+def with_suffix(values: Mapping[str, Any], suffix: str) -> dict[str, Any]:
+    """Returns `values` with `suffix` appended to each key."""
+    return {f"{key}{suffix}": value for key, value in values.items()}
 
 
 def accuracy_per_category(
@@ -22,54 +31,68 @@ def accuracy_per_category(
     *,
     candidates: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, float]:
-    """Fraction of each category's images that are given its name.
+    """Computes the fraction of each category's images that are recognized.
 
     Args:
-        log_posteriors: true category to `[n, len(names)]`, higher is more likely; log evidence serves.
+        log_posteriors: true category to `[n, len(names)]`. A constant per image may be missing, so log evidence
+            serves as well.
         names: category of each column.
-        candidates: true category to the answers that are allowed; default all.
+        candidates: true category to the categories that may be predicted; default all.
     """
     fractions = {}
     for category, values in log_posteriors.items():
         allowed = names if candidates is None else candidates[category]
         columns = [list(names).index(name) for name in allowed]
-        answers = np.asarray(allowed)[np.asarray(values)[:, columns].argmax(axis=1)]
-        fractions[category] = float((answers == category).mean())
+        predictions = np.asarray(allowed)[np.asarray(values)[:, columns].argmax(axis=1)]
+        fractions[category] = float((predictions == category).mean())
     return fractions
 
 
 def known_after_task(tasks: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Category to the categories known after the task in which it was learned."""
+    """Maps each category to the categories known after the task that it was learned in."""
     known: list[str] = []
-    then: dict[str, list[str]] = {}
+    known_by_category: dict[str, list[str]] = {}
     for names in tasks:
         known = [*known, *names]
-        then.update({name: known for name in names})
-    return then
+        known_by_category.update({name: known for name in names})
+    return known_by_category
 
 
 def pooled_accuracy(accuracies: Accuracies, counts: Mapping[str, int]) -> float:
-    """Fraction of right answers over the images of all categories together."""
+    """Computes the accuracy over the images of all categories together.
+
+    Args:
+        accuracies: accuracy of each category.
+        counts: number of images of each category. Categories without an accuracy are ignored.
+    """
     total = sum(counts[name] for name in accuracies)
     return sum(accuracies[name] * counts[name] for name in accuracies) / total
 
 
 def recognition_accuracies(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """`accuracy` over all images, `accuracy_per_category`, `calibration_error`; arguments as above."""
+    """Computes accuracies and calibration error of one recognizer.
+
+    Args:
+        log_posteriors: as in `accuracy_per_category`; their softmax is p(c|x).
+        names: category of each column.
+
+    Returns:
+        `accuracy` over all images, `accuracy_per_category`, and `calibration_error`.
+    """
     per_category = accuracy_per_category(log_posteriors, names)
     counts = {name: len(values) for name, values in log_posteriors.items()}
     truth = np.repeat([list(names).index(name) for name in counts], list(counts.values()))
     probabilities = special.softmax(np.concatenate(list(log_posteriors.values())), axis=1)
-    right = probabilities.argmax(axis=1) == truth
+    correct = probabilities.argmax(axis=1) == truth
     return {
         "accuracy": pooled_accuracy(per_category, counts),
         "accuracy_per_category": per_category,
-        "calibration_error": calibration.expected_calibration_error(probabilities.max(axis=1), right),
+        "calibration_error": calibration.expected_calibration_error(probabilities.max(axis=1), correct),
     }
 
 
 def average_accuracy(history: Sequence[Accuracies]) -> float:
-    """Mean over the categories known at the end of A[T, c], as a fraction.
+    """Computes the mean of A[T, c] over the categories known after the last task T, as a fraction.
 
     Source: Lopez-Paz and Ranzato 2017 (arXiv 1706.08840), ACC.
     """
@@ -77,7 +100,7 @@ def average_accuracy(history: Sequence[Accuracies]) -> float:
 
 
 def average_incremental_accuracy(history: Sequence[Accuracies]) -> float:
-    """Mean over t of the average accuracy after task t, as a fraction.
+    """Computes the mean over t of the average accuracy after task t, as a fraction.
 
     Source: Rebuffi et al. 2017 (arXiv 1611.07725), average incremental accuracy.
     """
@@ -85,14 +108,15 @@ def average_incremental_accuracy(history: Sequence[Accuracies]) -> float:
 
 
 def forgetting(history: Sequence[Accuracies], final: Accuracies | None = None) -> float:
-    """Mean over c learned before the last task T of max_{t<T} A[t, c] - A[T, c], in percentage points.
+    """Computes the mean of max_{t<T} A[t, c] - A[T, c], in percentage points.
 
-    Source: Chaudhry et al. 2018 (arXiv 1801.10112), average forgetting. 0 where there is one task.
+    The mean is over categories learned before the last task T, and 0 if there is only one task. Source: Chaudhry et
+    al. 2018 (arXiv 1801.10112), average forgetting.
 
     Args:
-        history: A, a dict per task.
-        final: accuracies to use as A[T]. With answers restricted to the categories known when c was
-            learned, this is what is lost by damage and not by the harder choice.
+        history: A, one dict per task.
+        final: accuracies to use as A[T]. If predictions are restricted to the categories known when c was learned,
+            the result is the loss through damage, without the loss through a larger choice.
     """
     last = history[-1] if final is None else final
     earlier = history[:-1]
@@ -101,44 +125,24 @@ def forgetting(history: Sequence[Accuracies], final: Accuracies | None = None) -
 
 
 def backward_transfer(history: Sequence[Accuracies]) -> float:
-    """Mean over c learned before the last task T of A[T, c] - A[t_c, c], in percentage points.
+    """Computes the mean of A[T, c] - A[t_c, c], in percentage points.
 
-    t_c is the first task after which c is known. What later tasks did to c: negative is forgetting.
-    Source: Lopez-Paz and Ranzato 2017 (arXiv 1706.08840), BWT. 0 where there is one task.
+    The mean is over categories c learned before the last task T, and 0 if there is only one task; t_c is the first
+    task after which c is known. Backward transfer is the effect of later tasks on c; forgetting makes it negative.
+    Source: Lopez-Paz and Ranzato 2017 (arXiv 1706.08840), BWT.
     """
     return _mean_points([history[-1][name] - _first_row(history, name)[name] for name in _learned_before_last(history)])
 
 
-def forward_transfer(history: Sequence[Accuracies], tasks: Sequence[Sequence[str]], untrained: Accuracies) -> float:
-    """Mean over c learned after the first task of A[t_c - 1, c] - b_c, in percentage points.
-
-    t_c is the task of c, b_c the accuracy on c of a learner that has learned nothing. A category that a row
-    lacks could not be named then: its accuracy is 0. A learner that grows can never name what it has not
-    met, so its forward transfer is 0 by construction; `intransigence` says what earlier categories are
-    worth to later ones. Source: Lopez-Paz and Ranzato 2017 (arXiv 1706.08840), FWT.
-
-    Args:
-        history: A, a dict per task; rows may hold categories that come later.
-        tasks: the categories of each task.
-        untrained: b; 0 for categories that are not named.
-    """
-    return _mean_points(
-        [
-            history[task].get(name, 0.0) - untrained.get(name, 0.0)
-            for task, names in enumerate(tasks[1:])
-            for name in names
-        ]
-    )
-
-
 def intransigence(history: Sequence[Accuracies], reference: Sequence[Accuracies]) -> float:
-    """Mean over c of the reference's A[t_c, c] minus this learner's, in percentage points.
+    """Computes the mean over c of the reference's A[t_c, c] minus the learner's, in percentage points.
 
-    What a learner loses on a category at hand, for the sake of those before it; negative where those
-    before help. Source: Chaudhry et al. 2018 (arXiv 1801.10112), intransigence, with a given reference.
+    t_c is the first task after which c is known. Intransigence is positive if earlier categories make it harder to
+    learn a new one, and negative if they help. Source: Chaudhry et al. 2018 (arXiv 1801.10112), intransigence, with a
+    given reference.
 
     Args:
-        history: A, a dict per task.
+        history: A of the learner, one dict per task.
         reference: A of another learner of the same categories.
     """
     names = list(history[-1])
@@ -146,7 +150,7 @@ def intransigence(history: Sequence[Accuracies], reference: Sequence[Accuracies]
 
 
 def summary(history: Sequence[Accuracies]) -> dict[str, float]:
-    """All figures above that one history gives; accuracies are fractions, the others points."""
+    """Computes the metrics of one history: accuracies as fractions, the others in percentage points."""
     return {
         "average_accuracy": average_accuracy(history),
         "average_incremental_accuracy": average_incremental_accuracy(history),
@@ -160,7 +164,7 @@ def _learned_before_last(history: Sequence[Accuracies]) -> list[str]:
 
 
 def _first_row(history: Sequence[Accuracies], name: str) -> Accuracies:
-    """The row of t_c, the first that knows a category."""
+    """Returns A[t_c], the first row that includes category c."""
     return next(row for row in history if name in row)
 
 

@@ -1,7 +1,7 @@
-"""Novelty: does the evidence tell images of unknown categories from those of known ones?
+"""Novelty detection: the evidence as a score that separates known from unknown images.
 
-The score of an image is max_c log p(x|c) in nats: high where some category explains it. It is known to fail
-where unknown images are simpler than known ones (Nalisnick et al. 2018, arXiv 1810.09136).
+The score of an image is max_c log p(x|c) in nats. It is high if some category explains the image. It is known to fail
+if unknown images are simpler than known ones (Nalisnick et al. 2018, arXiv 1810.09136).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import numpy as np
 
 
 def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
-    """Area under the ROC curve: how often a known image scores higher than an unknown one (ties: half).
+    """Computes the area under the ROC curve.
+
+    It is the probability that a known image scores higher than an unknown one; ties count one half.
 
     Args:
-        known: scores `[n]` of images of known categories.
-        unknown: scores `[m]` of others.
+        known: scores of images of known categories, `[n]`.
+        unknown: scores of other images, `[m]`.
     """
     ordered = np.sort(unknown)
     lower, not_higher = (np.searchsorted(ordered, known, side) for side in ("left", "right"))
@@ -24,16 +26,17 @@ def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
 
 
 def leave_one_out_auroc(evidence: Mapping[str, np.ndarray], names: Sequence[str]) -> float | None:
-    """Mean over categories c of the AUROC where c is unknown: its images, and its answer, are taken out.
+    """Computes the AUROC with each category in turn as the unknown one, and returns the mean.
 
-    For a learner whose categories do not touch each other it is as if c had never come.
+    The column of the unknown category is left out of every score. If categories do not depend on each other, this
+    equals the AUROC of a learner that never met the category.
 
     Args:
-        evidence: true category to log p(x|c) bounds `[n, len(names)]` in nats.
+        evidence: true category to bounds on log p(x|c) in nats, `[n, len(names)]`.
         names: category of each column.
 
     Returns:
-        None where there is but one category.
+        The mean over categories, or None if there is only one.
     """
     if len(names) < 2:
         return None

@@ -1,8 +1,11 @@
-"""Precision and recall of distributions, after Sajjadi et al. 2018 (arXiv 1806.00035).
+"""Precision and recall of distributions (Sajjadi et al. 2018, arXiv 1806.00035).
 
-Both sets are clustered together; p and q are how the real and the imagined fall into the clusters. For each
-slope, precision = sum min(slope p, q) and recall = precision / slope draw a curve; F_8 weighs recall 8 times
-as much as precision, F_1/8 the other way round, and their maxima over the curve stand for the two.
+Real and imagined images are clustered together; p and q are their shares of the clusters. The slopes s draw a curve:
+
+    precision(s) = sum_k min(s p_k, q_k)        recall(s) = precision(s) / s
+
+The maxima over the curve of F_1/8 and F_8 stand for precision and recall; F_8 weights recall 8 times as much as
+precision, F_1/8 the reverse.
 """
 
 from __future__ import annotations
@@ -18,10 +21,17 @@ WEIGHT = 8.0
 
 
 def precision_and_recall(imagined: np.ndarray, real: np.ndarray, *, seed: int = 0) -> dict[str, float]:
-    """`precision` (F_1/8) and `recall` (F_8) of features `[n, features]` against `[m, features]`.
+    """Computes precision (F_1/8) and recall (F_8), as means over `REPEATS` clusterings by k-means.
 
-    Means over `REPEATS` clusterings by k-means. As many of each set are used: of the larger one a part that
-    is drawn by chance, for its images may be sorted by category.
+    Equally many images of both sets are clustered. They are a random subset, because sets may be sorted by category.
+
+    Args:
+        imagined: features, `[n, features]`.
+        real: features, `[m, features]`.
+        seed: seed of the subset and of the clusterings.
+
+    Returns:
+        `precision` and `recall`.
 
     Raises:
         InputError: a set is empty.
@@ -31,35 +41,47 @@ def precision_and_recall(imagined: np.ndarray, real: np.ndarray, *, seed: int = 
 
     count = min(len(imagined), len(real))
     if not count:
-        raise InputError("no image: at least one imagined and one real image are expected")
-    noise = np.random.default_rng(seed)
-    parts = [features[noise.permutation(len(features))[:count]] for features in (real, imagined)]
-    together = np.concatenate(parts).astype(np.float64)
+        raise InputError(
+            f"precision and recall: expected at least one imagined and one real image, "
+            f"got {len(imagined)} and {len(real)}"
+        )
+    numbers = np.random.default_rng(seed)
+    subsets = [features[numbers.permutation(len(features))[:count]] for features in (real, imagined)]
+    points = np.concatenate(subsets).astype(np.float64)
     clusters = min(CLUSTERS, count)
     scores = []
     for repeat in range(REPEATS):
-        means = MiniBatchKMeans(clusters, n_init=10, random_state=seed + repeat)
-        labels = means.fit_predict(together)
+        k_means = MiniBatchKMeans(clusters, n_init=10, random_state=seed + repeat)
+        labels = k_means.fit_predict(points)
         shares = [np.bincount(part, minlength=clusters) / count for part in (labels[:count], labels[count:])]
-        scores.append(_scores(*shares))
+        scores.append(_f_scores(*shares))
     precision, recall = np.mean(scores, axis=0)
     return {"precision": float(precision), "recall": float(recall)}
 
 
 def curve(real: np.ndarray, imagined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall at each of `ANGLES` slopes, from the shares of each cluster `[clusters]`."""
-    # Not quite 0 and a right angle, as the authors have it: their slopes are 0 and infinity.
+    """Computes precision and recall at `ANGLES` slopes.
+
+    Args:
+        real: share of the real images in each cluster, `[clusters]`.
+        imagined: share of the imagined images in each cluster, `[clusters]`.
+
+    Returns:
+        Precision and recall, `[ANGLES]` each, in order of increasing slope.
+    """
+    # The authors use the angles 0 and pi / 2 themselves, whose slopes are 0 and infinity.
     slopes = np.tan(np.linspace(1e-6, np.pi / 2 - 1e-6, ANGLES))[:, None]
     precision = np.minimum(slopes * real[None], imagined[None]).sum(axis=1)
     return precision, precision / slopes[:, 0]
 
 
-def _scores(real: np.ndarray, imagined: np.ndarray) -> tuple[float, float]:
+def _f_scores(real: np.ndarray, imagined: np.ndarray) -> tuple[float, float]:
+    """Computes the maxima of F_1/8 and F_8 over the curve of two histograms `[clusters]`."""
     precision, recall = curve(real, imagined)
 
-    def best(weight: float) -> float:
+    def max_f_score(weight: float) -> float:
         total = weight**2 * precision + recall
         scores = (1 + weight**2) * precision * recall / np.maximum(total, 1e-12)
         return float(scores.max())
 
-    return best(1 / WEIGHT), best(WEIGHT)
+    return max_f_score(1 / WEIGHT), max_f_score(WEIGHT)

@@ -1,8 +1,9 @@
-"""Precision, recall, density and coverage: a set's manifold is the union of balls around its members.
+"""Precision, recall, density and coverage of imagined images.
 
-The ball of a member reaches to its k-th nearest neighbor in its own set. Sources: Kynkäänniemi et al. 2019
-(arXiv 1904.06991) for improved precision and recall, Naeem et al. 2020 (arXiv 2002.09797) for density and
-coverage; each with the k of its authors, or the farthest neighbor where a set is smaller.
+The manifold of a set is the union of balls around its members. The ball of a member reaches to its k-th nearest
+neighbor in the set, or to its farthest neighbor if the set is smaller. Sources: Kynkäänniemi et al. 2019 (arXiv
+1904.06991) for improved precision and recall, Naeem et al. 2020 (arXiv 2002.09797) for density and coverage, each with
+its authors' k.
 """
 
 from __future__ import annotations
@@ -18,55 +19,57 @@ ROUNDING = 1e-12
 
 
 def prdc(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
-    """How two sets of features lie in each other's manifolds.
+    """Computes how much of each set of features lies in the manifold of the other.
 
     Args:
-        imagined: features `[n, features]`.
-        real: features `[m, features]`.
+        imagined: features, `[n, features]`.
+        real: features, `[m, features]`.
 
     Returns:
-        `precision`: part of the imagined that lie in a ball of a real one;
-        `recall`: part of the real that lie in a ball of an imagined one;
-        `density`: mean number of real balls that an imagined one lies in, over k (1 where both sets are
-        alike, and not bounded by it);
-        `coverage`: part of the real balls that hold an imagined one.
+        `precision`: fraction of imagined images in at least one ball of a real image.
+        `recall`: fraction of real images in at least one ball of an imagined image.
+        `density`: mean number of real balls around an imagined image, divided by k. It is 1 if both distributions are
+            the same, and may exceed 1.
+        `coverage`: fraction of real balls with at least one imagined image.
 
     Raises:
-        InputError: a set of one member, which has no neighbors.
+        InputError: a set has fewer than two members, so that a member has no neighbor.
     """
     use_package("sklearn")
     from sklearn.metrics.pairwise import euclidean_distances
 
     for name, features in (("imagined", imagined), ("real", real)):
         if len(features) < 2:
-            raise InputError(f"at least two {name} images are expected, got {len(features)}")
+            raise InputError(f"{name} images: expected at least two, got {len(features)}")
     imagined, real = (np.asarray(features, np.float64) for features in (imagined, real))
-    # Members on the edge of a ball lie in it: squares are compared, with room for their rounding.
+    # A member on the edge of a ball counts as inside, so squared radii get room for rounding.
     slack = ROUNDING * max(np.square(imagined).sum(axis=1).max(), np.square(real).sum(axis=1).max())
     imagined_radii, real_radii = _squared_radii(imagined, slack), _squared_radii(real, slack)
-    precise, held = np.zeros(len(imagined), bool), np.zeros(len(imagined))
-    recalled, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
+    imagined_inside, balls_around = np.zeros(len(imagined), bool), np.zeros(len(imagined))
+    real_inside, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
     for start in range(0, len(imagined), BLOCK):
-        part = slice(start, start + BLOCK)
-        distances = euclidean_distances(imagined[part], real, squared=True)
-        precise[part] = (distances <= real_radii[PRECISION_NEIGHBORS]).any(axis=1)
-        inside = distances <= real_radii[COVERAGE_NEIGHBORS]
-        held[part] = inside.sum(axis=1)
-        covered |= inside.any(axis=0)
-        recalled |= (distances <= imagined_radii[PRECISION_NEIGHBORS][part, None]).any(axis=0)
+        block = slice(start, start + BLOCK)
+        distances = euclidean_distances(imagined[block], real, squared=True)
+        imagined_inside[block] = (distances <= real_radii[PRECISION_NEIGHBORS]).any(axis=1)
+        in_ball = distances <= real_radii[COVERAGE_NEIGHBORS]
+        balls_around[block] = in_ball.sum(axis=1)
+        covered |= in_ball.any(axis=0)
+        real_inside |= (distances <= imagined_radii[PRECISION_NEIGHBORS][block, None]).any(axis=0)
     return {
-        "precision": float(precise.mean()),
-        "recall": float(recalled.mean()),
-        "density": float(held.mean() / min(COVERAGE_NEIGHBORS, len(real) - 1)),
+        "precision": float(imagined_inside.mean()),
+        "recall": float(real_inside.mean()),
+        "density": float(balls_around.mean() / min(COVERAGE_NEIGHBORS, len(real) - 1)),
         "coverage": float(covered.mean()),
     }
 
 
 def _squared_radii(features: np.ndarray, slack: float) -> dict[int, np.ndarray]:
-    """For each k, every member's squared distance to its k-th nearest neighbor, itself left out: `[n]`."""
+    """Returns, for each k, the squared distance of every member to its k-th nearest other member, `[n]`."""
     from sklearn.neighbors import NearestNeighbors
 
-    most = min(COVERAGE_NEIGHBORS, len(features) - 1)
-    finder = NearestNeighbors(n_neighbors=most, algorithm="brute")
-    distances = finder.fit(features).kneighbors()[0]  # without a query, a point is not its own neighbor
-    return {k: np.square(distances[:, min(k, most) - 1]) + slack for k in (PRECISION_NEIGHBORS, COVERAGE_NEIGHBORS)}
+    neighbors = min(COVERAGE_NEIGHBORS, len(features) - 1)
+    search = NearestNeighbors(n_neighbors=neighbors, algorithm="brute")
+    distances = search.fit(features).kneighbors()[0]  # without a query, a point is not its own neighbor
+    return {
+        k: np.square(distances[:, min(k, neighbors) - 1]) + slack for k in (PRECISION_NEIGHBORS, COVERAGE_NEIGHBORS)
+    }

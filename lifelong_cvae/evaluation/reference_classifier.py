@@ -1,9 +1,10 @@
-"""The classifier: a small convolutional classifier of real images, which no generative model ever sees.
+"""Reference classifier: a small convolutional network that evaluates imagined images.
 
-It says what imagined images show (`agreement`), and its last hidden layer gives the features for
-distances between sets of images. It learns all categories at once, from all training images.
+It is trained on real images only, on all categories at once, and no generative model uses it. Its predictions measure
+whether imagined images show their category (`agreement`), and its last hidden layer provides the features for distances
+between sets of images.
 
-Its convolutions are written as matrix products over patches: several times faster on a CPU than XLA's.
+Convolutions are written as matrix products over patches, which is several times faster than XLA's on a CPU.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from lifelong_cvae.images import Shape, flatten_images, padded_batches, to_float
 FEATURES = 84
 LAYERS = ((24, 6), (48, 4))  # channels and side of the patches of each convolution, stride 2
 EPOCHS = 4
+# Small data sets are trained for more epochs, to reach this number of steps within the limit on epochs.
 MIN_STEPS = 600
-MAX_EPOCHS = 100  # for the sake of the minimum of steps
+MAX_EPOCHS = 100
 BATCH = 128
 LEARNING_RATE = 2e-3
 MAX_BATCH = 1024
@@ -39,7 +41,7 @@ MIN_BATCH = 64
 
 
 class ClassifierNetwork(nn.Module):
-    """Images `[batch, h, w, c]` to features `[batch, FEATURES]` and logits `[batch, categories]`."""
+    """Maps images `[batch, h, w, c]` to features `[batch, FEATURES]` and logits `[batch, categories]`."""
 
     categories: int
 
@@ -53,11 +55,11 @@ class ClassifierNetwork(nn.Module):
 
 
 class ReferenceClassifier(flax.struct.PyTreeNode):
-    """A trained classifier.
+    """A trained reference classifier.
 
     Attributes:
-        params: of `Network`.
-        names: the categories, in the order of the logits.
+        params: parameters of `ClassifierNetwork`.
+        names: categories in the order of the logits.
         image_shape: (height, width, channels).
     """
 
@@ -66,67 +68,72 @@ class ReferenceClassifier(flax.struct.PyTreeNode):
     image_shape: Shape = flax.struct.field(pytree_node=False)
 
     def features(self, images: Any) -> np.ndarray:
-        """Features of images (uint8 or float in [0, 1], `[n, h, w, c]`): float32 `[n, FEATURES]`."""
+        """Computes features, float32 `[n, FEATURES]`, of images `[n, h, w, c]`, uint8 or float in [0, 1]."""
         return self.features_and_predictions(images)[0]
 
     def predict(self, images: Any) -> np.ndarray:
-        """The category that each image shows: texts `[n]`."""
+        """Predicts the category of each image, strings `[n]`."""
         return self.features_and_predictions(images)[1]
 
     def agreement(self, images: Mapping[str, Any]) -> dict[str, float]:
-        """Of each category's images, the part in which the classifier sees this category."""
+        """Computes the fraction of each category's images that are predicted as this category."""
         return {name: float((self.predict(values) == name).mean()) for name, values in images.items()}
 
     def features_and_predictions(self, images: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Both at once."""
+        """Computes features and predicted categories of images in one pass."""
         rows = flatten_images(images, self.image_shape)
         outputs = [
-            [np.asarray(part[: len(rows) - start]) for part in _forward(self, block)]
-            for start, block in padded_batches(rows, MIN_BATCH, MAX_BATCH)
+            [np.asarray(output[: len(rows) - start]) for output in _forward(self, batch)]
+            for start, batch in padded_batches(rows, MIN_BATCH, MAX_BATCH)
         ]
         features, logits = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
         return features, np.asarray(self.names)[logits.argmax(axis=1)]
 
 
 def train_classifier(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.Array) -> ReferenceClassifier:
-    """Trains a classifier.
+    """Trains a reference classifier.
 
     Args:
-        images: category to its images, uint8 or float in [0, 1], `[n, h, w, c]`.
-        image_shape: (h, w, c).
-        rng: of initial values and batches.
+        images: images by category, uint8 or float in [0, 1], `[n, h, w, c]`.
+        image_shape: (height, width, channels).
+        rng: key of initial parameters and batches.
     """
     parts = [flatten_images(values, image_shape) for values in images.values()]
-    answers = jnp.asarray(np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
+    labels = jnp.asarray(np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
     rows = jnp.asarray(np.concatenate(parts))
     network = ClassifierNetwork(len(parts))
     init_rng, step_rng = jax.random.split(rng)
     params = jax.jit(network.init)(init_rng, jnp.zeros((1, *image_shape)))
-    batch = min(BATCH, len(rows))
-    most = MAX_EPOCHS * math.ceil(len(rows) / batch)
-    steps = max(EPOCHS * len(rows) // BATCH, min(MIN_STEPS, most))
-    sizes = {"shape": image_shape, "steps": steps, "batch": batch}
-    params = _fit(params, rows, answers, step_rng, network=network, **sizes)
+    batch_size = min(BATCH, len(rows))
+    max_steps = MAX_EPOCHS * math.ceil(len(rows) / batch_size)
+    steps = max(EPOCHS * len(rows) // BATCH, min(MIN_STEPS, max_steps))
+    sizes = {"shape": image_shape, "steps": steps, "batch_size": batch_size}
+    params = _fit(params, rows, labels, step_rng, network=network, **sizes)
     return ReferenceClassifier(params, tuple(images), image_shape)
 
 
 def fitting_capacity(images: Mapping[str, Any], real: Mapping[str, Any], *, rng: jax.Array) -> float:
-    """Accuracy on real images of a classifier that has learned from other ones alone, as a fraction.
+    """Computes the accuracy on real images of a classifier trained on imagined ones, as a fraction.
 
-    What imagined images teach a network like the classifier's. Source: Lesort et al. 2019 (arXiv 1806.10840).
+    The classifier has the network and training of the reference classifier. Source: Lesort et al. 2019 (arXiv
+    1806.10840).
 
     Args:
-        images: category to the images to learn from, `[n, h, w, c]`.
-        real: category to the images to be tested on, all of them together.
-        rng: of the training.
+        images: images by category to train on, `[n, h, w, c]`.
+        real: images by category to test on, `[m, h, w, c]`. The accuracy is over all of them together.
+        rng: key of the training.
     """
-    student = train_classifier(images, np.shape(next(iter(images.values())))[1:], rng=rng)
-    right = student.agreement(real)
-    return sum(right[name] * len(real[name]) for name in real) / sum(map(len, real.values()))
+    classifier = train_classifier(images, np.shape(next(iter(images.values())))[1:], rng=rng)
+    accuracies = classifier.agreement(real)
+    return sum(accuracies[name] * len(real[name]) for name in real) / sum(map(len, real.values()))
 
 
 def load_or_train(source: Source, folder: Path) -> ReferenceClassifier:
-    """The classifier of a source, trained where `folder` does not hold it yet."""
+    """Loads the reference classifier of a source from `folder`, or trains and saves it.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     file = folder / file_name(source)
     if file.exists():
         return _read(file, source)
@@ -137,7 +144,10 @@ def load_or_train(source: Source, folder: Path) -> ReferenceClassifier:
 
 
 def file_name(source: Source) -> str:
-    """Name of the file of a source's classifier: other images, or others held out, give another one."""
+    """Returns the file name of a source's reference classifier.
+
+    The name depends on all images of the source and on the number of training images that are not held out.
+    """
     return f"judge-{source.fingerprint[:16]}-{sum(source.counts['train'].values())}.npz"
 
 
@@ -151,13 +161,13 @@ def _read(file: Path, source: Source) -> ReferenceClassifier:
     try:
         with file.open("rb") as stream, np.load(stream) as arrays:
             flat = {tuple(path.split("/")): jnp.asarray(arrays[path]) for path in arrays.files}
-    except Exception as error:  # zip and numpy raise many kinds for damage
-        raise InputError(f"{file} cannot be read: remove it, and the classifier is trained anew") from error
+    except Exception as error:  # zip and numpy raise many types for damaged files
+        raise InputError(f"{file} cannot be read: delete it to train the reference classifier again") from error
     return ReferenceClassifier(unflatten_dict(flat), source.categories, source.image_shape)
 
 
 def _patches(images: jax.Array, side: int) -> jax.Array:
-    """Patches at every second place, zeros around: `[batch, h / 2, w / 2, side * side * channels]`."""
+    """Extracts zero-padded patches with stride 2, `[batch, h / 2, w / 2, side * side * channels]`."""
     height, width = images.shape[1:3]
     before = (side - 2) // 2
     images = jnp.pad(images, [(0, 0), (before, side), (before, side), (0, 0)])
@@ -172,28 +182,29 @@ def _forward(classifier: ReferenceClassifier, rows: jax.Array) -> tuple[jax.Arra
     return ClassifierNetwork(len(classifier.names)).apply(classifier.params, images)
 
 
-@partial(jax.jit, static_argnames=("network", "shape", "steps", "batch"))
+@partial(jax.jit, static_argnames=("network", "shape", "steps", "batch_size"))
 def _fit(
     params: Any,
     images: jax.Array,
-    answers: jax.Array,
+    labels: jax.Array,
     rng: jax.Array,
     *,
     network: ClassifierNetwork,
     shape: Shape,
     steps: int,
-    batch: int,
+    batch_size: int,
 ) -> Any:
-    transform = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
+    """Trains on images `[n, pixels]` with Adam, and returns the parameters."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
 
-    def loss(params: Any, rows: jax.Array, answers: jax.Array) -> jax.Array:
+    def loss(params: Any, rows: jax.Array, labels: jax.Array) -> jax.Array:
         logits = network.apply(params, to_float(rows).reshape(-1, *shape))[1]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, answers).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     def step(carry: Any, key: jax.Array):
-        params, moments = carry
-        index = jax.random.randint(key, (batch,), 0, len(images))
-        updates, moments = transform.update(jax.grad(loss)(params, images[index], answers[index]), moments)
-        return (optax.apply_updates(params, updates), moments), None
+        params, opt_state = carry
+        index = jax.random.randint(key, (batch_size,), 0, len(images))
+        updates, opt_state = optimizer.update(jax.grad(loss)(params, images[index], labels[index]), opt_state)
+        return (optax.apply_updates(params, updates), opt_state), None
 
-    return jax.lax.scan(step, (params, transform.init(params)), jax.random.split(rng, steps))[0][0]
+    return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(rng, steps))[0][0]

@@ -1,4 +1,4 @@
-"""Choices that were tuned for CPUs, in one place. Each gives the same values on every device, up to rounding.
+"""Choices that were tuned for CPUs. Each gives the same values on every device, up to rounding.
 
 A CPU is fastest on loops over small blocks that stay in its caches, an accelerator on few large batches. The
 functions below pick the form with `jax.lax.platform_dependent`.
@@ -30,7 +30,10 @@ def silu(x: jax.Array) -> jax.Array:
 
 
 def vmap(function: Callable[..., Any], *arguments: Any, count: int) -> Any:
-    """Maps a function over a leading axis of length `count`. A `vmap` over one makes a step a third slower."""
+    """Maps a function over a leading axis of length `count`, without `vmap` if it is one.
+
+    A `vmap` over one category makes a training step a third slower on a CPU.
+    """
     if count > 1:
         return jax.vmap(function)(*arguments)
     return jax.tree.map(lambda leaf: leaf[None], function(*jax.tree.map(lambda leaf: leaf[0], arguments)))
@@ -67,7 +70,12 @@ def map_valid(function: Callable[..., Any], valid: jax.Array, *arguments: Any) -
 
 
 def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
-    """Applies a function of image batches, `[batch, pixels]` to `[batch, outputs]`, to `[n, pixels]` in batches."""
+    """Applies a function to images in small batches.
+
+    Args:
+        function: from images `[batch, pixels]` to `[batch, outputs]`.
+        images: `[n, pixels]`.
+    """
 
     def in_batches_of(size: int) -> Callable[[jax.Array], jax.Array]:
         size = math.gcd(size, len(images))

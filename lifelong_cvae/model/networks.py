@@ -1,8 +1,8 @@
-"""The two forms of growth, put together from the layers in `modules`.
+"""Networks of the two kinds of conditioning, assembled from `layers`.
 
 `neurons`: a category owns neurons in every hidden layer, beside the mixed ones, which never read them.
 
-`vectors`: everything is mixed but a vector w_c that is added in the first layer of encoder and decoder,
+`one_hot`: everything is mixed except a vector w_c that is added in the first layer of encoder and decoder,
 `W [x; onehot(c)] = W_x x + w_c`. This is the one-hot conditional VAE of Sohn, Lee and Yan 2015.
 """
 
@@ -28,29 +28,29 @@ from lifelong_cvae.model.layers import (
     mean_and_log_var,
 )
 
-# Below it a learned scale would shrink on black borders until it wins every comparison.
+# Without a floor, a learned scale shrinks on black borders until its category wins every comparison.
 LOG_SCALE_FLOOR = -2.5
-# A pixel that is always black starts near it, where the sigmoid still has a slope.
+# Initial means of pixels that are always black or white are clipped to where the sigmoid still has a slope.
 MEAN_IMAGE_RANGE = (0.005, 0.995)
 HALVES = ("encoder", "decoder")
-# What a category may own besides its networks and its scale: fitted or counted when a task ends, not trained.
+# Parts of a category's subtree other than its networks and scale. They are fitted or counted after a task, not trained.
 PARTS_BESIDE_NETWORKS = ("prior", "low_rank_noise", "contrast", "rms_uncertainty", "thresholds", "images")
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The modules of a model, and what they compute. Static: hashable, equal by value.
+    """Modules of a model and their computations. Static: hashable, equal by value.
 
-    What both forms of growth share stands here; `Neurons` and `Vectors` add `init_mixed`,
-    `init_category`, `shared`, `encode`, `decode` and `scale_params`, which `cvae` calls.
+    The base class of both kinds of conditioning. `GrowingNetworks` and `OneHotNetworks`
+    add `init_mixed`, `init_category`, `mixed_activations`, `encode`, `decode` and `scale_params`.
 
     Attributes:
         likelihood: `gaussian` or `bernoulli`.
         noise_scale: `shared` or `own`.
-        initial_log_scale: log of the Gaussian's scale; where it is learned, the first one.
+        initial_log_scale: log of the Gaussian's scale; the initial value if the scale is learned.
         latent_size: size of z.
-        pixels: values of an image.
-        compute_dtype: type that modules compute in, `float32` or `bfloat16`; what they take and give is float32.
+        pixels: values per image.
+        compute_dtype: type that modules compute in, `float32` or `bfloat16`. Their inputs and outputs are float32.
     """
 
     likelihood: str
@@ -67,11 +67,11 @@ class Networks:
 
     @property
     def input_sizes(self) -> dict[str, int]:
-        """Inputs of each half."""
+        """Number of inputs of the encoder and of the decoder."""
         return dict(zip(HALVES, (self.pixels, self.latent_size), strict=True))
 
     def apply(self, module: nn.Module, params: Any, *inputs: Any, **options: Any) -> Any:
-        """What a module computes, in the type that `compute_dtype` names."""
+        """Applies a module in the type `compute_dtype`. Outputs are float32."""
         if self.compute_dtype == "float32":
             return module.apply(params, *inputs, **options)
         params, inputs = jax.tree.map(lambda leaf: leaf.astype(self.compute_dtype), (params, inputs))
@@ -79,25 +79,33 @@ class Networks:
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), outputs)
 
     def init_scale(self) -> dict[str, jax.Array]:
-        """Log of the Gaussian's scale per pixel, where it is learned; else nothing."""
+        """Initializes the log of the Gaussian's scale per pixel; `{}` if the scale is not learned."""
         if self.likelihood != "gaussian" or self.noise_scale == "shared":
             return {}
         return {"log_scale": jnp.full((self.pixels,), self.initial_log_scale, jnp.float32)}
 
     def log_scale(self, mixed: Any, category: Any) -> jax.Array:
-        """Log of the Gaussian's scale, `[pixels]`: learned and floored, or the one of all categories."""
-        learned = self.scale_params(mixed, category).get("log_scale")
-        if learned is None:
+        """Returns the log of the Gaussian's scale, `[pixels]`: learned with a floor, or constant."""
+        log_scale = self.scale_params(mixed, category).get("log_scale")
+        if log_scale is None:
             return jnp.full((self.pixels,), self.initial_log_scale, jnp.float32)
-        return jnp.maximum(learned, LOG_SCALE_FLOOR)
+        return jnp.maximum(log_scale, LOG_SCALE_FLOOR)
 
 
 @dataclass(frozen=True)
 class GrowingNetworks(Networks):
-    """Growth `neurons`; the mixed modules are None where there is no mixed part.
+    """Networks of conditioning `neurons`.
 
-    The local decoder, None where nothing is drawn patch by patch, belongs to the mixed part, or, where there
-    is none, to each category.
+    Attributes:
+        mixed_encoder: mixed neurons of the encoder; None if there is no mixed part.
+        mixed_decoder: mixed neurons of the decoder; None if there is no mixed part.
+        local_decoder: decoder of local structure, or None. Its parameters belong to the mixed part, or to each
+            category if there is no mixed part.
+        category_encoder: neurons and output of a category's encoder.
+        category_decoder: neurons and output of a category's decoder.
+        prior_components: Gaussians in the fitted prior; 0 keeps N(0, I).
+        noise_rank: directions of low-rank residual noise; 0 is white noise.
+        texture: whether sampled images have texture (`cvae.sample_image`).
     """
 
     mixed_encoder: MixedNeurons | None
@@ -115,7 +123,7 @@ class GrowingNetworks(Networks):
         return True
 
     def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
-        """Fresh parameters of the mixed part; `{}` where there is none."""
+        """Initializes the parameters of the mixed part; `{}` if there is none."""
         if self.mixed_encoder is None:
             return {}
         modules = (self.mixed_encoder, self.mixed_decoder)
@@ -128,11 +136,11 @@ class GrowingNetworks(Networks):
     def _init_local(self, rng: jax.Array) -> dict[str, Any]:
         if self.local_decoder is None:
             return {}
-        numbers = jnp.zeros((1, self.local_decoder.inputs))
-        return {"local": self.local_decoder.init(jax.random.fold_in(rng, 2), numbers)}
+        features = jnp.zeros((1, self.local_decoder.inputs))
+        return {"local": self.local_decoder.init(jax.random.fold_in(rng, 2), features)}
 
     def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
-        """Fresh parameters of a category, whose decoder starts by drawing `mean_image` `[pixels]`."""
+        """Initializes a category's parameters. The decoder starts with the mean `mean_image`, `[pixels]`."""
         encoder_rng, decoder_rng = jax.random.split(rng)
         x, z = jnp.zeros((1, self.pixels)), jnp.zeros((1, self.latent_size))
         decoder = self.category_decoder.init(decoder_rng, z, self.mixed_activations(mixed, "decoder", z))
@@ -151,30 +159,35 @@ class GrowingNetworks(Networks):
         }
 
     def mixed_activations(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
-        """The mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer."""
+        """Computes the mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer."""
         module = getattr(self, f"mixed_{half}")
         return [] if module is None else self.apply(module, mixed[half], inputs)
 
     def encode(self, mixed: Any, category: Any, x: jax.Array, activations: list[jax.Array]) -> GaussianParams:
-        """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
+        """Computes the mean and log variance of q(z|x,c), each `[batch, latent]`."""
         return self.apply(self.category_encoder, category["encoder"], x, activations)
 
     def decode(self, mixed: Any, category: Any, z: jax.Array, activations: list[jax.Array]) -> jax.Array:
-        """Logits `[batch, pixels]`."""
-        logits, numbers = self.apply(self.category_decoder, category["decoder"], z, activations)
-        if numbers is None:
+        """Decodes z `[batch, latent]` to logits `[batch, pixels]`."""
+        logits, patch_features = self.apply(self.category_decoder, category["decoder"], z, activations)
+        if patch_features is None:
             return logits
         local_params = mixed["local"] if "local" in mixed else category["local"]
-        return logits + self.apply(self.local_decoder, local_params, numbers)
+        return logits + self.apply(self.local_decoder, local_params, patch_features)
 
     def scale_params(self, mixed: Any, category: Any) -> Any:
-        """The subtree of the scale: the category's own."""
+        """Returns the scale's parameters, which belong to the category."""
         return category["scale"]
 
 
 @dataclass(frozen=True)
 class OneHotNetworks(Networks):
-    """Growth `vectors`: a category owns two vectors; its prior is N(0, I), the scale is mixed."""
+    """Networks of conditioning `one_hot`: two vectors per category, prior N(0, I), mixed scale.
+
+    Attributes:
+        layers_encoder: layers of the encoder.
+        layers_decoder: layers of the decoder.
+    """
 
     layers_encoder: OneHotLayers
     layers_decoder: OneHotLayers
@@ -183,7 +196,7 @@ class OneHotNetworks(Networks):
         return getattr(self, f"layers_{half}")
 
     def init_mixed(self, *, rng: jax.Array) -> dict[str, Any]:
-        """Fresh parameters of all that is mixed."""
+        """Initializes the parameters of the mixed part."""
         mixed = {"scale": self.init_scale()}
         for half, key in zip(HALVES, jax.random.split(rng), strict=True):
             layers, inputs = self._layers(half), jnp.zeros((1, self.input_sizes[half]))
@@ -191,7 +204,10 @@ class OneHotNetworks(Networks):
         return mixed
 
     def init_category(self, mixed: Any, mean_image: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
-        """Fresh vectors, spread as one more column of the first layer's weights, and nothing else."""
+        """Initializes a category's two vectors. All other parts are empty.
+
+        The vectors have the variance of one more column of the first layer's weights.
+        """
         keys = dict(zip(HALVES, jax.random.split(rng), strict=True))
         category: dict[str, Any] = {part: {} for part in ("scale", *PARTS_BESIDE_NETWORKS)}
         for half, key in keys.items():
@@ -200,27 +216,27 @@ class OneHotNetworks(Networks):
         return category
 
     def mixed_activations(self, mixed: Any, half: str, inputs: jax.Array) -> jax.Array:
-        """The first layer before the vector is added, `[batch, width]`."""
-        return self.apply(self._layers(half), mixed[half], inputs, method="first")
+        """Computes the first layer before the category's vector is added, `[batch, width]`."""
+        return self.apply(self._layers(half), mixed[half], inputs, method="first_layer")
 
     def encode(self, mixed: Any, category: Any, x: jax.Array, activations: jax.Array) -> GaussianParams:
-        """Mean and log variance of q(z|x,c), each `[batch, latent]`."""
+        """Computes the mean and log variance of q(z|x,c), each `[batch, latent]`."""
         vector = category["encoder"]["vector"]
         return mean_and_log_var(self.apply(self.layers_encoder, mixed["encoder"], activations, vector))
 
     def decode(self, mixed: Any, category: Any, z: jax.Array, activations: jax.Array) -> jax.Array:
-        """Logits `[batch, pixels]`."""
+        """Decodes z `[batch, latent]` to logits `[batch, pixels]`."""
         return self.apply(self.layers_decoder, mixed["decoder"], activations, category["decoder"]["vector"])
 
     def scale_params(self, mixed: Any, category: Any) -> Any:
-        """The subtree of the scale: the mixed one."""
+        """Returns the scale's parameters, which belong to the mixed part."""
         return mixed["scale"]
 
 
 def build_networks(
     config: NetworkConfig, image_shape: Shape, *, has_mixed: bool, compute_dtype: str = "float32"
 ) -> Networks:
-    """The networks for images of `image_shape` (height, width, channels)."""
+    """Builds the networks for images of `image_shape` (height, width, channels)."""
     height, width, channels = image_shape
     pixels = height * width * channels
     common = {
@@ -238,19 +254,17 @@ def build_networks(
             layers_encoder=OneHotLayers(widths, 2 * config.latent_size),
             layers_decoder=OneHotLayers(mirrored, pixels),
         )
-    drawn_locally = config.local != "none"
-    local_decoder = LocalDecoder(config.local, image_shape) if drawn_locally else None
-    known = min(config.noise_rank, pixels) if config.likelihood == "gaussian" else 0
+    local_decoder = LocalDecoder(config.local, image_shape) if config.local != "none" else None
+    patch_features = local_decoder.inputs if local_decoder else 0
+    noise_rank = min(config.noise_rank, pixels) if config.likelihood == "gaussian" else 0
     return GrowingNetworks(
         **common,
         mixed_encoder=MixedNeurons(widths) if has_mixed else None,
         mixed_decoder=MixedNeurons(mirrored) if has_mixed else None,
         category_encoder=CategoryEncoder(config.category_widths, config.latent_size),
-        category_decoder=CategoryDecoder(
-            config.category_widths[::-1], config.output_rank, pixels, local_decoder.inputs if local_decoder else 0
-        ),
+        category_decoder=CategoryDecoder(config.category_widths[::-1], config.output_rank, pixels, patch_features),
         local_decoder=local_decoder,
         prior_components=config.prior_components,
-        noise_rank=known,
-        texture=known > 0 and config.sample_style == "texture",
+        noise_rank=noise_rank,
+        texture=noise_rank > 0 and config.sample_style == "texture",
     )

@@ -1,8 +1,10 @@
-"""Rejection: an image is unknown where nearly all images of the category it is taken for are likelier.
+"""Open-set rejection by evidence quantiles.
 
-When a category has been learned, it takes down below which evidence log p(x|c) parts of its own images lie.
-Nothing else is kept of them. Evidence is of whole images: a stranger with smooth and simple images can pass
-(Nalisnick et al. 2018, arXiv 1810.09136), one with its own shapes cannot.
+After training, each category stores quantiles of log p(x|c) over its own images, held-out ones where there are any. At
+test time an image is rejected as unknown if its evidence is below the quantile of the category it was assigned to.
+
+Evidence alone is an imperfect novelty score: smooth, simple images can be more likely than the training data
+(Nalisnick et al. 2018, arXiv 1810.09136).
 """
 
 from __future__ import annotations
@@ -12,36 +14,46 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-# Parts of a category's images; between them thresholds are interpolated.
+# Rejection rates at which quantiles are stored; other rates are interpolated in log space.
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-# Log evidence in nats below which no image lies: the threshold of a category that nothing is known of.
+
+# Below any evidence, in nats: the threshold before calibration.
 NEVER = -1e30
 
 
 def uncalibrated_thresholds() -> jnp.ndarray:
-    """Thresholds that reject nothing, `[parts]`."""
+    """Returns thresholds that reject nothing, `[rates]`."""
     return jnp.full((len(RATES),), NEVER)
 
 
 def fit_thresholds(evidence: np.ndarray) -> np.ndarray:
-    """Evidence in nats below which each of `PARTS` of the images lies, float32 `[parts]`.
+    """Computes the evidence quantiles of one category.
 
     Args:
-        evidence: log p(x|c) of images of category c, in nats, `[n]`, at least one.
+        evidence: log p(x|c) of images of category c, in nats, `[n]` with n >= 1.
+
+    Returns:
+        Quantiles at `RATES`, float32 `[rates]`.
     """
     return np.quantile(np.asarray(evidence, np.float64), RATES).astype(np.float32)
 
 
-def is_unknown(tables: Sequence[np.ndarray], evidence: np.ndarray, answers: np.ndarray, part: float) -> np.ndarray:
-    """Which images are unknown, bool `[n]`.
+def is_unknown(
+    thresholds: Sequence[np.ndarray], evidence: np.ndarray, predictions: np.ndarray, rate: float
+) -> np.ndarray:
+    """Flags images whose evidence is below the threshold of their predicted category.
 
     Args:
-        tables: thresholds of every category.
-        evidence: of the images, `[n, categories]` in nats.
-        answers: which category each is taken for, `[n]`.
-        part: of the images of known categories that may be rejected, below 1; 0: none is.
+        thresholds: one `[rates]` array per category.
+        evidence: log p(x|c) in nats, `[n, categories]`.
+        predictions: index of the predicted category, `[n]`.
+        rate: fraction of known images that may be rejected, in [0, 1). Zero rejects nothing.
+
+    Returns:
+        bool `[n]`.
     """
-    if not part:
-        return np.zeros(len(answers), bool)
-    bars = np.asarray([np.interp(np.log(part), np.log(RATES), table) for table in tables])
-    return np.asarray(evidence)[np.arange(len(answers)), answers] < bars[answers]
+    if rate == 0:
+        return np.zeros(len(predictions), bool)
+    threshold = np.asarray([np.interp(np.log(rate), np.log(RATES), values) for values in thresholds])
+    evidence_of_prediction = np.take_along_axis(np.asarray(evidence), predictions[:, None], axis=1)[:, 0]
+    return evidence_of_prediction < threshold[predictions]

@@ -1,4 +1,4 @@
-"""Rejection thresholds and temperatures of a task's categories, from held-out images."""
+"""Calibration after a task: ridge penalty, rejection thresholds and temperature grids, from held-out images."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.ridge import temperature_scaling
 from lifelong_cvae.state import LifelongState
 
+# Largest number of images of a category that are evaluated.
 CALIBRATION_IMAGES = 1024
 
 
 def calibrate(
-    state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array, mesh: Mesh | None = None
+    state: LifelongState, images: Mapping[str, np.ndarray], *, rng: jax.Array, mesh: Mesh | None = None
 ) -> LifelongState:
-    """The state with the ridge that its sums ask for, and a task's thresholds and tables of temperatures.
+    """Selects the ridge penalty and fits the thresholds and temperature grids of a task's categories.
 
-    See `rejection` and `calibration`. They are of the images that the regression holds out, and the networks
-    have not seen. Without a regression, or where images are too few to hold one out, thresholds are of all
-    images, and a table stays blank.
+    See `rejection` and `temperature_scaling`. Both use the images that the regression holds out and that the networks
+    have not seen. Without a regression, or with too few images to hold one out, thresholds use all images and the grid
+    stays empty. The grid also stays empty if there is no other category yet.
 
     Args:
-        state: after the task's training.
-        rows: category to its images `[n, pixels]`, at least one.
-        rng: for the bounds that draw samples.
-        mesh: as for `recognition.evidence`.
+        state: state after training and `ridge_classifier.update`.
+        images: images of the task by category, `[n, pixels]` with n >= 1.
+        rng: key of the samples, for bounds that are sampled.
+        mesh: devices that share the work, as in `recognition.evidence`.
     """
-    weighs = state.config.closed_form.random_features > 0 and len(state.names) > 1
-    if weighs:
+    with_scores = state.config.closed_form.random_features > 0 and len(state.names) > 1
+    if with_scores:
         state, classifier = ridge_classifier.select_ridge(state)
     categories = dict(state.params["categories"])
-    for name, values in rows.items():
-        held_out = values[ridge_classifier.held_out_mask(state, len(values))]
-        judged = held_out if len(held_out) else values
-        images = judged[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
-        candidates = state if weighs else state.replace(names=(name,), visits=(0,))
-        nats = np.asarray(recognition.evidence(candidates, images, rng=rng, mesh=mesh))
+    for name, rows in images.items():
+        held_out = rows[ridge_classifier.held_out_mask(state, len(rows))]
+        sample = (held_out if len(held_out) else rows)[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
+        candidates = state if with_scores else state.replace(names=(name,), visits=(0,))
+        evidence = np.asarray(recognition.evidence(candidates, sample, rng=rng, mesh=mesh))
         column = candidates.names.index(name)
-        own = dict(categories[name])
+        subtree = dict(categories[name])
         if state.networks.fits_parts:
-            found = jnp.asarray(rejection.fit_thresholds(nats[:, column]))
-            # Of a category that returns the lower ones: what was known stays known.
-            returns = state.visit(name) > 1
-            own["thresholds"] = jnp.minimum(own["thresholds"], found) if returns else found
-        if weighs and len(held_out):
-            table = temperature_scaling.loss_grid(nats, np.asarray(ridge_classifier.scores(classifier, images)), column)
-            own["ridge"] = {**own["ridge"], "calibration": jnp.asarray(table)}
-        categories[name] = own
+            thresholds = jnp.asarray(rejection.fit_thresholds(evidence[:, column]))
+            # A revisited category keeps the lower threshold, so known images stay accepted.
+            revisited = state.visit(name) > 1
+            subtree["thresholds"] = jnp.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
+        if with_scores and len(held_out):
+            scores = np.asarray(ridge_classifier.scores(classifier, sample))
+            grid = jnp.asarray(temperature_scaling.loss_grid(evidence, scores, column))
+            subtree["ridge"] = {**subtree["ridge"], "calibration": grid}
+        categories[name] = subtree
     return state.replace(params={**state.params, "categories": categories})

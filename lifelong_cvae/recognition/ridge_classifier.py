@@ -1,7 +1,8 @@
-"""The closed-form recognizer of a state: its sums, task by task, and the regression that they give.
+"""Closed-form recognizer: sums of features, updated after each task, and the ridge regression solved from them.
 
-`params["ridge"]` holds what categories share, the dictionary of the features and the Gram matrix; a
-category owns the sum of its features, and with the setting `gram=own` its share of the Gram matrix.
+`params["ridge"]` holds the parts common to all categories: the dictionary of the features, the ridge penalty and, with
+`gram_sharing=mixed`, the Gram matrix. The subtree of a category holds the sum of its features and, with
+`gram_sharing=own`, its own Gram matrix.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from lifelong_cvae.state import LifelongState, category_rng, drop_category
 
 
 class RidgeClassifier(flax.struct.PyTreeNode):
-    """A solved regression: from images to a score for each category, about 1 for the right one, else 0.
+    """A solved regression from images to one score per category.
+
+    Targets are 1 for the true category and 0 for the others.
 
     Attributes:
         weights: float32 `[features, categories]`, categories in the order of `state.names`.
-        dictionary: of the features.
-        expand: the random matrix of the features.
-        image_shape: of images.
-        settings: of the features.
+        dictionary: from `features.fit_dictionary`.
+        expand: random matrix, from `features.expansion_matrix`.
+        image_shape: shape of an image.
+        settings: settings of the features.
     """
 
     weights: jax.Array
@@ -41,77 +44,77 @@ class RidgeClassifier(flax.struct.PyTreeNode):
     settings: ClosedFormConfig = flax.struct.field(pytree_node=False)
 
 
-def update(state: LifelongState, rows: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
-    """The state with the sums of a task's images; the first task also gives the dictionary.
+def update(state: LifelongState, images: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
+    """Adds the sums of a task's images. The first task also fits the dictionary.
 
     Args:
-        state: after the task's training.
-        rows: category to its images `[n, pixels]`, at least one of each.
+        state: state after training.
+        images: images of the task by category, `[n, pixels]` with n >= 1.
         rng: the seed's key.
     """
     settings, shape = state.config.closed_form, state.image_shape
     if not settings.random_features:
         return state
     common, categories = state.params["ridge"], dict(state.params["categories"])
-    if set(rows) == set(state.names) and set(state.visits) == {1}:
-        pool = np.concatenate([rows[name] for name in sorted(rows)])
+    if set(images) == set(state.names) and set(state.visits) == {1}:
+        all_rows = np.concatenate([images[name] for name in sorted(images)])
         dictionary_rng = category_rng(rng, "dictionary of the closed-form recogniser", 0)
-        learned = features.fit_dictionary(pool, shape, settings, rng=dictionary_rng)
-        common = {**regression.empty_common_sums(settings, shape), "dictionary": learned}
+        dictionary = features.fit_dictionary(all_rows, shape, settings, rng=dictionary_rng)
+        common = {**regression.empty_common_sums(settings, shape), "dictionary": dictionary}
     expand = features.expansion_matrix(common["dictionary"], settings, shape)
-    for name, images in rows.items():
-        gram, vector = regression.compute_sums(
-            common["dictionary"], expand, images, image_shape=shape, settings=settings
-        )
-        own = _add(categories[name]["ridge"], {"sum": vector})
+    for name, rows in images.items():
+        gram, vector = regression.compute_sums(common["dictionary"], expand, rows, image_shape=shape, settings=settings)
+        ridge = _add_sums(categories[name]["ridge"], {"sum": vector})
         if settings.gram_sharing == "own":
-            own = _add(own, {"gram": gram})
+            ridge = _add_sums(ridge, {"gram": gram})
         else:
-            common = _add(common, {"gram": gram})
-        categories[name] = {**categories[name], "ridge": own}
+            common = _add_sums(common, {"gram": gram})
+        categories[name] = {**categories[name], "ridge": ridge}
     return state.replace(params={**state.params, "categories": categories, "ridge": common})
 
 
 def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
-    """Which of so many images of a category calibrate, and train neither expert: bool `[count]`.
+    """Returns the mask of images that are held out for calibration, bool `[count]`.
 
-    None where there is no regression.
+    Neither the networks nor the regression are trained on these images. Nothing is held out without a regression.
     """
     return regression.held_out_mask(count) & bool(state.config.closed_form.random_features)
 
 
-def _add(tree: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    return {**tree, **{key: jax.tree.map(jnp.add, tree[key], value) for key, value in more.items()}}
+def _add_sums(subtree: dict[str, Any], sums: dict[str, Any]) -> dict[str, Any]:
+    return {**subtree, **{key: jax.tree.map(jnp.add, subtree[key], value) for key, value in sums.items()}}
 
 
 def solve(state: LifelongState) -> RidgeClassifier:
-    """Solves the regression of a state, on the host: about a second, once for many images.
+    """Solves the regression of a state on the host.
+
+    Takes about a second; the result serves for many images.
 
     Raises:
-        InputError: nothing has been learned yet, or the state keeps no sums.
+        InputError: there is no category, or the state has no sums.
     """
     gram, vectors = _total_sums(state)
     return _make_classifier(state, regression.solve(gram, vectors, float(state.params["ridge"]["ridge"])))
 
 
 def select_ridge(state: LifelongState) -> tuple[LifelongState, RidgeClassifier]:
-    """The state with the ridge that its sums ask for, and the regression without what they hold out.
+    """Selects the ridge penalty, and solves the regression without held-out images.
 
     Raises:
-        InputError: as for `solve`.
+        InputError: as in `solve`.
     """
     gram, vectors = _total_sums(state)
-    chosen, weights = regression.select_ridge(gram, vectors)
-    common = {**state.params["ridge"], "ridge": jnp.float32(chosen)}
+    ridge, weights = regression.select_ridge(gram, vectors)
+    common = {**state.params["ridge"], "ridge": jnp.float32(ridge)}
     return state.replace(params={**state.params, "ridge": common}), _make_classifier(state, weights)
 
 
 def drop(state: LifelongState, name: str) -> LifelongState:
-    """Forgets a category: its subtree goes, and what other categories own stays bitwise as it was.
+    """Forgets a category: deletes its subtree. The subtrees of other categories stay bitwise equal.
 
-    With the setting `gram=own` the regression is as if the category had never come; with `mixed` its share
-    of the Gram matrix stays, and goes on telling which features are common. Temperatures that were chosen
-    beside it stay in any case.
+    With `gram_sharing=own` the regression is as if the category had never been learned. With `mixed` its part of the
+    Gram matrix remains and still contributes to the feature statistics. Temperature grids of other categories stay in
+    both cases, although the dropped category was among their alternatives.
 
     Raises:
         InputError: the category is unknown.
@@ -126,20 +129,20 @@ def drop(state: LifelongState, name: str) -> LifelongState:
 
 
 def _total_sums(state: LifelongState) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Gram matrix `[packed]` and vectors `[features, categories]`, by part, on the host."""
+    """Returns the Gram matrix `[packed]` and the vectors `[features, categories]`, by part, on the host."""
     if not state.config.closed_form.random_features:
         raise InputError(
-            "recognizer closed_form: the run was learned with random_features=0 and keeps no sums; "
-            "recognizer elbo is expected"
+            "recognizer closed_form: expected a state learned with random_features above 0, got random_features=0; "
+            "recognizer elbo needs no features"
         )
     if not state.names:
-        raise InputError("no category: at least one is expected")
-    owned = [state.params["categories"][name]["ridge"] for name in state.names]
+        raise InputError("expected at least one category, got none")
+    sums = [state.params["categories"][name]["ridge"] for name in state.names]
     if state.config.closed_form.gram_sharing == "own":
-        gram = jax.tree.map(lambda *shares: np.sum(shares, axis=0), *(own["gram"] for own in owned))
+        gram = jax.tree.map(lambda *grams: np.sum(grams, axis=0), *(subtree["gram"] for subtree in sums))
     else:
         gram = jax.device_get(state.params["ridge"]["gram"])
-    vectors = jax.tree.map(lambda *columns: np.stack(columns, axis=1), *(own["sum"] for own in owned))
+    vectors = jax.tree.map(lambda *columns: np.stack(columns, axis=1), *(subtree["sum"] for subtree in sums))
     return gram, vectors
 
 
@@ -155,52 +158,52 @@ def _make_classifier(state: LifelongState, weights: np.ndarray) -> RidgeClassifi
 
 
 def scores(classifier: RidgeClassifier, images: Any) -> jax.Array:
-    """What the regression says of images, `[n, categories]`.
+    """Computes the regression scores of images, `[n, categories]`.
 
     Args:
-        classifier: what `solve` gives.
+        classifier: from `solve` or `select_ridge`.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
 
     Raises:
-        InputError: bad images.
+        InputError: images of a wrong type, shape or range.
     """
     rows, weights = flatten_images(images, classifier.image_shape), _padded_weights(classifier)
-    parts = [_product(phi, weights) for phi in _features_of(classifier, rows)]
+    parts = [_product(phi, weights) for phi in _feature_batches(classifier, rows)]
     return concat_unpadded(parts, len(rows), classifier.weights.shape[1])
 
 
 def extract_features(classifier: RidgeClassifier, images: Any) -> jax.Array:
-    """Features of images, `[n, features]`; arguments as above."""
+    """Computes the features of images, `[n, features]`. Arguments as in `scores`."""
     rows = flatten_images(images, classifier.image_shape)
-    return concat_unpadded(list(_features_of(classifier, rows)), len(rows), classifier.weights.shape[0])
+    return concat_unpadded(list(_feature_batches(classifier, rows)), len(rows), classifier.weights.shape[0])
 
 
 def scores_from_features(classifier: RidgeClassifier, phi: jax.Array) -> jax.Array:
-    """What the regression says of images with the features phi `[n, features]`: `[n, categories]`."""
+    """Computes the regression scores `[n, categories]` of images with the features phi `[n, features]`."""
     weights = _padded_weights(classifier)
-    parts = [_product(block, weights) for _, block in padded_batches(np.asarray(phi), *features.BATCH_SIZES)]
+    parts = [_product(batch, weights) for _, batch in padded_batches(np.asarray(phi), *features.BATCH_SIZES)]
     return concat_unpadded(parts, len(phi), classifier.weights.shape[1])
 
 
-def _features_of(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Array]:
-    """Features of rows, block by block, padded."""
-    extract = partial(_features, image_shape=classifier.image_shape, settings=classifier.settings)
-    for _, block in padded_batches(rows, *features.BATCH_SIZES):
-        yield extract(classifier.dictionary, classifier.expand, block)
+def _feature_batches(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Array]:
+    """Yields the features of padded batches of rows `[n, pixels]`."""
+    extract = partial(_extract, image_shape=classifier.image_shape, settings=classifier.settings)
+    for _, batch in padded_batches(rows, *features.BATCH_SIZES):
+        yield extract(classifier.dictionary, classifier.expand, batch)
 
 
 def _padded_weights(classifier: RidgeClassifier) -> jax.Array:
-    """Weights for a number of categories that is a power of two, so that few numbers are compiled for."""
+    """Pads the weights to a power of two of categories, so that few sizes are compiled."""
     categories = classifier.weights.shape[1]
     missing = power_of_two(categories, MIN_CAPACITY) - categories
     return jax.device_put(np.pad(classifier.weights, ((0, 0), (0, missing))))
 
 
-# Apart from the features, which would otherwise be compiled for every size of weights.
+# Compiled separately from the features, which would otherwise be recompiled for every size of weights.
 @jax.jit
 def _product(phi: jax.Array, weights: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("float32"):
         return phi @ weights
 
 
-_features = jax.jit(features.extract, static_argnames=("image_shape", "settings"))
+_extract = jax.jit(features.extract, static_argnames=("image_shape", "settings"))

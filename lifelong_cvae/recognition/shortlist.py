@@ -1,9 +1,10 @@
-"""Recognition among many categories: a cheap rule names the likeliest of each image, and these are weighed.
+"""Recognition with a shortlist: a cheap rule selects the likeliest categories of each image, evidence ranks them.
 
-The rule is the regression of `closed_form`, or, where a state keeps no sums, the distance to prototypes: to
-what a category draws of the likeliest components of its prior. What is weighed are pairs of an image and a
-category. Sorted by category they are cut into tiles of one category each, so that its parameters are read
-once for many images.
+The rule is the ridge regression. For a state without sums it is the distance to prototypes, which a category decodes
+from the likeliest components of its prior.
+
+Evidence is evaluated for pairs of an image and a category. Sorted by category, the pairs are split into tiles of one
+category each, so that the parameters of a category are read once for many images.
 """
 
 from __future__ import annotations
@@ -18,31 +19,36 @@ import numpy as np
 
 from lifelong_cvae.config import RecognitionConfig
 from lifelong_cvae.images import padded_batches, power_of_two, to_float
-from lifelong_cvae.model import cvae
+from lifelong_cvae.model import cpu, cvae
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.stacked import StackedCategories
 from lifelong_cvae.state import LifelongState
 
+# Largest number of prototypes per category.
 PROTOTYPES = 4
-# Smallest and largest number of images that are cut into tiles together: the more, the fuller are tiles.
+# Smallest and largest number of images that are split into tiles together. More images fill tiles better.
 BATCH_SIZES = (8, 8192)
-# Images whose distances to all prototypes are there at a time.
+# Smallest and largest number of images whose distances to all prototypes are in memory at once.
 PROTOTYPE_BATCH_SIZES = (8, 1024)
+# Pairs per tile.
 TILE = 32
-# Tiles at once. A CPU computes one after another, which keeps its caches warm.
-CPU_TILES, ACCELERATOR_TILES = 1, 64
 
 
 class Prototypes(NamedTuple):
-    """What categories draw of the means of the likeliest components of p(z|c), at most PROTOTYPES each."""
+    """Decoded means of the likeliest components of p(z|c), at most `PROTOTYPES` per category."""
 
-    images: jax.Array  # [prototypes, categories, pixels], in [0, 1]; the last axis but one is padded
-    halves: jax.Array  # half of their squared norms, [prototypes, categories]
-    count: int  # of categories
+    images: jax.Array  # [prototypes, categories, pixels] in [0, 1]; the axis of categories is padded
+    half_squared_norms: jax.Array  # [prototypes, categories]
+    num_categories: int
 
 
 def make_prototypes(state: LifelongState, stacks: Sequence[StackedCategories]) -> Prototypes:
-    """Prototypes of all categories, which lie in `stacks` in the order of `state.names`."""
+    """Decodes the prototypes of all categories.
+
+    Args:
+        state: state of the learner.
+        stacks: its categories in the order of `state.names`.
+    """
     mixed, counts = state.params["mixed"], [int(stack.count) for stack in stacks]
     parts = [
         np.asarray(_decode_prototypes(mixed, stack, networks=state.networks))[:count]
@@ -56,103 +62,124 @@ def make_prototypes(state: LifelongState, stacks: Sequence[StackedCategories]) -
 
 @partial(jax.jit, static_argnames="networks")
 def _decode_prototypes(mixed: Any, stack: StackedCategories, *, networks: Networks) -> jax.Array:
-    def one(category: Any) -> jax.Array:
+    def decode_category(category: Any) -> jax.Array:
         model = cvae.CategoryModel(mixed, category, networks)
-        likely = jnp.argsort(-model.prior["logits"])[:PROTOTYPES]
-        return cvae.decode_mean(model, model.prior["means"][likely])
+        likeliest = jnp.argsort(-model.prior["logits"])[:PROTOTYPES]
+        return cvae.decode_mean(model, model.prior["means"][likeliest])
 
-    return stack.map_categories(one)
+    return stack.map_categories(decode_category)
 
 
-def prototype_scores(among: Prototypes, rows: Any) -> np.ndarray:
-    """How near rows are to each category's nearest prototype: the larger, the nearer, `[n, categories]`."""
-    parts = [np.asarray(_prototype_scores(among, block)) for _, block in padded_batches(rows, *PROTOTYPE_BATCH_SIZES)]
-    return np.concatenate([*parts, np.zeros((0, among.images.shape[1]))])[: len(rows), : among.count]
+def prototype_scores(prototypes: Prototypes, rows: Any) -> np.ndarray:
+    """Computes the closeness of images to each category's nearest prototype, `[n, categories]`.
+
+    A score is minus half the squared distance, up to a constant of the image.
+    """
+    batches = padded_batches(rows, *PROTOTYPE_BATCH_SIZES)
+    parts = [np.asarray(_prototype_scores(prototypes, batch)) for _, batch in batches]
+    scores = np.concatenate([*parts, np.zeros((0, prototypes.images.shape[1]))])
+    return scores[: len(rows), : prototypes.num_categories]
 
 
 @jax.jit
-def _prototype_scores(among: Prototypes, rows: jax.Array) -> jax.Array:
-    """x.p - |p|^2 / 2, which is -|x - p|^2 / 2 but for what an image's candidates have in common."""
-    x, nearest = to_float(rows), None
+def _prototype_scores(prototypes: Prototypes, rows: jax.Array) -> jax.Array:
+    """Computes x.p - |p|^2 / 2, which is -|x - p|^2 / 2 up to a constant of the image."""
+    x, best = to_float(rows), None
     with jax.default_matmul_precision("float32"):
-        for images, halves in zip(among.images, among.halves, strict=True):
-            close = x @ images.T - halves[None]
-            nearest = close if nearest is None else jnp.maximum(nearest, close)
-    return nearest
+        for images, half_squared_norms in zip(prototypes.images, prototypes.half_squared_norms, strict=True):
+            scores = x @ images.T - half_squared_norms[None]
+            best = scores if best is None else jnp.maximum(best, scores)
+    return best
 
 
 def top_categories(scores: Any, count: int) -> np.ndarray:
-    """The columns of the `count` highest scores of each image, `[n, count]`, in no order."""
+    """Returns the columns of the `count` highest scores of each image, `[n, count]`, unordered."""
     return np.argpartition(-np.asarray(scores), count - 1, axis=1)[:, :count]
 
 
 def pair_evidence(
-    state: LifelongState, stacks: Sequence[StackedCategories], rows: Any, chosen: np.ndarray, *, rng: jax.Array | None
+    state: LifelongState,
+    stacks: Sequence[StackedCategories],
+    rows: Any,
+    candidates: np.ndarray,
+    *,
+    rng: jax.Array | None,
 ) -> jax.Array:
-    """The bounds of `recognition.evidence` for chosen categories, -inf for all others.
+    """Computes `recognition.evidence` for each image's candidates; other categories are -inf.
 
     Args:
-        state: what has been learned.
+        state: state of the learner.
         stacks: its categories in the order of `state.names`.
-        rows: images `[n, pixels]`.
-        chosen: columns of the categories that are asked of each image, `[n, candidates]`.
-        rng: source of the samples, for the bounds that draw some; each pair has its own.
+        rows: images `[n, pixels]`, uint8 or float in [0, 1].
+        candidates: columns of the categories on each image's shortlist, `[n, candidates]`.
+        rng: key of the samples, for bounds that are sampled. Each pair has its own samples.
 
     Returns:
-        float32 `[n, categories]` in nats per image.
+        float32 `[n, categories]`, nats per image.
     """
-    found = np.full((len(rows), len(state.names)), -np.inf, np.float32)
-    for start, block in padded_batches(rows, *BATCH_SIZES):
-        asked, first = chosen[start : start + len(block)], 0
-        images = np.repeat(np.arange(len(asked)), asked.shape[1])
+    evidence = np.full((len(rows), len(state.names)), -np.inf, np.float32)
+    for start, batch in padded_batches(rows, *BATCH_SIZES):
+        columns, first = candidates[start : start + len(batch)], 0
+        images = np.repeat(np.arange(len(columns)), columns.shape[1])
+        max_pairs = len(batch) * columns.shape[1]
+        columns = columns.ravel()
         for stack in stacks:
-            columns, last = asked.ravel(), first + int(stack.count)
-            inside = (columns >= first) & (columns < last)
-            where = images[inside], columns[inside] - first
+            last = first + int(stack.count)
+            in_stack = (columns >= first) & (columns < last)
+            pairs = images[in_stack], columns[in_stack] - first
             pairs_rng = None if rng is None else jax.random.fold_in(jax.random.fold_in(rng, start), first)
-            most = len(block) * asked.shape[1]
-            values = _stack_evidence(state, stack, block, *where, most=most, rng=pairs_rng)
-            found[start + where[0], first + where[1]] = values
+            values = _stack_evidence(state, stack, batch, *pairs, max_pairs=max_pairs, rng=pairs_rng)
+            evidence[start + pairs[0], first + pairs[1]] = values
             first = last
-    return jax.device_put(found)
+    return jax.device_put(evidence)
 
 
 def _stack_evidence(
     state: LifelongState,
     stack: StackedCategories,
-    block: jax.Array,
+    rows: jax.Array,
     images: np.ndarray,
     categories: np.ndarray,
     *,
-    most: int,
+    max_pairs: int,
     rng: jax.Array | None,
 ) -> np.ndarray:
-    """Bounds of pairs, at most `most`, of a row of the block and one of the stack: `[pairs]`."""
+    """Computes the bounds of pairs: `[pairs]`.
+
+    Args:
+        state: state of the learner.
+        stack: some of its categories.
+        rows: batch of images `[batch, pixels]`.
+        images: row of `rows` in each pair, `[pairs]`.
+        categories: row of `stack` in each pair, `[pairs]`.
+        max_pairs: largest number of pairs of any batch of this size.
+        rng: key of the samples.
+    """
     order = np.argsort(categories, kind="stable")
-    counts = np.bincount(categories, minlength=stack.capacity)
-    tiles = -(-counts // TILE)
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    place = np.repeat((np.cumsum(tiles) - tiles) * TILE, counts) + rank
-    # As many as there can be, so that one program serves for blocks of a size; the first row fills tiles up.
-    length = power_of_two(min(most, stack.capacity + most // TILE), ACCELERATOR_TILES)
-    of_tile = np.zeros(length, np.int32)
-    of_tile[: tiles.sum()] = np.repeat(np.arange(stack.capacity), tiles)
-    lanes = np.zeros(length * TILE, np.int32)
-    lanes[place] = images[order]
+    pair_counts = np.bincount(categories, minlength=stack.capacity)
+    tile_counts = -(-pair_counts // TILE)
+    rank_in_category = np.arange(len(order)) - np.repeat(np.cumsum(pair_counts) - pair_counts, pair_counts)
+    slots = np.repeat((np.cumsum(tile_counts) - tile_counts) * TILE, pair_counts) + rank_in_category
+    # The largest number of tiles that can occur, so that one program serves all batches of a size. Row 0 is padding.
+    num_tiles = power_of_two(min(max_pairs, stack.capacity + max_pairs // TILE), cpu.ACCELERATOR_TILES)
+    tile_categories = np.zeros(num_tiles, np.int32)
+    tile_categories[: tile_counts.sum()] = np.repeat(np.arange(stack.capacity), tile_counts)
+    tile_images = np.zeros(num_tiles * TILE, np.int32)
+    tile_images[slots] = images[order]
     values = _tile_evidence(
         state.params["mixed"],
         stack,
-        block,
-        of_tile,
-        lanes.reshape(length, TILE),
-        np.int32(tiles.sum()),
+        rows,
+        tile_categories,
+        tile_images.reshape(num_tiles, TILE),
+        np.int32(tile_counts.sum()),
         rng,
         networks=state.networks,
         settings=state.config.recognition,
     )
-    found = np.empty(len(order), np.float32)
-    found[order] = np.asarray(values).ravel()[place]
-    return found
+    evidence = np.empty(len(order), np.float32)
+    evidence[order] = np.asarray(values).ravel()[slots]
+    return evidence
 
 
 @partial(jax.jit, static_argnames=("networks", "settings"))
@@ -160,37 +187,25 @@ def _tile_evidence(
     mixed: Any,
     stack: StackedCategories,
     rows: jax.Array,
-    of_tile: jax.Array,
-    lanes: jax.Array,
-    count: jax.Array,
+    tile_categories: jax.Array,
+    tile_images: jax.Array,
+    valid: jax.Array,
     rng: jax.Array | None,
     *,
     networks: Networks,
     settings: RecognitionConfig,
 ) -> jax.Array:
-    """Bounds of the rows `lanes` `[tiles, TILE]` for each tile's category, in the first `count` tiles."""
+    """Computes the bounds of the rows `tile_images` `[tiles, TILE]` for each tile's category."""
     with jax.default_matmul_precision("float32"):
         activations = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", to_float(rows))
 
-    def one(index: jax.Array) -> jax.Array:
-        chosen = lanes[index]
-        category = jax.tree.map(lambda leaf: leaf[of_tile[index]], stack.categories)
-        neurons = jax.tree.map(lambda leaf: leaf[chosen], activations)
+    def evaluate_tile(index: jax.Array) -> jax.Array:
+        images = tile_images[index]
+        category = jax.tree.map(lambda leaf: leaf[tile_categories[index]], stack.categories)
+        tile_activations = jax.tree.map(lambda leaf: leaf[images], activations)
         tile_rng = None if rng is None else jax.random.fold_in(rng, index)
         model = cvae.CategoryModel(mixed, category, networks)
-        return cvae.evidence_bound(model, to_float(rows[chosen]), neurons, settings, rng=tile_rng)
-
-    def loop(side_by_side: int) -> jax.Array:
-        several = one if side_by_side == 1 else jax.vmap(one)
-
-        def step(turn: jax.Array, found: jax.Array) -> jax.Array:
-            first = turn * side_by_side
-            indices = first if side_by_side == 1 else first + jnp.arange(side_by_side)
-            values = several(indices).reshape(side_by_side, TILE)
-            return jax.lax.dynamic_update_slice(found, values, (first, 0))
-
-        turns = -(-count // side_by_side)
-        return jax.lax.fori_loop(0, turns, step, jnp.zeros(lanes.shape))
+        return cvae.evidence_bound(model, to_float(rows[images]), tile_activations, settings, rng=tile_rng)
 
     with jax.default_matmul_precision("float32"):
-        return jax.lax.platform_dependent(cpu=lambda: loop(CPU_TILES), default=lambda: loop(ACCELERATOR_TILES))
+        return cpu.map_tiles(evaluate_tile, valid, tile_images.shape)

@@ -1,11 +1,11 @@
-"""Temperatures of a product of experts, from tables that categories own; no image is kept.
+"""Temperature scaling of a product of experts, without stored images.
 
-    log p(c|x) = log p(x|c) / T_elbo + score_c(x) / T_score + constant
+    log p(c|x) = log p(x|c) / T_elbo + score_c(x) / T_score + const
 
-The evidence is too sure of itself, since its pixels are not independent given z (a temperature mends that,
-Guo et al. 2017, arXiv 1706.04599), and scores of a regression have no unit. When a category has been learned,
-its table takes the mean of -log p(c|x) over images of it that no expert has seen, among the categories known
-then, for every pair of temperatures. What serves is the pair with the least sum over all tables.
+The ELBO is overconfident because pixels are not independent given z; a temperature corrects this (Guo et al. 2017,
+arXiv 1706.04599). Regression scores have no unit, so they need one too. After training, each category stores its
+negative log-likelihood over a grid of temperature pairs, computed on held-out images among the categories known at that
+time. The grids of all categories are summed, and the best pair is used. No image is stored.
 """
 
 from __future__ import annotations
@@ -16,43 +16,50 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-# From the least confident on, which wins where tables do not tell; infinite: the expert is left out.
+# Ordered from least to most confident, so that ties prefer less confidence. An infinite temperature drops the expert.
 ELBO_TEMPERATURES = (np.inf, *(2.0**exponent for exponent in np.arange(10, -0.5, -0.5)))
 SCORE_TEMPERATURES = (np.inf, *(2.0**exponent for exponent in np.arange(0, -6.5, -0.5)))
 GRID_SHAPE = (len(ELBO_TEMPERATURES), len(SCORE_TEMPERATURES))
 
 
 def empty_grid() -> jnp.ndarray:
-    """The table of a category that nothing is known of: zeros, which prefer no temperature."""
+    """Returns the grid of an uncalibrated category: zeros, which prefer no temperature."""
     return jnp.zeros(GRID_SHAPE)
 
 
-def loss_grid(evidence: np.ndarray, scores: np.ndarray, column: int) -> np.ndarray:
-    """Mean of -log p(c|x) in nats for every pair of temperatures, float32 `[elbo, score]`.
+def loss_grid(evidence: np.ndarray, scores: np.ndarray, category: int) -> np.ndarray:
+    """Computes the mean of -log p(c|x) for every pair of temperatures.
 
     Args:
-        evidence: of images of one category, `[n, categories]` in nats.
-        scores: of the same images.
-        column: of their category.
+        evidence: log p(x|c) in nats of held-out images of one category, `[n, categories]`.
+        scores: regression scores of the same images, `[n, categories]`.
+        category: column of the true category.
+
+    Returns:
+        float32 `[elbo_temperatures, score_temperatures]`, in nats.
     """
+    evidence, scores = np.asarray(evidence, np.float64), np.asarray(scores, np.float64)
     losses = np.empty(GRID_SHAPE, np.float32)
-    for first, elbo in enumerate(ELBO_TEMPERATURES):
-        for second, score in enumerate(SCORE_TEMPERATURES):
-            logits = np.asarray(evidence, np.float64) / elbo + np.asarray(scores, np.float64) / score
-            losses[first, second] = -special.log_softmax(logits, axis=1)[:, column].mean()
+    for i, elbo_temperature in enumerate(ELBO_TEMPERATURES):
+        for j, score_temperature in enumerate(SCORE_TEMPERATURES):
+            logits = evidence / elbo_temperature + scores / score_temperature
+            losses[i, j] = -special.log_softmax(logits, axis=1)[:, category].mean()
     return losses
 
 
-def expert_weights(tables: Sequence[np.ndarray], kind: str) -> tuple[float, float]:
-    """1 / T_elbo and 1 / T_score for the recognizers `combined` and `closed_form`.
+def expert_weights(grids: Sequence[np.ndarray], *, use_elbo: bool) -> tuple[float, float]:
+    """Selects the temperatures with the lowest summed loss.
 
     Args:
-        tables: of all categories.
-        kind: of the recognizer; `closed_form` leaves the evidence out.
+        grids: one `loss_grid` per category.
+        use_elbo: whether the ELBO is one of the experts.
+
+    Returns:
+        `(1 / T_elbo, 1 / T_score)`; the first is 0 without the ELBO.
     """
-    total = np.sum([np.asarray(values, np.float64) for values in tables], axis=0)
-    # The first row is the closed form alone; the first column has no scores, and serves nobody.
-    allowed = total[:1, 1:] if kind == "closed_form" else total[1:, 1:]
-    first, second = np.unravel_index(np.argmin(allowed), allowed.shape)
-    elbo = np.inf if kind == "closed_form" else ELBO_TEMPERATURES[first + 1]
-    return 1 / elbo, 1 / SCORE_TEMPERATURES[second + 1]
+    total = np.sum([np.asarray(grid, np.float64) for grid in grids], axis=0)
+    # Row 0 has no ELBO. Column 0 has no scores and is never used.
+    candidates = total[1:, 1:] if use_elbo else total[:1, 1:]
+    row, column = np.unravel_index(np.argmin(candidates), candidates.shape)
+    elbo_temperature = ELBO_TEMPERATURES[row + 1] if use_elbo else np.inf
+    return 1 / elbo_temperature, 1 / SCORE_TEMPERATURES[column + 1]

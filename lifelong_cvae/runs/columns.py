@@ -1,4 +1,4 @@
-"""Answers and figures as columns: what `pandas.DataFrame` and the metrics of scikit-learn take."""
+"""Results as columns, for `pandas.DataFrame` and scikit-learn metrics, and as files: npz, PNG, CSV."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lifelong_cvae import plotting, recognition, sampling
 from lifelong_cvae.config import REJECT_RATE
 from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.files import atomic_write, read_lines
+from lifelong_cvae.images import to_uint8
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.state import LifelongState
@@ -28,53 +29,52 @@ def prediction_columns(
     rng: jax.Array | None = None,
     reject: float = REJECT_RATE,
 ) -> dict[str, np.ndarray]:
-    """What is recognized in images, a row for each in their order.
+    """Recognizes images, one row each, in their order.
 
     Args:
-        state: what has been learned.
-        images: as for `recognition.evidence`.
+        state: state with categories.
+        images: as in `recognition.evidence`.
         recognizer: one of `config.RECOGNIZERS`; default that of the state's settings.
-        candidates: as for `recognition.recognizer`.
-        rng: source of the samples, for the bounds that draw some.
-        reject: part of the images of known categories that may be called unknown; 0: none is.
+        candidates: as in `recognition.make_recognizer`.
+        rng: key of the samples, for the bounds that need some.
+        reject: fraction of the images of known categories that may be called unknown. 0 rejects nothing.
 
     Returns:
-        `[n]` each: `index`, `category` (text), `probability` of that category, `log_evidence` of it (nats per
+        Arrays `[n]`: `index`, `category` (string), `probability` of that category, its `log_evidence` (nats per
         image), `unknown` (bool).
 
     Raises:
-        InputError: as for `recognition.evidence`, another recognizer, or a part that is not one.
+        InputError: as in `recognition.evidence`, an unknown recognizer, or an invalid fraction.
     """
-    recognizer = recognition.make_recognizer(state, recognizer, candidates=candidates)
-    scores = None if recognizer.classifier is None else ridge_classifier.scores(recognizer.classifier, images)
-    evidence = np.asarray(recognition.evidence(recognizer, images, scores=scores, rng=rng))
-    likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=evidence, scores=scores)
+    ready = recognition.make_recognizer(state, recognizer, candidates=candidates)
+    scores = None if ready.classifier is None else ridge_classifier.scores(ready.classifier, images)
+    log_evidence = np.asarray(recognition.evidence(ready, images, scores=scores, rng=rng))
+    likelihoods = recognition.log_likelihoods(ready, images, log_evidence=log_evidence, scores=scores)
     probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
-    indices = np.arange(len(evidence))
-    columns = probabilities.argmax(axis=1)
-    names = np.asarray(state.names)[columns]
+    index = np.arange(len(log_evidence))
+    predictions = probabilities.argmax(axis=1)
+    names = np.asarray(state.names)[predictions]
     return {
-        "index": indices,
+        "index": index,
         "category": names,
-        "probability": probabilities[indices, columns],
-        "log_evidence": evidence[indices, columns],
-        "unknown": np.asarray(recognition.unknown(state, evidence, names, part=reject)),
+        "probability": probabilities[index, predictions],
+        "log_evidence": log_evidence[index, predictions],
+        "unknown": np.asarray(recognition.unknown(state, log_evidence, names, rate=reject)),
     }
 
 
 def history_columns(workdir: str | Path) -> dict[str, list[Any]]:
-    """What a run recorded after each task, a row for each.
+    """Reads the metrics of a run, one row per task.
 
     Args:
-        workdir: folder of the run.
+        workdir: directory of the run.
 
     Returns:
-        The numbers of `metrics.jsonl` under its keys, those within an object under names such as
-        `terms.real`, and `categories`, the names of the task's separated by commas. What a task
-        did not record is None.
+        The numbers of `metrics.jsonl` by key, nested ones under names such as `terms.real`, and `categories`, the
+        task's categories separated by commas. Missing values are None.
 
     Raises:
-        InputError: there is no run, it has finished no task, or a line is damaged.
+        InputError: there is no run, it has not finished a task, or a line is damaged.
     """
     rows = [_flatten_line(line) for line in _read_metrics(workdir)]
     names = dict.fromkeys(name for row in rows for name in row)
@@ -82,18 +82,18 @@ def history_columns(workdir: str | Path) -> dict[str, list[Any]]:
 
 
 def accuracy_columns(workdir: str | Path) -> dict[str, list[Any]]:
-    """How well each category was recognized after each task: a row for each of these figures.
+    """Reads the accuracy of each category after each task, one row per figure.
 
     Args:
-        workdir: folder of the run.
+        workdir: directory of the run.
 
     Returns:
         `task` (from 1), `category`, `recognizer`, `accuracy` (a fraction).
 
     Raises:
-        InputError: as for `history`.
+        InputError: as in `history_columns`.
     """
-    # In metrics.jsonl the figures of the run's recognizer have no suffix.
+    # Keys of the run's recognizer have no suffix.
     suffixes = {read_run_config(Path(workdir)).config.recognition.recognizer: "", "elbo": "_elbo"}
     rows = [
         {"task": line["task"], "category": category, "recognizer": name, "accuracy": accuracy}
@@ -108,12 +108,12 @@ def _read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     file = Path(workdir) / "metrics.jsonl"
     lines = read_lines(file)
     if not lines:
-        raise InputError(f"{file}: no task is recorded there; a folder in which `learn` finished one is expected")
+        raise InputError(f"{file}: expected the metrics of at least one finished task, got none")
     return lines
 
 
 def _flatten_line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """One level of names, without what is there for each category."""
+    """Flattens one level of objects, without those that have categories for keys."""
     flat: dict[str, Any] = {}
     for name, value in line.items():
         if name == "categories":
@@ -121,7 +121,7 @@ def _flatten_line(line: Mapping[str, Any]) -> dict[str, Any]:
         elif not isinstance(value, Mapping):
             flat[name] = value
         elif not name.startswith("accuracy_per_category"):
-            flat |= {f"{name}.{inner}": of for inner, of in value.items()}
+            flat |= {f"{name}.{key}": nested for key, nested in value.items()}
     return flat
 
 
@@ -131,26 +131,26 @@ def write_samples(
     """Imagines `count` images of each category and writes them.
 
     Args:
-        state: what has been learned.
-        names: the categories.
-        count: images of each.
-        file: `.npz` (`images` uint8 [n, h, w, c], `labels` texts [n]) or `.png` (a labelled grid).
-        seed: of the samples.
+        state: state with the categories.
+        names: categories.
+        count: images per category.
+        file: `.npz` (`images` uint8 `[n, h, w, c]`, `labels` strings `[n]`) or `.png` (a labeled grid).
+        seed: seed of the samples.
         cycles: turns of the circle.
 
     Raises:
-        InputError: another kind of file, a folder that does not exist, or an unknown category.
+        InputError: another kind of file, a missing folder, or an unknown category.
     """
     _check_file(file, (".npz", ".png"))
     if file.suffix == ".png":
         use_package("matplotlib")
     images = sampling.imagine(state, names, count, rng=jax.random.key(seed), cycles=cycles)
     if file.suffix == ".png":
-        return plotting.image_grid(images, file)
-    pixels = np.concatenate([np.rint(255 * np.asarray(images[name])).astype(np.uint8) for name in names])
+        plotting.image_grid(images, file)
+        return
+    pixels = np.concatenate([to_uint8(images[name]) for name in names])
     with atomic_write(file) as draft:
         np.savez_compressed(draft, images=pixels, labels=np.repeat(np.asarray(names), count))
-    return None
 
 
 def write_predictions(
@@ -163,19 +163,19 @@ def write_predictions(
     seed: int,
     reject: float = REJECT_RATE,
 ) -> None:
-    """Recognizes images and writes a CSV row for each, in their order.
+    """Recognizes images and writes the columns of `prediction_columns` to a CSV file.
 
     Args:
-        state: what has been learned.
-        images: as for `recognition.evidence`.
-        file: the `.csv` to write.
+        state: state with categories.
+        images: as in `recognition.evidence`.
+        file: `.csv` file to write.
         recognizer: one of `config.RECOGNIZERS`; default that of the state's settings.
-        candidates: as for `recognition.recognizer`.
-        seed: of the samples, for the bounds that draw some.
-        reject: part of the images of known categories that may be called unknown; 0: none is.
+        candidates: as in `recognition.make_recognizer`.
+        seed: seed of the samples, for the bounds that need some.
+        reject: fraction of the images of known categories that may be called unknown. 0 rejects nothing.
 
     Raises:
-        InputError: another kind of file, a folder that does not exist, or bad images.
+        InputError: another kind of file, a missing folder, or bad images.
     """
     _check_file(file, (".csv",))
     columns = prediction_columns(
@@ -190,6 +190,6 @@ def write_predictions(
 
 def _check_file(file: Path, suffixes: tuple[str, ...]) -> None:
     if file.suffix not in suffixes:
-        raise InputError(f"{file}: a file name that ends in {' or '.join(suffixes)} is expected")
+        raise InputError(f"{file}: expected a file name that ends in {' or '.join(suffixes)}, got {file.name}")
     if not file.parent.is_dir():
-        raise InputError(f"{file.parent}: no such folder to write into")
+        raise InputError(f"{file}: expected an existing folder, got {file.parent}")

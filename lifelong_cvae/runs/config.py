@@ -1,4 +1,4 @@
-"""What a run does: the data, the tasks, the seed and the settings, as `config.json` records them."""
+"""Configuration of a run: data, tasks, seed and settings, as recorded in `config.json`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lifelong_cvae.files import read_json, verify_digest
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run does; written to `config.json`.
+    """Configuration of a run.
 
     Attributes:
-        dataset: the source, as `--dataset` names it.
-        options: how it is opened.
-        validation_fraction: part of each training category that is held out.
-        images_per_category: training images of each category after the first `full_categories`; None: all.
-        full_categories: how many categories have all their images in any case.
-        tasks: the categories of each task.
-        seed: all randomness derives from it.
+        dataset: data source, as `--dataset` names it.
+        tasks: categories of each task.
+        validation_fraction: fraction of each training category that is held out.
+        images_per_category: training images of each category after the first `full_categories`; None uses all.
+        full_categories: number of first categories that keep all their images.
+        seed: source of all randomness.
         evaluate_on: `test` or `validation`.
-        config: the model's settings.
+        options: options of the data source.
+        config: settings of the model.
     """
 
     dataset: str
@@ -42,29 +42,27 @@ class RunConfig:
 
     def __post_init__(self):
         if self.evaluate_on == "validation" and self.validation_fraction == 0:
-            raise InputError("evaluate_on=validation: a validation_fraction above 0 is expected")
+            raise InputError("evaluate_on=validation: expected a validation_fraction above 0, got 0")
 
     def subsample(self, source: Source) -> Source:
-        """The source with as few training images as the plan says.
+        """Returns the source with `images_per_category` training images.
 
         Raises:
-            InputError: there would be none.
+            InputError: no image would be left.
         """
         if self.images_per_category is None:
             return source
-        learned = list(itertools.chain(*self.tasks))
-        return limit_train_images(source, learned[self.full_categories :], self.images_per_category)
+        names = list(itertools.chain(*self.tasks))
+        return limit_train_images(source, names[self.full_categories :], self.images_per_category)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Returns plain values, ready for JSON."""
         plain = {**vars(self), "options": dict(vars(self.options)), "config": self.config.to_dict()}
         return {**plain, "tasks": [list(names) for names in self.tasks]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Inverse of `to_dict`; keys that do not belong to a run_config are passed over.
-
-        Runs that began before there were `options` have none recorded: they are at their defaults.
+        """Inverse of `to_dict`; other keys are ignored. Runs older than `options` have the default ones.
 
         Raises:
             InputError: a key is missing, or a setting is not allowed.
@@ -73,10 +71,10 @@ class RunConfig:
         try:
             plain = {name: values[name] for name in cls.__dataclass_fields__}
         except KeyError as error:
-            raise InputError(f"config.json lacks {error}") from error
-        lists = isinstance(plain["tasks"], list) and all(isinstance(names, list) for names in plain["tasks"])
-        if not lists or not isinstance(plain["config"], dict) or not isinstance(plain["options"], dict):
-            raise InputError("config.json: tasks, a list of lists of names, config and options, objects, are expected")
+            raise InputError(f"config.json: expected the key {error}, got none") from error
+        tasks_are_lists = isinstance(plain["tasks"], list) and all(isinstance(names, list) for names in plain["tasks"])
+        if not tasks_are_lists or not isinstance(plain["config"], dict) or not isinstance(plain["options"], dict):
+            raise InputError("config.json: expected tasks as a list of lists, config and options as objects")
         plain["options"] = SourceOptions.from_dict(plain["options"])
         plain["config"] = Config.from_dict(plain["config"])
         plain["tasks"] = tuple(tuple(names) for names in plain["tasks"])
@@ -84,19 +82,19 @@ class RunConfig:
 
 
 def read_run_config(workdir: Path) -> RunConfig:
-    """The plan of the run in a folder.
+    """Reads the configuration of the run in a directory.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: there is no run, or its configuration cannot be read.
     """
     return RunConfig.from_dict(read_config_file(workdir))
 
 
 def read_config_file(workdir: Path) -> dict[str, Any]:
-    """What `config.json` in the folder of a run records.
+    """Reads all values of `config.json` in a run directory.
 
     Raises:
-        InputError: there is none, it cannot be read, or it was changed after it had been written.
+        InputError: the file is missing, unreadable, or was changed after it had been written.
     """
     values = read_json(workdir / "config.json")
     verify_digest(workdir / "config.json", values)

@@ -1,4 +1,4 @@
-"""What a finished run is worth: all figures of recognition, density, generation and novelty in one file."""
+"""Evaluates a run: metrics of recognition, density, generation and novelty detection in one file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import jax
 import numpy as np
 
 from lifelong_cvae.data import Source, hold_out, open_source
+from lifelong_cvae.deprecated import with_old_keys
 from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
 from lifelong_cvae.files import device_description, package_versions, write_json
+from lifelong_cvae.images import Shape
 from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.runs.workdir import load_state
 
@@ -20,38 +22,40 @@ from lifelong_cvae.runs.workdir import load_state
 def evaluate_run(
     workdir: Path, classifiers_dir: Path, *, samples: int, cycles: int, seed: int, unknown: str | None = None
 ) -> dict[str, Any]:
-    """Evaluates the newest state of a run, and writes `evaluation.json` into its folder.
+    """Evaluates the newest state of a run, and writes `evaluation.json` into its run directory.
 
     Args:
-        workdir: of the run.
-        classifiers_dir: folder that keeps trained judges.
+        workdir: run directory.
+        classifiers_dir: folder that keeps trained reference classifiers, one per data set.
         samples: imagined images of all categories together.
-        cycles: turns of the circle before an image is judged.
-        seed: of the samples.
-        unknown: another data set, as `--dataset` names it, whose images should look novel. It is opened
-            with the options of the run, as far as it takes them.
+        cycles: turns of the circle before an image is evaluated.
+        seed: seed of the samples.
+        unknown: another data set, as in `--dataset`, whose images serve as unknown. It is opened with those options
+            of the run that its kind of data set accepts.
 
     Returns:
-        `recognition`, `density`, `generation` and `novelty` (see `evaluation.measures`).
+        `recognition`, `density`, `generation` and `novelty` (see `evaluation.metrics`), and `evaluate_on`, `versions`
+        and `device`.
 
     Raises:
-        InputError: there is no run, its data are gone, `unknown` has images of another size, or the extra
-            `evaluation` is missing.
+        InputError: there is no run, its data set cannot be opened, or `unknown` has images of another shape.
+        MissingExtraError: the extra `evaluation` is not installed.
     """
     use_package("sklearn")
     run_config, state, rng = read_run_config(workdir), load_state(workdir), jax.random.key(seed)
     source = hold_out(open_source(run_config.dataset, run_config.options), run_config.validation_fraction)
     other = {}
     if unknown is not None:
-        opened = open_source(unknown, run_config.options.taken_by(unknown))
-        other["other"] = _all_images(opened, state.image_shape)
+        unknown_source = open_source(unknown, run_config.options.for_dataset(unknown))
+        other["other"] = _all_test_images(unknown_source, state.image_shape)
     classifier, split = load_or_train(source, classifiers_dir), run_config.evaluate_on
-    answers = metrics.log_posteriors_by_category(state, source, split, rng=rng)
-    known = [tuple(name for name in names if name in state.names) for names in run_config.tasks]
+    log_posteriors = metrics.log_posteriors_by_category(state, source, split, rng=rng)
+    # The state of an unfinished run lacks the categories of later tasks.
+    tasks = [tuple(name for name in names if name in state.names) for names in run_config.tasks]
     values = {
         "recognition": {
             "recognizer": state.config.recognition.recognizer,
-            **metrics.recognition_metrics(answers, state),
+            **metrics.recognition_metrics(log_posteriors, state),
         },
         "density": metrics.density(state, source, split, rng=rng),
         "generation": metrics.evaluate_generation(
@@ -61,22 +65,21 @@ def evaluate_run(
             classifier,
             learned_from=run_config.subsample(source),
             samples=samples,
-            tasks=[names for names in known if names],
+            tasks=[names for names in tasks if names],
             cycles=cycles,
             rng=rng,
         ),
-        "novelty": metrics.ood_metrics(state, source, split, other=other, evidence=answers["elbo"], rng=rng),
+        "novelty": metrics.ood_metrics(state, source, split, other=other, evidence=log_posteriors["elbo"], rng=rng),
         "evaluate_on": split,
         "versions": package_versions(),
         "device": device_description(),
     }
+    values = with_old_keys(values)
     write_json(workdir / "evaluation.json", values)
     return values
 
 
-def _all_images(source: Source, image_shape: tuple[int, int, int]) -> np.ndarray:
+def _all_test_images(source: Source, image_shape: Shape) -> np.ndarray:
     if source.image_shape != image_shape:
-        raise InputError(
-            f"{source.name}: images of {image_shape} are expected, as the run has learned, got {source.image_shape}"
-        )
+        raise InputError(f"{source.name}: expected the run's image shape {image_shape}, got {source.image_shape}")
     return np.concatenate([source.read("test", name) for name in source.categories])

@@ -1,4 +1,4 @@
-"""The figures of a run: what it imagines, how that changes from task to task, what the circle does."""
+"""Figures of a run: imagined images after each task, reconstructions, the circle, and walks in latent space."""
 
 from __future__ import annotations
 
@@ -15,35 +15,42 @@ from lifelong_cvae.data import Source
 from lifelong_cvae.data.files import read_npz
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.files import atomic_write
-from lifelong_cvae.images import flatten_images, to_float
+from lifelong_cvae.images import flatten_images, to_float, to_uint8
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.state import LifelongState, category_rng
 
 IMAGES_PER_ROW = 10
+# Numbers of turns of the circle after which an image is shown.
 TURNS = (0, 1, 2, 3, 5, 10)
-# A walk through a latent space reaches so many standard deviations to both sides of the mean.
+# Extent of a latent walk to both sides of the mean, in standard deviations.
 WALK_REACH = 2.0
 
 
 def sample_grid(state: LifelongState, *, rng: jax.Array) -> dict[str, jax.Array]:
-    """A row of imagined images `[n, h, w, c]` of each category."""
+    """Imagines a row of images `[IMAGES_PER_ROW, h, w, c]` of each category."""
     return sampling.imagine(state, state.names, IMAGES_PER_ROW, rng=rng)
 
 
 def save_imagined_grid(workdir: Path, images: Mapping[str, jax.Array], task: int) -> None:
-    """A grid of what is imagined after a task; the images stay beside it, for `drawn_after`."""
+    """Writes the images that are imagined after a task as a figure, and as npz for `load_imagined_grid`.
+
+    Args:
+        workdir: run directory.
+        images: rows of `sample_grid`.
+        task: number of the task, from 1.
+    """
     file = _imagined_file(workdir, task)
     plotting.image_grid(images, file, title=f"imagined after task {task}")
-    rows = np.stack([np.rint(255 * np.asarray(row)).astype(np.uint8) for row in images.values()])
+    rows = np.stack([to_uint8(row) for row in images.values()])
     with atomic_write(file.with_suffix(".npz")) as draft:
         np.savez_compressed(draft, rows=rows, names=np.asarray(list(images)))
 
 
 def load_imagined_grid(workdir: Path, task: int) -> dict[str, np.ndarray]:
-    """What `imagined` drew after a task: uint8 `[n, h, w, c]` of each category; empty where nothing was."""
+    """Reads the images of `save_imagined_grid`, uint8 `[n, h, w, c]` by category; empty if there are none."""
     try:
         names, rows = read_npz(_imagined_file(workdir, task).with_suffix(".npz"), ("names", "rows"))
-    except InputError:  # a run that was drawn without figures, or died before this one
+    except InputError:  # the run draws no figures, or died before this one
         return {}
     return dict(zip(names.tolist(), rows, strict=True))
 
@@ -57,12 +64,12 @@ def save_final_figures(
     *,
     rng: jax.Array,
 ) -> None:
-    """All figures of a run that has learned its last task.
+    """Draws all figures of a finished run.
 
     Args:
-        workdir: of the run.
-        state: the last one.
-        source: the images; `split` of it is drawn.
+        workdir: run directory.
+        state: state after the last task.
+        source: images, of which those in `split` are shown.
         split: `test` or `validation`.
         history: lines of metrics.jsonl.
         rng: the seed's key.
@@ -78,29 +85,30 @@ def save_final_figures(
 
 
 def plot_over_tasks(workdir: Path, state: LifelongState, tasks: int) -> None:
-    """What the model draws after each task, a row for each: the same latents, image by image."""
+    """Draws the first imagined image of each category after each task, at the same latent points."""
+    blank = np.zeros((1, *state.image_shape), np.uint8)
     rows = {}
     for task in range(1, tasks + 1):
-        blank = np.zeros((1, *state.image_shape), np.uint8)
-        if drawn := load_imagined_grid(workdir, task):
-            rows[f"after task {task}"] = np.stack([drawn.get(name, blank)[0] for name in state.names])
+        if images := load_imagined_grid(workdir, task):
+            rows[f"after task {task}"] = np.stack([images.get(name, blank)[0] for name in state.names])
     if rows:
-        title = "the first image that each category imagines"
+        title = "first imagined image of each category"
         plotting.image_grid(rows, workdir / "figures/over_tasks.png", title=title)
 
 
 def plot_reconstructions(state: LifelongState, source: Source, split: str, file: Path) -> None:
-    """Images of a split and what their categories make of them."""
+    """Draws images of a split and their reconstructions, two rows per category."""
     rows = {}
     for name in state.names:
         images = source.read(split, name)[:IMAGES_PER_ROW]
-        rows[name] = images = np.pad(images, [(0, IMAGES_PER_ROW - len(images)), (0, 0), (0, 0), (0, 0)])
+        images = np.pad(images, [(0, IMAGES_PER_ROW - len(images)), (0, 0), (0, 0), (0, 0)])
+        rows[name] = images
         rows[f"{name}, reconstructed"] = sampling.reconstruct(state, name, images)
     plotting.image_grid(rows, file, title=f"{split} images and reconstructions")
 
 
 def plot_circle(state: LifelongState, source: Source, split: str, file: Path, *, rng: jax.Array) -> None:
-    """An image of each category before and after turns of the circle: a real one, and an imagined one."""
+    """Draws a real and an imagined image of each category before and after turns of the circle."""
     rows = circle_images(state, state.names, source, split, rng=rng)
     turns = ", ".join(map(str, TURNS))
     plotting.image_grid(rows, file, title=f"after {turns} turns of the circle")
@@ -109,75 +117,70 @@ def plot_circle(state: LifelongState, source: Source, split: str, file: Path, *,
 def circle_images(
     state: LifelongState, names: Sequence[str], source: Source, split: str, *, rng: jax.Array
 ) -> dict[str, np.ndarray]:
-    """A real and an imagined image of each name after TURNS turns of the circle, `[turns, h, w, c]`."""
+    """Runs a real and an imagined image of each category around the circle.
+
+    Args:
+        state: the model.
+        names: categories.
+        source: images, of which the first of each category in `split` is taken.
+        split: `test` or `validation`.
+        rng: the seed's key.
+
+    Returns:
+        Row label to the images after each number of turns in `TURNS`, float32 `[turns, h, w, c]` in [0, 1].
+    """
     rows = {}
     for name in names:
         model = state.model(name)
-        x = to_float(jnp.asarray(flatten_images(source.read(split, name)[:1], state.image_shape)))
-        drawn = sampling.imagine(state, [name], 1, rng=rng)[name].reshape(1, -1)
-        key = category_rng(rng, name, 0)
-        for kind, image in (("real", x), ("imagined", drawn)):
-            rows[f"{name}, {kind}"] = _run_circle(model, image, rng=key).reshape(-1, *state.image_shape)
+        real = to_float(jnp.asarray(flatten_images(source.read(split, name)[:1], state.image_shape)))
+        imagined = sampling.imagine(state, [name], 1, rng=rng)[name].reshape(1, -1)
+        for kind, x in (("real", real), ("imagined", imagined)):
+            turns = sampling.circle_images(model, x, max(TURNS), rng=category_rng(rng, name, 0))
+            images = np.concatenate([x, turns[:, 0]])[list(TURNS)]
+            rows[f"{name}, {kind}"] = images.reshape(-1, *state.image_shape)
     return rows
 
 
 def plot_latent_walk(state: LifelongState, file: Path) -> None:
-    """A walk through each category's latent space: along the direction in which p(z|c) is widest."""
+    """Draws a walk through each category's latent space along the direction in which p(z|c) is widest."""
     steps = np.linspace(-WALK_REACH, WALK_REACH, IMAGES_PER_ROW)
     rows = {}
     for name in state.names:
         model = state.model(name)
-        mean, covariance = mixture_prior.mean_and_covariance(model.prior)
-        variances, directions = np.linalg.eigh(covariance)
-        z = mean + np.sqrt(variances[-1]) * steps[:, None] * directions[:, -1]
-        drawn = _draw(model, jnp.asarray(z, jnp.float32))
-        rows[name] = np.asarray(drawn).reshape(-1, *state.image_shape)
+        mean, stds, directions = mixture_prior.principal_directions(model.prior)
+        z = mean + stds[0] * steps[:, None] * directions[0]
+        images = _sample_image(model, jnp.asarray(z, jnp.float32))
+        rows[name] = np.asarray(images).reshape(-1, *state.image_shape)
     plotting.image_grid(rows, file, title="along the widest direction of each latent space")
 
 
 def plot_interpolation(state: LifelongState, file: Path, *, rng: jax.Array) -> None:
-    """From an imagined image of each category to one of the next.
+    """Draws a row of images from an imagined image of each category to one of the next.
 
-    Latent spaces of different categories have nothing in common, so images are mixed first; what is drawn
-    is how the two categories see the mixture, their logits weighed as it is.
+    Latent spaces of different categories are unrelated, so the two images are mixed, the mixture is reconstructed by
+    both categories, and their logits are mixed with the same weight.
     """
-    drawn = sampling.imagine(state, state.names, 1, rng=rng)
+    imagined = sampling.imagine(state, state.names, 1, rng=rng)
     weights = jnp.linspace(0, 1, IMAGES_PER_ROW)[:, None]
     rows = {}
     for first, second in zip(state.names, (*state.names[1:], state.names[0]), strict=True):
-        ends = [drawn[name].reshape(1, -1) for name in (first, second)]
-        images = _between(state.model(first), state.model(second), *ends, weights)
+        start, end = (imagined[name].reshape(1, -1) for name in (first, second))
+        images = _interpolate(state.model(first), state.model(second), start, end, weights)
         rows[f"{first} to {second}"] = np.asarray(images).reshape(-1, *state.image_shape)
     plotting.image_grid(rows, file, title="from one category to another")
 
 
 @jax.jit
-def _between(
+def _interpolate(
     first: cvae.CategoryModel, second: cvae.CategoryModel, start: jax.Array, end: jax.Array, weights: jax.Array
 ) -> jax.Array:
-    """Images `[steps, pixels]` from `start` to `end` `[1, pixels]`; weights of the second `[steps, 1]`."""
+    """Interpolates images `[steps, pixels]` from `start` to `end`, weighted by `weights` `[steps, 1]`."""
     mixture = (1 - weights) * start + weights * end
     logits = [model.contrast * cvae.decode(model, cvae.encode(model, mixture).mean) for model in (first, second)]
     return jax.nn.sigmoid((1 - weights) * logits[0] + weights * logits[1])
 
 
-_draw = jax.jit(cvae.sample_image)
-
-
-def _run_circle(model: cvae.CategoryModel, x: jax.Array, *, rng: jax.Array) -> np.ndarray:
-    """An image `[1, pixels]` after each of TURNS turns of one circle, as the category draws it."""
-    shown = [x]
-    for turn in range(max(TURNS)):
-        x, drawn = _turn(model, x, jax.random.fold_in(rng, turn))
-        shown.append(drawn)
-    return np.concatenate([shown[turns] for turns in TURNS])
-
-
-@jax.jit
-def _turn(model: cvae.CategoryModel, x: jax.Array, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The image that goes on in the circle, and what is drawn of it."""
-    z, x = cvae.circulate(model, jnp.zeros((len(x), model.networks.latent_size)), x, 1, rng=rng)
-    return x, cvae.sample_image(model, z)
+_sample_image = jax.jit(cvae.sample_image)
 
 
 def _imagined_file(workdir: Path, task: int) -> Path:

@@ -1,4 +1,4 @@
-"""A run as one HTML file that needs nothing else: what was learned when, what is drawn, what is confused."""
+"""Report of a run: one HTML file without external resources, with images, accuracies, confusions and settings."""
 
 from __future__ import annotations
 
@@ -22,19 +22,24 @@ from lifelong_cvae.runs.metrics import LogPosteriors
 from lifelong_cvae.runs.workdir import load_state, resume_command
 from lifelong_cvae.state import LifelongState
 
-FILE = "report.html"
-# What a page can hold: beyond, tasks and categories are chosen evenly, and it says so.
+# Limits on the size of the page. If there are more tasks or categories, an evenly spaced selection is shown.
 MAX_SHOWN = 40
 MAX_PIXELS = 1_500_000
-CONFUSIONS = 8
-CONFUSED_IMAGES = 10
+MAX_CONFUSIONS = 8
+MAX_CONFUSED_IMAGES = 10
 
 
 def report_run(workdir: Path) -> Path:
-    """Writes the report of a run from its folder and its data, finished or not, and returns the file.
+    """Writes the report of a run, finished or not, from its directory and its data.
+
+    Args:
+        workdir: run directory.
+
+    Returns:
+        Path of the report.
 
     Raises:
-        InputError: there is no run, it has finished no task, its data are not there, or Jinja2 is missing.
+        InputError: no run, no finished task, missing data, or Jinja2 is not installed.
     """
     use_package("jinja2")
     run_config = read_run_config(workdir)
@@ -42,15 +47,17 @@ def report_run(workdir: Path) -> Path:
     source = run_config.subsample(
         hold_out(open_source(run_config.dataset, run_config.options), run_config.validation_fraction)
     )
-    lines = read_lines(workdir / "metrics.jsonl")
-    history = lines[: _tasks_of(run_config, state)]
+    history = read_lines(workdir / "metrics.jsonl")[: _count_learned_tasks(run_config, state)]
     rng = jax.random.key(run_config.seed)
-    answers = metrics.log_posteriors_by_category(state, source, run_config.evaluate_on, rng=rng)
-    return write_report(workdir, run_config, source, state, history, answers, rng=rng)
+    log_posteriors = metrics.log_posteriors_by_category(state, source, run_config.evaluate_on, rng=rng)
+    return write_report(workdir, run_config, source, state, history, log_posteriors, rng=rng)
 
 
-def _tasks_of(run_config: RunConfig, state: LifelongState) -> int:
-    """How many tasks a state has learned: a run may have died between a line and its checkpoint."""
+def _count_learned_tasks(run_config: RunConfig, state: LifelongState) -> int:
+    """Counts the tasks that a state has learned.
+
+    A run may have died between a metrics line and its checkpoint.
+    """
     visits = dict(zip(state.names, state.visits, strict=True))
     for count, names in enumerate(run_config.tasks):
         if any(visits.get(name, 0) < 1 for name in names):
@@ -66,24 +73,27 @@ def write_report(
     source: Source,
     state: LifelongState,
     history: Sequence[Mapping[str, Any]],
-    answers: LogPosteriors,
+    log_posteriors: LogPosteriors,
     *,
     rng: jax.Array,
 ) -> Path:
-    """Writes `report.html` into the folder of a run, and returns the file.
+    """Writes `report.html` into a run directory.
 
     Args:
-        workdir: of the run.
-        run_config: what it does.
-        source: its images.
-        state: what it has learned.
-        history: lines of metrics.jsonl, of the tasks that the state has learned.
-        answers: of that state.
+        workdir: run directory.
+        run_config: configuration of the run.
+        source: images of the run.
+        state: newest state of the run.
+        history: lines of metrics.jsonl of the tasks that the state has learned.
+        log_posteriors: log-posteriors of the state on the split `run_config.evaluate_on`.
         rng: the seed's key.
+
+    Returns:
+        Path of the report.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    names = _evenly(state.names)
+    names = _select_evenly(state.names)
     split = run_config.evaluate_on
     environment = Environment(
         loader=PackageLoader("lifelong_cvae.runs"),
@@ -100,40 +110,39 @@ def write_report(
         history=history,
         last=history[-1],
         names=names,
-        known=len(state.names),
-        forgetting=_forgetting(history),
-        drawings=_drawings(workdir, names, history),
-        matrices=_matrices(run_config, names, history),
+        num_known=len(state.names),
+        forgetting=continual.forgetting([line["accuracy_per_category"] for line in history]),
+        imagined=_imagined_tables(workdir, names, history),
+        matrices=_accuracy_matrices(run_config, names, history),
         curves=_curves(run_config, history),
         turns=figures.TURNS,
-        circle=_circle(state, source, split, rng=rng),
-        confused=_worst_confusions(answers, source, run_config, state),
+        circle=_circle_rows(state, source, split, rng=rng),
+        confusions=_worst_confusions(log_posteriors, source, run_config, state),
         settings=_settings(run_config),
         versions=_versions(workdir),
-        commands=_commands(workdir, run_config, source, len(history)),
+        commands=_commands(workdir, run_config, source, num_tasks=len(history)),
     )
-    file = workdir / FILE
+    file = workdir / "report.html"
     with atomic_write(file) as draft:
         draft.write_text(text, encoding="utf-8")
     return file
 
 
-def _evenly(values: Sequence[Any], most: int = MAX_SHOWN) -> list[Any]:
-    """At most so many of the values, evenly chosen, with the first and the last."""
-    count = min(len(values), most)
+def _select_evenly(values: Sequence[Any], maximum: int = MAX_SHOWN) -> list[Any]:
+    """Selects at most `maximum` evenly spaced values, with the first and the last."""
+    count = min(len(values), maximum)
     return [values[index] for index in np.unique(np.linspace(0, len(values) - 1, count).round().astype(int))]
 
 
-def _forgetting(history: Sequence[Mapping[str, Any]]) -> float:
-    return continual.forgetting([line["accuracy_per_category"] for line in history])
-
-
-def _drawings(workdir: Path, names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each task what was drawn after it: category to a strip of images, as many as the page can hold."""
-    drawn = [(line, figures.load_imagined_grid(workdir, line["task"])) for line in _evenly(history)]
-    drawn = [(line, {name: rows[name] for name in names if name in rows}) for line, rows in drawn if rows]
-    column = sum(images[0].size for _, rows in drawn for images in rows.values())
-    count = max(1, MAX_PIXELS // max(column, 1))
+def _imagined_tables(workdir: Path, names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Strips of imagined images by category after each task, within MAX_PIXELS for all tasks together."""
+    tables = []
+    for line in _select_evenly(history):
+        rows = figures.load_imagined_grid(workdir, line["task"])
+        if rows:
+            tables.append((line, {name: rows[name] for name in names if name in rows}))
+    pixels_per_column = sum(images[0].size for _, rows in tables for images in rows.values())
+    count = max(1, MAX_PIXELS // max(pixels_per_column, 1))
     return [
         {
             "task": line["task"],
@@ -142,50 +151,60 @@ def _drawings(workdir: Path, names: Sequence[str], history: Sequence[Mapping[str
                 name: (plotting.png_data_url(images[:count]), len(images[:count])) for name, images in rows.items()
             },
         }
-        for line, rows in drawn
+        for line, rows in tables
     ]
 
 
-def _matrices(run_config: RunConfig, names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Recognizer to its rows of the accuracy matrix, and the lowest value, from which colors start."""
-    found = {}
-    for recognizer, suffix in _recognisers(run_config).items():
-        key = f"accuracy_per_category{suffix}"
-        rows = [{"line": line, "cells": [line[key].get(name) for name in names]} for line in _evenly(history)]
-        values = [cell for row in rows for cell in row["cells"] if cell is not None]
-        found[recognizer] = {"rows": rows, "lowest": min(0.9, np.floor(10 * min(values)) / 10)}
-    return found
-
-
-def _recognisers(run_config: RunConfig) -> dict[str, str]:
-    """Recognizer to the suffix of its figures in metrics.jsonl."""
+def _recognizer_suffixes(run_config: RunConfig) -> dict[str, str]:
+    """Recognizers in the report, and the suffix of their keys in metrics.jsonl."""
     return {run_config.config.recognition.recognizer: "", "elbo": "_elbo"}
 
 
+def _accuracy_matrices(
+    run_config: RunConfig, names: Sequence[str], history: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """By recognizer, the rows of the accuracy matrix and the accuracy at which its color scale starts."""
+    matrices = {}
+    for recognizer, suffix in _recognizer_suffixes(run_config).items():
+        rows = [
+            {
+                "line": line,
+                "accuracy": line[f"accuracy{suffix}"],
+                "cells": [line[f"accuracy_per_category{suffix}"].get(name) for name in names],
+            }
+            for line in _select_evenly(history)
+        ]
+        lowest = min(cell for row in rows for cell in row["cells"] if cell is not None)
+        matrices[recognizer] = {"rows": rows, "lowest": min(0.9, np.floor(10 * lowest) / 10)}
+    return matrices
+
+
 def _curves(run_config: RunConfig, history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Curves over tasks, in per cent and points: title to recognizer to a value after each task."""
+    """By title and recognizer, a value after each task, in percent and percentage points."""
     accuracy, forgetting = {}, {}
-    for recognizer, suffix in _recognisers(run_config).items():
+    for recognizer, suffix in _recognizer_suffixes(run_config).items():
         matrix = [line[f"accuracy_per_category{suffix}"] for line in history]
         accuracy[recognizer] = [100 * line[f"accuracy{suffix}"] for line in history]
         forgetting[recognizer] = [continual.forgetting(matrix[: task + 1]) for task in range(len(matrix))]
-    return {"Accuracy, per cent": accuracy, "Forgetting, points": forgetting}
+    return {"Accuracy in percent": accuracy, "Forgetting in percentage points": forgetting}
 
 
-def _circle(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, list[str]]:
-    """A row for a real and for an imagined image of categories: a picture after each of `gallery.TURNS`."""
-    pixels = 2 * len(figures.TURNS) * int(np.prod(state.image_shape))
-    names = _evenly(state.names, max(1, min(MAX_SHOWN, MAX_PIXELS // 2 // pixels)))
+def _circle_rows(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, list[str]]:
+    """By row label, a picture after each number of turns in `figures.TURNS`, within half of MAX_PIXELS."""
+    pixels_per_category = 2 * len(figures.TURNS) * int(np.prod(state.image_shape))
+    names = _select_evenly(state.names, max(1, min(MAX_SHOWN, MAX_PIXELS // 2 // pixels_per_category)))
     rows = figures.circle_images(state, names, source, split, rng=rng)
     return {label: [plotting.png_data_url(image[None]) for image in images] for label, images in rows.items()}
 
 
 def _worst_confusions(
-    answers: LogPosteriors, source: Source, run_config: RunConfig, state: LifelongState
+    log_posteriors: LogPosteriors, source: Source, run_config: RunConfig, state: LifelongState
 ) -> list[dict[str, Any]]:
-    """The worst confusions of the run's recognizer, with a strip of the images."""
-    found = confusions.worst_confusions(answers[run_config.config.recognition.recognizer], state.names, CONFUSIONS)
-    count = min(CONFUSED_IMAGES, max(1, MAX_PIXELS // 4 // CONFUSIONS // int(np.prod(state.image_shape))))
+    """The largest confusions of the run's recognizer, each with a strip of its most confident mistakes."""
+    recognizer = run_config.config.recognition.recognizer
+    worst = confusions.worst_confusions(log_posteriors[recognizer], state.names, MAX_CONFUSIONS)
+    pixels = int(np.prod(state.image_shape))
+    count = min(MAX_CONFUSED_IMAGES, max(1, MAX_PIXELS // 4 // MAX_CONFUSIONS // pixels))
     return [
         {
             **confusion._asdict(),
@@ -195,44 +214,43 @@ def _worst_confusions(
             ),
             "shown": min(count, len(confusion.images)),
         }
-        for confusion in found
+        for confusion in worst
     ]
 
 
 def _settings(run_config: RunConfig) -> dict[str, list[tuple[str, Any, bool]]]:
-    """Section to its settings: name, value, whether it is the default."""
-    values, config = run_config.to_dict(), run_config.config.to_dict()
-    defaults = Config().to_dict()
-    run = {name: values[name] for name in values if name not in ("tasks", "config", "options")}
-    sections = {"run": [(name, value, True) for name, value in (run | values["options"]).items()]}
-    for section, settings in config.items():
+    """By section, each setting's name and value, and True if the value is the default."""
+    values, defaults = run_config.to_dict(), Config().to_dict()
+    options = {name: values[name] for name in values if name not in ("tasks", "config", "options")}
+    sections = {"run": [(name, value, True) for name, value in (options | values["options"]).items()]}
+    for section, settings in run_config.config.to_dict().items():
         sections[section] = [(key, value, value == defaults[section][key]) for key, value in settings.items()]
     return sections
 
 
 def _versions(workdir: Path) -> dict[str, str]:
-    """What the run was made with, and when the report was."""
+    """Package versions and device of the run, and the date of the report."""
     recorded = read_config_file(workdir)
     return {**recorded["versions"], "device": recorded["device"], "date of the report": utc_date()}
 
 
-def _commands(workdir: Path, run_config: RunConfig, source: Source, learned: int) -> dict[str, str]:
-    """What to do next, and the command that does it."""
+def _commands(workdir: Path, run_config: RunConfig, source: Source, *, num_tasks: int) -> dict[str, str]:
+    """Commands for the next steps, by title."""
     folder = shlex.quote(str(workdir))
     names = [name for task in run_config.tasks for name in task]
     missing = [name for name in source.categories if name not in names]
     commands = {}
-    if learned < len(run_config.tasks):
-        commands["Go on"] = resume_command(workdir)
+    if num_tasks < len(run_config.tasks):
+        commands["Resume the run"] = resume_command(workdir)
     elif missing and len(run_config.tasks[0]) == 1:
-        more = shlex.quote(",".join([*names, missing[0]]))
-        commands["Learn another category"] = f"{resume_command(workdir)} --categories={more}"
+        categories = shlex.quote(",".join([*names, missing[0]]))
+        commands["Learn another category"] = f"{resume_command(workdir)} --categories={categories}"
     return {
         **commands,
-        "Play with it": f"python -m experiments.serve --workdir={folder}",
+        "Open the live page": f"python -m experiments.serve --workdir={folder}",
         "Imagine images": f"python -m experiments.imagine --workdir={folder} --output=imagined.png",
         "Recognize images": (
             f"python -m experiments.recognize --workdir={folder} --images=FOLDER --output=answers.csv"
         ),
-        "Write this report again": f"python -m experiments.report --workdir={folder}",
+        "Update this report": f"python -m experiments.report --workdir={folder}",
     }

@@ -1,11 +1,12 @@
-"""A run: learns a stream of tasks into a folder, evaluating, saving and drawing after each; and resumes."""
+"""A run: learns a stream of tasks into a directory, with evaluation, checkpoint and figures after each task."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,206 +23,234 @@ from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.files import append_line, write_json
 from lifelong_cvae.runs import figures, html_report
 from lifelong_cvae.runs.config import RunConfig
-from lifelong_cvae.runs.metrics import TABLE_HEAD, LogPosteriors, run_result, table_row, task_metrics, task_scalars
+from lifelong_cvae.runs.metrics import (
+    TABLE_HEAD,
+    LogPosteriors,
+    run_result,
+    table_row,
+    task_metrics,
+    task_scalars,
+)
 from lifelong_cvae.runs.tensorboard import EventWriter
-from lifelong_cvae.runs.workdir import TaskCheckpointer, clear_task_checkpoints, load_state, open_run, resume_command
+from lifelong_cvae.runs.workdir import TaskCheckpointer, clear_task_checkpoints, open_run, resume_command
 from lifelong_cvae.state import LifelongState, init
 from lifelong_cvae.training.learn import MIN_IMAGES, Report, learn
 from lifelong_cvae.training.train import TaskProgress
 
-__all__ = ["learn", "load_state"]
-
+# Checkpoints of the last tasks that are kept.
 TASKS_KEPT = 3
-EVENTS = "tensorboard"
+EVENTS_DIR = "tensorboard"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of a run that do not affect what it learns.
+
+    Attributes:
+        keep_all: keep the checkpoints of all tasks, not only of the last three.
+        checkpoint_every: seconds between checkpoints within a task, written at the end of a chunk of steps.
+        draw: draw figures; needs matplotlib.
+        tensorboard: write TensorBoard events; None writes them if tensorboardX is installed.
+        write_report: write `report.html` at the end; None writes it if Jinja2 is installed.
+        log_fn: called with a line after every task and for every damaged checkpoint.
+        should_stop: polled after every chunk and every task. If it is true in any process, the run saves and stops.
+        mesh: devices for learning and recognition (`sharding.make_mesh`).
+    """
+
+    keep_all: bool = False
+    checkpoint_every: float = CHECKPOINT_EVERY
+    draw: bool = True
+    tensorboard: bool | None = None
+    write_report: bool | None = None
+    log_fn: Callable[[str], None] = print
+    should_stop: Callable[[], bool] = lambda: False
+    mesh: Mesh | None = None
+
+
+class _Run(NamedTuple):
+    """Values that stay constant during a run."""
+
+    workdir: Path
+    config: RunConfig
+    source: Source
+    rng: jax.Array
+    options: RunOptions
+    events: EventWriter
 
 
 def run(
     workdir: Path,
-    run_config: RunConfig,
+    config: RunConfig,
     source: Source,
+    options: RunOptions | None = None,
     *,
     resume: bool = False,
-    keep_all: bool = False,
-    checkpoint_every: float = CHECKPOINT_EVERY,
-    draw: bool = True,
-    tensorboard: bool | None = None,
-    write_report: bool | None = None,
-    log_fn: Callable[[str], None] = print,
-    should_stop: Callable[[], bool] = lambda: False,
-    mesh: Mesh | None = None,
 ) -> dict[str, Any]:
-    """Learns all tasks of a run_config into `workdir`, and returns what `result.json` holds.
+    """Learns all tasks of a run into `workdir`.
 
-    Several processes (`jax.distributed`) call it with the same arguments, and with a mesh of the devices of
-    all of them. The first one writes; `workdir` has to be a folder that all of them see.
+    With several processes (`jax.distributed`), every process calls it with the same arguments and a mesh of all
+    devices. The main process writes; `workdir` must be visible to all.
 
     Args:
-        workdir: a new folder, or with `resume` the one of a run that is to go on.
-        run_config: what to do; when resuming, its tasks may go on after those of the run.
-        source: the images; those of earlier categories are read to evaluate, never to learn.
-        resume: whether to go on from the newest checkpoint.
-        keep_all: whether to keep the checkpoints of all tasks rather than of the last three.
-        checkpoint_every: seconds after which a task that is being learned is saved, at the end of a chunk.
-        draw: whether to draw figures (needs matplotlib).
-        tensorboard: whether to write events for TensorBoard; default where tensorboardX is installed.
-        write_report: whether to write `report.html` at the end; default where Jinja2 is installed.
-        log_fn: told a line after every task, and for every checkpoint that is damaged.
-        should_stop: asked after every chunk and task whether the run is to save and end; of several processes
-            one that says so is enough.
-        mesh: devices that learn and recognize together (see `parallel.make_mesh`).
+        workdir: new directory, or with `resume` that of the run to resume.
+        config: configuration. A resumed run may have further tasks after those of the recorded run.
+        source: images. Those of earlier categories are read for evaluation, never for learning.
+        options: options that do not affect what is learned.
+        resume: whether to resume from the newest checkpoint.
+
+    Returns:
+        The content of `result.json`.
 
     Raises:
-        InputError: the folder holds another run, or none to resume, or is being written by another
-            process, or a package is missing; nothing has been written then.
-        FloatingPointError: a loss or parameter that is not finite; the last task's checkpoint is intact.
-        OSError: the disk is full, or not to be written to; the last checkpoint is intact.
-        Stopped: `stopping` said so; everything is saved.
+        InputError: the directory holds another run or none to resume, another process writes to it, or a package is
+            missing. Nothing has been written then.
+        FloatingPointError: a loss or parameter is not finite. The last task's checkpoint is intact.
+        OSError: the disk is full or not writable. The last checkpoint is intact.
+        Stopped: `should_stop` was true. Everything is saved.
     """
     start = time.perf_counter()
-    sharding.check_batch_size(mesh, run_config.config.learning.batch_size)
-    if draw:
-        use_package("matplotlib")
-    with_events = use_package("tensorboardX", tensorboard)
-    with_report = use_package("jinja2", write_report)
-    leads = is_main_process()
-    draw = draw and leads
-    curves = EventWriter(workdir / EVENTS if with_events and leads else None)
-    rng, source = jax.random.key(run_config.seed), _checked(run_config, source)
-    run = _RunOptions(
-        workdir,
-        run_config,
-        split_reading(source),
-        rng,
-        keep_all,
-        checkpoint_every,
-        draw,
-        curves,
-        log_fn if leads else lambda _: None,
-        any_process(should_stop),
-        mesh,
-    )
-    fresh = init(run_config.config, source.image_shape, rng=rng)
-    opened = open_run(workdir, run_config, source, fresh, resumes=resume, log_fn=run.log_fn)
-    with opened as (state, history), contextlib.closing(curves):
-        if draw and history:  # a death may have lost it
+    options = options or RunOptions()
+    sharding.check_batch_size(options.mesh, config.config.learning.batch_size)
+    options = _resolve(options)
+    rng, source = jax.random.key(config.seed), _check_source(config, source)
+    events = EventWriter(workdir / EVENTS_DIR if options.tensorboard and is_main_process() else None)
+    this = _Run(workdir, config, split_reading(source), rng, options, events)
+    fresh = init(config.config, source.image_shape, rng=rng)
+    opened = open_run(workdir, config, source, fresh, resume=resume, log_fn=options.log_fn)
+    with opened as (state, history), contextlib.closing(events):
+        if options.draw and history:  # the last process may have died before it drew this figure
             figures.save_imagined_grid(workdir, figures.sample_grid(state, rng=rng), len(history))
-        run.log_fn(TABLE_HEAD)
-        for line in history:
-            run.log_fn(table_row(line))
-        state, answers = _learn_tasks(run, state, history)
-        result = run_result(run_config, history, answers, state, seconds_total=time.perf_counter() - start)
+        for row in (TABLE_HEAD, *map(table_row, history)):
+            options.log_fn(row)
+        state, log_posteriors = _learn_tasks(this, state, history)
+        result = run_result(config, history, log_posteriors, state, seconds_total=time.perf_counter() - start)
 
         def finish() -> None:
             write_json(workdir / "result.json", result)
-            if draw:
-                figures.save_final_figures(workdir, state, source, run_config.evaluate_on, history, rng=rng)
-            if with_report:
-                html_report.write_report(workdir, run_config, source, state, history, answers, rng=rng)
+            if options.draw:
+                figures.save_final_figures(workdir, state, source, config.evaluate_on, history, rng=rng)
+            if options.write_report:
+                html_report.write_report(workdir, config, source, state, history, log_posteriors, rng=rng)
 
         run_on_main(finish)
     return result
 
 
-class _RunOptions(NamedTuple):
-    """What a run does and how: the arguments of `learn`, and the seed's key; what a process has part in."""
+def _resolve(options: RunOptions) -> RunOptions:
+    """Checks optional packages, and restricts drawing and logging to the main process."""
+    is_main = is_main_process()
+    if options.draw:
+        use_package("matplotlib")
+    return replace(
+        options,
+        draw=options.draw and is_main,
+        tensorboard=use_package("tensorboardX", options.tensorboard),
+        write_report=use_package("jinja2", options.write_report),
+        log_fn=options.log_fn if is_main else lambda _: None,
+        should_stop=any_process(options.should_stop),
+    )
 
-    workdir: Path
-    run_config: RunConfig
-    source: Source
-    rng: jax.Array
-    keep_all: bool
-    checkpoint_every: float
-    draw: bool
-    curves: EventWriter
-    log_fn: Callable[[str], None]
-    should_stop: Callable[[], bool]
-    mesh: Mesh | None
 
-
-def _checked(run_config: RunConfig, source: Source) -> Source:
-    """The source with what the run_config leaves of it, which all categories can be learned from."""
-    names = list(itertools.chain(*run_config.tasks))
+def _check_source(config: RunConfig, source: Source) -> Source:
+    """Returns the subsampled source. Raises InputError unless it has enough images of every category."""
+    names = list(itertools.chain(*config.tasks))
     for name in names:
         if name not in source.categories:
             known = ", ".join(source.categories)
-            raise InputError(f"unknown category {name!r}: {source.name} has {known}")
-    source = run_config.subsample(source)
+            raise InputError(f"{source.name}, unknown category: expected one of {known}, got {name!r}")
+    source = config.subsample(source)
     for name in names:
-        if source.counts["train"][name] < MIN_IMAGES:
+        count = source.counts["train"][name]
+        if count < MIN_IMAGES:
             raise InputError(
-                f"{source.name}, training images of category {name!r}: at least {MIN_IMAGES} "
-                f"are expected, got {source.counts['train'][name]}"
+                f"{source.name}, training images of category {name!r}: expected at least {MIN_IMAGES}, got {count}"
             )
     return source
 
 
 def _learn_tasks(
-    run: _RunOptions, state: LifelongState, history: list[dict[str, Any]]
+    this: _Run, state: LifelongState, history: list[dict[str, Any]]
 ) -> tuple[LifelongState, LogPosteriors]:
-    """Learns the tasks that `history` lacks, puts their lines there; the last state, and what it answers."""
-    workdir, run_config, source = run.workdir, run.run_config, run.source
-    answers, feature_cache = None, {}
-    for index in range(len(history), len(run_config.tasks)):
-        before = sum(line["steps"] for line in history)
-        state, report = _learn_task(run, state, index, before)
-        answers = metrics.log_posteriors_by_category(
-            state, source, run_config.evaluate_on, rng=run.rng, feature_cache=feature_cache, mesh=run.mesh
-        )
-        line = task_metrics(index + 1, report, answers, state)
+    """Learns the remaining tasks and appends their metrics to `history`.
+
+    Returns:
+        The last state, and its log posteriors of all test images.
+    """
+    workdir, options, tasks = this.workdir, this.options, this.config.tasks
+    log_posteriors, feature_cache = None, {}
+    for index in range(len(history), len(tasks)):
+        state, report = _learn_task(this, state, index, first_step=sum(line["steps"] for line in history))
+        log_posteriors = _evaluate(this, state, feature_cache)
+        line = task_metrics(index + 1, report, log_posteriors, state)
         if is_main_process():
             append_line(workdir / "metrics.jsonl", line)
-            kept = None if run.keep_all else TASKS_KEPT
-            checkpoints.save(state, workdir / "checkpoints", step=index + 1, keep=kept)
+            keep = None if options.keep_all else TASKS_KEPT
+            checkpoints.save(state, workdir / "checkpoints", step=index + 1, keep=keep)
         history.append(line)
-        _show(run, state, history)
-        run.log_fn(table_row(line))
-        if run.should_stop():
-            raise Stopped(f"stopped after task {index + 1}/{len(run_config.tasks)}: {resume_command(workdir)} goes on")
+        _draw_task(this, state, history)
+        options.log_fn(table_row(line))
+        if options.should_stop():
+            raise Stopped(f"stopped after task {index + 1}/{len(tasks)}: resume with {resume_command(workdir)}")
     if is_main_process():
         clear_task_checkpoints(workdir)
-    if answers is None:  # a finished run was resumed
-        answers = metrics.log_posteriors_by_category(state, source, run_config.evaluate_on, rng=run.rng, mesh=run.mesh)
-    return state, answers
+    if log_posteriors is None:  # a finished run was resumed
+        log_posteriors = _evaluate(this, state, {})
+    return state, log_posteriors
 
 
-def _learn_task(run: _RunOptions, state: LifelongState, index: int, before: int) -> tuple[LifelongState, Report]:
-    """Learns a task, after so many steps of earlier ones."""
-    names = run.run_config.tasks[index]
-    images = {name: run.source.read("train", name) for name in names}
-    within = TaskCheckpointer(run.workdir, index + 1, state, names, log_fn=run.log_fn)
-    resume_from = within.load()
-    run.curves.purge_from(before + (resume_from.steps if resume_from else 0) + 1)
-    label = f"task {index + 1}/{len(run.run_config.tasks)}: {', '.join(names)}"
-    saved = time.monotonic()
-    # None: silent where the output is no terminal
-    silent = None if is_main_process() else True
-    with tqdm(desc=label, unit="step", disable=silent, leave=False) as bar:
-
-        def progress(at: TaskProgress, total: int) -> None:
-            nonlocal saved
-            bar.total = total
-            bar.set_postfix({name: f"{value:.1f}" for name, value in at.terms.items()}, refresh=False)
-            bar.update(at.steps - bar.n)
-            losses = {f"loss/{name}": value for name, value in at.terms.items()}
-            run.curves.scalars(losses, step=before + at.steps)
-            stops = run.should_stop()
-            if is_main_process() and (stops or time.monotonic() - saved >= run.checkpoint_every):
-                within.save(at)
-                saved = time.monotonic()
-            if stops:
-                where = f"{label}, at step {at.steps} of {total}"
-                raise Stopped(f"stopped in {where}: {resume_command(run.workdir)} goes on")
-
-        return learn(state, images, rng=run.rng, progress=progress, resume_from=resume_from, mesh=run.mesh)
+def _evaluate(this: _Run, state: LifelongState, feature_cache: dict[str, jax.Array]) -> LogPosteriors:
+    return metrics.log_posteriors_by_category(
+        state,
+        this.source,
+        this.config.evaluate_on,
+        rng=this.rng,
+        feature_cache=feature_cache,
+        mesh=this.options.mesh,
+    )
 
 
-def _show(run: _RunOptions, state: LifelongState, history: list[dict[str, Any]]) -> None:
-    """Draws what the last task of a history has led to."""
-    if not (run.draw or run.curves):
+def _learn_task(this: _Run, state: LifelongState, index: int, *, first_step: int) -> tuple[LifelongState, Report]:
+    """Learns one task. `first_step` is the number of steps of all earlier tasks."""
+    names, options = this.config.tasks[index], this.options
+    images = {name: this.source.read("train", name) for name in names}
+    checkpointer = TaskCheckpointer(this.workdir, index + 1, state, names, log_fn=options.log_fn)
+    resume_from = checkpointer.load()
+    this.events.purge_from(first_step + (resume_from.steps if resume_from else 0) + 1)
+    label = f"task {index + 1}/{len(this.config.tasks)}: {', '.join(names)}"
+    last_saved = time.monotonic()
+    # None disables the bar where the output is not a terminal.
+    disable = None if is_main_process() else True
+    with tqdm(desc=label, unit="step", disable=disable, leave=False) as bar:
+
+        def on_progress(progress: TaskProgress, total: int) -> None:
+            nonlocal last_saved
+            _show_progress(bar, progress, total)
+            losses = {f"loss/{name}": value for name, value in progress.terms.items()}
+            this.events.scalars(losses, step=first_step + progress.steps)
+            stop = options.should_stop()
+            if is_main_process() and (stop or time.monotonic() - last_saved >= options.checkpoint_every):
+                checkpointer.save(progress)
+                last_saved = time.monotonic()
+            if stop:
+                command = resume_command(this.workdir)
+                raise Stopped(f"stopped in {label}, at step {progress.steps} of {total}: resume with {command}")
+
+        return learn(state, images, rng=this.rng, progress=on_progress, resume_from=resume_from, mesh=options.mesh)
+
+
+def _show_progress(bar: tqdm, progress: TaskProgress, total: int) -> None:
+    bar.total = total
+    bar.set_postfix({name: f"{value:.1f}" for name, value in progress.terms.items()}, refresh=False)
+    bar.update(progress.steps - bar.n)
+
+
+def _draw_task(this: _Run, state: LifelongState, history: list[Mapping[str, Any]]) -> None:
+    """Saves the imagined images after the last task, as a figure and as TensorBoard events."""
+    if not (this.options.draw or this.events):
         return
-    images = figures.sample_grid(state, rng=run.rng)
-    if run.draw:
-        figures.save_imagined_grid(run.workdir, images, len(history))
-    steps = sum(line["steps"] for line in history)
-    run.curves.scalars(task_scalars(history[-1]), step=steps)
-    run.curves.image("imagined", plotting.tile_images(images), step=steps)
+    images = figures.sample_grid(state, rng=this.rng)
+    if this.options.draw:
+        figures.save_imagined_grid(this.workdir, images, len(history))
+    step = sum(line["steps"] for line in history)
+    this.events.scalars(task_scalars(history[-1]), step=step)
+    this.events.image("imagined", plotting.tile_images(images), step=step)

@@ -1,12 +1,14 @@
-"""Events of a run for TensorBoard, written by tensorboardX where it is installed, without TensorFlow.
+"""Event files for TensorBoard, written with tensorboardX and without TensorFlow.
 
-They are written at once and in this process: tensorboardX's own writer does it in a thread, which dies on a
-full disk and leaves its caller waiting.
+Events are written synchronously through tensorboardX's `RecordWriter`, so that a failed write raises OSError in the
+caller. tensorboardX's `SummaryWriter` is not used because it writes in a background thread. On a full disk this thread
+ends, and the caller blocks forever in `add_scalar` or `close`, or loses events without an error if the queue is long.
+`SummaryWriter` also names files by whole seconds, so that a run that is resumed within a second overwrites the events
+of the process before it, and it replaces spaces and most punctuation in tags, which hold category names here.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import time
 from collections.abc import Mapping
@@ -14,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from lifelong_cvae import plotting
 
 
 class EventWriter:
-    """A file of events, begun with the first of them; silent where there is no folder.
+    """Writes one event file, which the first event creates. Without a folder, nothing is written.
 
     Args:
-        folder: what TensorBoard is pointed at; None: nothing is written.
+        folder: log directory of TensorBoard; None discards all events.
     """
 
     def __init__(self, folder: Path | None):
@@ -29,47 +32,61 @@ class EventWriter:
         self._file: Any = None
 
     def __bool__(self) -> bool:
-        """Whether anything is written."""
+        """True if events are written."""
         return self._folder is not None
 
     def purge_from(self, step: int) -> None:
-        """Has TensorBoard forget what an earlier process wrote of this step and of later ones."""
+        """Makes TensorBoard discard events of this and later steps that an earlier process wrote."""
         if self:
             from tensorboardX.proto.event_pb2 import SessionLog
 
-            self._write(session_log=SessionLog(status=SessionLog.START), step=step)
+            self._write(session_log={"status": SessionLog.START}, step=step)
 
     def scalars(self, values: Mapping[str, float], *, step: int) -> None:
-        """Points of curves: name to value. A slash in a name groups."""
+        """Writes a point of each curve.
+
+        Args:
+            values: tag to value. Tags with the same part before a slash form a group.
+            step: training step.
+        """
         if self:
-            self._write(summary=[{"tag": tag, "simple_value": value} for tag, value in values.items()], step=step)
+            points = [{"tag": tag, "simple_value": value} for tag, value in values.items()]
+            self._write(summary={"value": points}, step=step)
 
     def image(self, name: str, pixels: np.ndarray, *, step: int) -> None:
-        """A picture: `[h, w, c]` in [0, 1], gray or color."""
+        """Writes a picture.
+
+        Args:
+            name: tag.
+            pixels: `[h, w, c]` in [0, 1], gray (c = 1) or color (c = 3).
+            step: training step.
+        """
         if self:
             height, width, channels = pixels.shape
-            values = np.rint(255 * pixels).astype(np.uint8)
-            encoded = io.BytesIO()
-            Image.fromarray(values[..., 0] if channels == 1 else values).save(encoded, format="PNG")
-            image = {"height": height, "width": width, "colorspace": channels}
-            self._write(
-                summary=[{"tag": name, "image": {**image, "encoded_image_string": encoded.getvalue()}}],
-                step=step,
-            )
+            image = {
+                "height": height,
+                "width": width,
+                "colorspace": channels,
+                "encoded_image_string": plotting.encode_png(pixels),
+            }
+            self._write(summary={"value": [{"tag": name, "image": image}]}, step=step)
 
     def close(self) -> None:
-        """Ends the file; a later event begins another."""
+        """Closes the file. A later event creates another one."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _write(self, *, summary: Any = None, **values: Any) -> None:
-        """One event, on disk when this returns."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-        from tensorboardX.record_writer import RecordWriter
+    def _write(self, **fields: Any) -> None:
+        """Writes one event to disk.
 
-        events = [Event(wall_time=time.time(), summary=summary and Summary(value=summary), **values)]
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        from tensorboardX import RecordWriter
+        from tensorboardX.proto.event_pb2 import Event
+
+        events = [Event(wall_time=time.time(), **fields)]
         if self._file is None:
             self._folder.mkdir(exist_ok=True)
             name = f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"

@@ -1,4 +1,4 @@
-"""The folder of a run: begun or gone on with by one process at a time, and never from what is damaged."""
+"""A run directory: created, locked and resumed; damaged checkpoints are skipped."""
 
 from __future__ import annotations
 
@@ -30,43 +30,44 @@ from lifelong_cvae.state import LifelongState
 from lifelong_cvae.training.train import TaskProgress
 
 LOCK = ".lock"
-WITHIN = "within_task"
-# Left where a run died before it had begun.
-REMAINS = (LOCK, draft_path(Path("config.json")).name)
+TASK_CHECKPOINTS = "within_task"
+# Files left by a process that died before its run had started.
+LEFTOVERS = (LOCK, draft_path(Path("config.json")).name)
 
 
 class RunProgress(NamedTuple):
-    """Where a run stands."""
+    """Progress of a run."""
 
     state: LifelongState
-    history: list[dict[str, Any]]  # a line of metrics.jsonl for each task that is learned
+    history: list[dict[str, Any]]  # a line of metrics.jsonl for each learned task
 
 
 def resume_command(workdir: Path) -> str:
-    """The command that goes on with a run."""
+    """Returns the command that resumes a run."""
     return f"python -m experiments.learn --workdir={shlex.quote(str(workdir))} --resume"
 
 
 def load_state(workdir: Path) -> LifelongState:
-    """The newest state of the run in a folder.
+    """Loads the newest state of a run.
 
     Raises:
-        InputError: there is no run, it has not finished a task, or its newest checkpoint is damaged; then it
-            says which command goes on from an earlier one.
+        InputError: there is no run, it has not finished a task, or its newest checkpoint is damaged. The message
+            then names the command that resumes from an earlier one.
     """
     read_run_config(workdir)
     try:
         return checkpoints.load(workdir / "checkpoints")
     except DamageError as error:
-        raise InputError(f"{error}; {resume_command(workdir)} would go on from the newest that is not") from error
+        command = resume_command(workdir)
+        raise InputError(f"{error}; resume from the newest undamaged checkpoint with {command}") from error
 
 
 @contextlib.contextmanager
 def lock_workdir(workdir: Path) -> Iterator[None]:
-    """Holds a folder that exists: one process writes into it. The lock ends with its owner, however it dies.
+    """Locks an existing directory for one process. The lock ends with the process, however it dies.
 
     Raises:
-        InputError: another process is writing there.
+        InputError: another process holds the lock.
     """
     with (workdir / LOCK).open("a") as file:
         try:
@@ -79,110 +80,112 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def open_run(
     workdir: Path,
-    run_config: RunConfig,
+    config: RunConfig,
     source: Source,
     fresh: LifelongState,
     *,
-    resumes: bool,
+    resume: bool,
     log_fn: Callable[[str], None],
 ) -> Iterator[RunProgress]:
-    """The folder of a run, begun or gone on with, and locked as long as this lasts.
+    """Starts or resumes a run, and locks its directory for the duration of the context.
 
-    The first process does it; the others read what it has found.
+    The main process does this; the others read the result.
 
     Args:
-        workdir: the folder.
-        run_config: what to do.
-        source: the images.
-        fresh: a state that knows nothing.
-        resumes: whether the run is to go on.
-        log_fn: told a line for each checkpoint that is damaged.
+        workdir: directory of the run.
+        config: configuration of the run.
+        source: images.
+        fresh: state without categories.
+        resume: whether to resume the run.
+        log_fn: called with a line for each damaged checkpoint.
 
     Raises:
-        InputError: it cannot be begun or gone on with; nothing has been changed then.
+        InputError: the run cannot be started or resumed. Nothing has been changed then.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
 
-        def begun() -> RunProgress:
-            if resumes:
+        def open_on_main() -> RunProgress:
+            if resume:
                 read_run_config(workdir)
             else:
                 check_new_workdir(workdir)
                 workdir.mkdir(parents=True, exist_ok=True)
-            held.enter_context(lock_workdir(workdir))
-            begins = resume_run(workdir, run_config, source, fresh, log_fn=log_fn) if resumes else None
-            return begins or start_run(workdir, run_config, source, fresh)
+            stack.enter_context(lock_workdir(workdir))
+            if resume:
+                return resume_run(workdir, config, source, fresh, log_fn=log_fn)
+            return start_run(workdir, config, source, fresh)
 
-        found = run_on_main(begun)
-        learned = broadcast_from_main(found and len(found.history))
-        yield found or _follow(workdir, learned, fresh)
+        progress = run_on_main(open_on_main)
+        num_learned = broadcast_from_main(progress and len(progress.history))
+        yield progress or _read_progress(workdir, num_learned, fresh)
 
 
-def _follow(workdir: Path, learned: int, fresh: LifelongState) -> RunProgress:
-    """Where a run stands that another process goes on with, after so many tasks."""
-    state = checkpoints.load(workdir / "checkpoints", step=learned) if learned else fresh
-    return RunProgress(state, read_lines(workdir / "metrics.jsonl")[:learned])
+def _read_progress(workdir: Path, num_learned: int, fresh: LifelongState) -> RunProgress:
+    """Reads the progress after `num_learned` tasks, which another process has opened."""
+    state = checkpoints.load(workdir / "checkpoints", step=num_learned) if num_learned else fresh
+    return RunProgress(state, read_lines(workdir / "metrics.jsonl")[:num_learned])
 
 
 def check_new_workdir(workdir: Path) -> None:
-    """Raises InputError where a folder holds something already."""
-    if workdir.exists() and (not workdir.is_dir() or any(path.name not in REMAINS for path in workdir.iterdir())):
-        raise InputError(f"{workdir} holds something already: a new folder is expected, or --resume to go on")
+    """Raises InputError unless the directory is missing or empty."""
+    if workdir.exists() and (not workdir.is_dir() or any(path.name not in LEFTOVERS for path in workdir.iterdir())):
+        raise InputError(f"{workdir}: expected a new or empty directory, or --resume, got one that is not empty")
 
 
-def start_run(workdir: Path, run_config: RunConfig, source: Source, fresh: LifelongState) -> RunProgress:
-    """A run that starts in a folder that is free, and its own, from a state that knows nothing."""
+def start_run(workdir: Path, config: RunConfig, source: Source, fresh: LifelongState) -> RunProgress:
+    """Starts a run in a locked, empty directory."""
     check_new_workdir(workdir)
-    _write_config(workdir, run_config, source)
+    _write_config(workdir, config, source)
     return RunProgress(fresh, [])
 
 
 def resume_run(
-    workdir: Path, run_config: RunConfig, source: Source, fresh: LifelongState, *, log_fn: Callable[[str], None]
+    workdir: Path, config: RunConfig, source: Source, fresh: LifelongState, *, log_fn: Callable[[str], None]
 ) -> RunProgress:
-    """A run that goes on from its newest checkpoint that is not damaged; those that are, are moved aside.
+    """Resumes a run from its newest undamaged checkpoint. Damaged ones are moved to `damaged/`.
 
     Raises:
-        InputError: it was begun otherwise, or its lines are damaged; nothing has been changed then.
+        InputError: configuration or data differ from the recorded ones, or metrics.jsonl is damaged. Nothing has
+            been changed then.
     """
-    recorded = read_config_file(workdir)
-    before = RunConfig.from_dict(recorded)
-    now = _flat_settings(run_config)
-    for name, value in _flat_settings(before).items():
-        if now[name] != value:
-            raise InputError(f"{workdir} was begun with {name}={value}: --resume cannot change it to {now[name]}")
-    if run_config.tasks[: len(before.tasks)] != before.tasks:
+    values = read_config_file(workdir)
+    recorded = RunConfig.from_dict(values)
+    settings = _flat_settings(config)
+    for name, value in _flat_settings(recorded).items():
+        if settings[name] != value:
+            raise InputError(f"{workdir}, --resume: expected the recorded {name}={value}, got {settings[name]}")
+    if config.tasks[: len(recorded.tasks)] != recorded.tasks:
         raise InputError(
-            f"{workdir} was begun with the tasks {_tasks_text(before.tasks)}: "
-            "more can be added after them, nothing else"
+            f"{workdir}, --resume: expected the recorded tasks {_format_tasks(recorded.tasks)}, and possibly more "
+            f"after them, got {_format_tasks(config.tasks)}"
         )
-    if recorded.get("fingerprint") != source.fingerprint:
-        raise InputError(f"{source.name} is not the data that {workdir} was begun with: its images have changed")
+    if values.get("fingerprint") != source.fingerprint:
+        raise InputError(f"{workdir}, --resume: expected the recorded images of {source.name}, got other images")
     damaged: list[DamageError] = []
     folder = workdir / "checkpoints"
-    found = orbax_store.read_newest(folder, lambda step: checkpoints.load(folder, step=step), damaged.append)
-    learned, state = found or (0, fresh)
-    history = keep_lines(workdir / "metrics.jsonl", learned)
+    newest = orbax_store.read_newest(folder, lambda step: checkpoints.load(folder, step=step), damaged.append)
+    num_learned, state = newest or (0, fresh)
+    history = keep_lines(workdir / "metrics.jsonl", num_learned)
     for error in damaged:
         quarantine(folder, error, log_fn)
-    _write_config(workdir, run_config, source)
+    _write_config(workdir, config, source)
     return RunProgress(state, history)
 
 
 def quarantine(folder: Path, error: DamageError, log_fn: Callable[[str], None]) -> None:
-    """Takes a damaged checkpoint out of a folder, and says so."""
+    """Moves a damaged checkpoint to `damaged/` and logs it."""
     log_fn(f"{error}; moved to {orbax_store.move_checkpoint(folder, error.step, folder.parent / 'damaged')}")
 
 
 class TaskCheckpointer:
-    """What is saved of a task while it is learned.
+    """Saves and loads the progress of one task.
 
     Args:
-        workdir: of the run.
-        task: its number, from 1.
-        state: before the task.
-        names: the categories of the task.
-        log_fn: told a line for each checkpoint that is damaged.
+        workdir: directory of the run.
+        task: number of the task, from 1.
+        state: state before the task.
+        names: categories of the task.
+        log_fn: called with a line for each damaged checkpoint.
     """
 
     def __init__(
@@ -194,51 +197,51 @@ class TaskCheckpointer:
         *,
         log_fn: Callable[[str], None],
     ):
-        self._state, self._names, self._say = state, names, log_fn
-        self._all = workdir / WITHIN
-        self._folder = self._all / str(task)
-        self._teacher: str | None = None
+        self._state, self._names, self._log_fn = state, names, log_fn
+        self._root = workdir / TASK_CHECKPOINTS
+        self._folder = self._root / str(task)
+        self._teacher_digest: str | None = None
 
     def load(self) -> TaskProgress | None:
-        """Where the task was when the run ended; what is of another task, or of another state, is removed.
+        """Loads the progress of an interrupted task, None if there is none.
 
-        The first process removes it; the others then read what is left.
+        Progress of another task or state is deleted by the main process; the others then read what is left.
         """
-        found = run_on_main(self._load)
-        there = broadcast_from_main(found is not None)
-        return load_task(self._folder, self._state, self._names) if there and found is None else found
+        progress = run_on_main(self._load_on_main)
+        exists = broadcast_from_main(progress is not None)
+        return load_task(self._folder, self._state, self._names) if exists and progress is None else progress
 
-    def _load(self) -> TaskProgress | None:
-        if not self._all.is_dir():
+    def _load_on_main(self) -> TaskProgress | None:
+        if not self._root.is_dir():
             return None
-        for path in self._all.iterdir():
+        for path in self._root.iterdir():
             if path != self._folder:
                 shutil.rmtree(path)
-        found = load_task(
+        progress = load_task(
             self._folder,
             self._state,
             self._names,
-            damaged=lambda error: quarantine(self._folder, error, self._say),
+            on_damage=lambda error: quarantine(self._folder, error, self._log_fn),
         )
-        if found is None:
-            shutil.rmtree(self._all)
-        return found
+        if progress is None:
+            shutil.rmtree(self._root)
+        return progress
 
-    def save(self, at: TaskProgress) -> None:
-        """Saves where the task is."""
-        if self._teacher is None:
-            self._teacher = checkpoints.digest(self._state)
-        save_task(self._folder, at, self._teacher)
+    def save(self, progress: TaskProgress) -> None:
+        """Saves the progress of the task, in place of the last one."""
+        if self._teacher_digest is None:
+            self._teacher_digest = checkpoints.digest(self._state)
+        save_task(self._folder, progress, self._teacher_digest)
 
 
 def clear_task_checkpoints(workdir: Path) -> None:
-    """Removes what was saved within a task, once it is learned and has a checkpoint of its own."""
-    shutil.rmtree(workdir / WITHIN, ignore_errors=True)
+    """Deletes the progress of tasks, once the last one has a checkpoint of its own."""
+    shutil.rmtree(workdir / TASK_CHECKPOINTS, ignore_errors=True)
 
 
-def _flat_settings(run_config: RunConfig) -> dict[str, Any]:
-    """All that a resumed run must share with the one it goes on with, flat: name to value."""
-    plain = run_config.to_dict()
+def _flat_settings(config: RunConfig) -> dict[str, Any]:
+    """Returns all values that a resumed run must share with the recorded one, by name."""
+    plain = config.to_dict()
     del plain["tasks"]
     plain.update(plain.pop("options"))
     for section in plain.pop("config").values():
@@ -246,9 +249,9 @@ def _flat_settings(run_config: RunConfig) -> dict[str, Any]:
     return plain
 
 
-def _write_config(workdir: Path, run_config: RunConfig, source: Source) -> None:
+def _write_config(workdir: Path, config: RunConfig, source: Source) -> None:
     values = {
-        **run_config.to_dict(),
+        **config.to_dict(),
         "image_shape": list(source.image_shape),
         "fingerprint": source.fingerprint,
         "versions": package_versions(),
@@ -257,5 +260,5 @@ def _write_config(workdir: Path, run_config: RunConfig, source: Source) -> None:
     write_json(workdir / "config.json", with_digest(values))
 
 
-def _tasks_text(tasks: Sequence[Sequence[str]]) -> str:
+def _format_tasks(tasks: Sequence[Sequence[str]]) -> str:
     return "; ".join(", ".join(names) for names in tasks)

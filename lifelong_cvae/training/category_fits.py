@@ -40,7 +40,7 @@ CONTRAST_STEPS = 20
 
 
 def fit_category_parts(state: LifelongState, data: TaskData, teacher: Teacher) -> LifelongState:
-    """Fits prior, low-rank noise, contrast and uncertainty of the task's categories, and shifts replayed priors.
+    """Fits prior, noise, contrast and uncertainty of the task's categories; shifts replayed priors.
 
     One-hot categories have no such parts.
 

@@ -77,7 +77,9 @@ def learn(
     resume_from: TaskProgress | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[LifelongState, Report]:
-    """Learns one task: one category or several at once. New categories are added, known ones are trained further.
+    """Learns one task: one category or several at once.
+
+    New categories are added, known ones are trained further.
 
     Args:
         state: state before the task. It is not modified.
@@ -192,7 +194,7 @@ def make_task_data(state: LifelongState, images: Mapping[str, np.ndarray], *, rn
 
 
 def count_steps(settings: LearningConfig, largest: int) -> int:
-    """Returns the training steps of a task whose largest category has `largest` images: a whole number of chunks."""
+    """Returns the training steps, whole chunks, of a task whose largest category has `largest` images."""
     steps = max(settings.min_steps, settings.epochs * math.ceil(largest / settings.batch_size), 1)
     return math.ceil(steps / settings.steps_per_call) * settings.steps_per_call
 

@@ -17,7 +17,10 @@ from lifelong_cvae.stacked import StackedCategories
 
 
 class ReplayMemory(NamedTuple):
-    """Replayed pairs in groups of one category each. The number of groups does not depend on that of categories."""
+    """Replayed pairs in groups of one category each.
+
+    The number of groups does not depend on that of categories.
+    """
 
     category: jax.Array  # [groups], row of the stack
     z: jax.Array  # [groups, images, latent]

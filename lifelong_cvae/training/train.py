@@ -221,7 +221,7 @@ def train(
 
 
 def _mean_terms(terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_step: int) -> dict[str, float]:
-    """Averages each loss term over a chunk, and raises FloatingPointError at the first step that is not finite."""
+    """Averages each loss term over a chunk. Raises FloatingPointError if a step is not finite."""
     for term, values in terms.items():
         if not np.isfinite(values).all():
             step = first_step + int(np.argmax(~np.isfinite(values)))

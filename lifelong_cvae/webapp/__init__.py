@@ -1,4 +1,4 @@
-"""The live page: a state that is played with in a browser."""
+"""Live page: categories of a run are drawn, imagined and taught in a browser."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lifelong_cvae.runs.workdir import load_state
 
 
 def open_page(workdir: Path, *, port: int, seed: int = 0, taught: bool = True) -> None:
-    """Serves the page of a run at 127.0.0.1 until the process is told to end.
+    """Serves the live page of a run at 127.0.0.1 until the process is interrupted.
 
     Args:
-        workdir: of the run.
-        port: 0: a free one.
-        seed: of what is learned and imagined there.
-        taught: whether what was taught and saved before is gone on with, where there is such.
+        workdir: run directory.
+        port: TCP port; 0 selects a free one.
+        seed: seed of learning and sampling on the page.
+        taught: whether to start from the state that was last saved on the page, if there is one.
 
     Raises:
-        InputError: there is no run, its checkpoint is damaged, the port is taken, or packages are missing.
+        InputError: no run, a damaged checkpoint, a port in use, or a missing package.
     """
     for module in ("starlette", "uvicorn"):
         use_package(module)
@@ -30,5 +30,5 @@ def open_page(workdir: Path, *, port: int, seed: int = 0, taught: bool = True) -
     state = load_state(workdir)
     if taught and orbax_store.steps(workdir / TAUGHT_DIR):
         state = checkpoints.load(workdir / TAUGHT_DIR)
-        print(f"going on with what was taught: {', '.join(state.names)}")
+        print(f"loaded {len(state.names)} categories from {workdir / TAUGHT_DIR}: {', '.join(state.names)}")
     serve(Session(state, workdir, seed=seed), port)

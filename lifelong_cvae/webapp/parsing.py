@@ -1,4 +1,4 @@
-"""What a browser sends, read with distrust: bounded, and of the page's own origin."""
+"""Checks and parses what a browser sends: origin, size, JSON, drawings and uploaded pictures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from lifelong_cvae.data.files import read_image_file
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape
 
-MAX_BODY_BYTES = 10_000_000  # bytes
-MAX_POINTS = 20_000  # of a drawing
-WRITING_PIXELS = 512  # a photo of writing is scaled to a square of this side before its ink is sought
+MAX_BODY_BYTES = 10_000_000
+# Largest number of points in a drawing.
+MAX_POINTS = 20_000
+# Side in pixels of the square that a photo of handwriting is scaled to before its ink is extracted.
+WRITING_PIXELS = 512
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
@@ -33,47 +35,52 @@ HEADERS = {
 
 
 class TooLargeError(Exception):
-    """A body of more than LARGEST_BODY bytes."""
+    """A request body has more than MAX_BODY_BYTES bytes."""
 
 
 class SameOriginOnly:
-    """Serves the page itself and nobody else's: another site's scripts, pictures and names are refused.
+    """Middleware that answers requests from the page itself, and refuses those from other sites.
+
+    Requests are refused if their Host is unknown (DNS rebinding), or if Origin or Sec-Fetch-Site names another site.
 
     Args:
-        app: what is served.
-        hosts: what the page may be called, as in `127.0.0.1:8000`.
+        app: application to protect.
+        hosts: allowed values of the Host header, such as `127.0.0.1:8000`.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]):
         self._app, self._hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Handles one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        own = host in self._hosts
-        own = own and headers.get("origin", f"http://{host}") == f"http://{host}"
-        own = own and headers.get("sec-fetch-site", "none") in ("same-origin", "none")
-        if not own:
-            words = f"this page answers itself alone: open http://{self._hosts[0]}/ in a window of its own"
-            return await JSONResponse({"error": words}, 403)(scope, receive, send)
+        if not self._is_same_origin(Headers(scope=scope)):
+            message = f"requests from other sites are refused: open http://{self._hosts[0]}/ in its own window"
+            return await JSONResponse({"error": message}, 403)(scope, receive, send)
 
-        async def with_headers(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message["headers"], *added]}
+                headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *headers]}
             await send(message)
 
-        return await self._app(scope, receive, with_headers)
+        return await self._app(scope, receive, send_with_headers)
+
+    def _is_same_origin(self, headers: Headers) -> bool:
+        host = headers.get("host", "")
+        return (
+            host in self._hosts
+            and headers.get("origin", f"http://{host}") == f"http://{host}"
+            and headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+        )
 
 
 async def read_body(request: Request) -> bytes:
-    """The content of a request.
+    """Reads the body of a request, and stops at MAX_BODY_BYTES.
 
     Raises:
-        TooLargeError: it is too large; no more than that is read.
+        TooLargeError: the body is larger.
     """
     content = bytearray()
     async for chunk in request.stream():
@@ -84,76 +91,82 @@ async def read_body(request: Request) -> bytes:
 
 
 def parse_json(content: bytes) -> Mapping[str, Any]:
-    """A JSON object.
+    """Parses a JSON object.
 
     Raises:
-        InputError: it is none.
+        InputError: the content is not a JSON object.
     """
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise InputError("a JSON object is expected") from error
+        raise InputError("request: expected a JSON object, got something else") from error
     if not isinstance(values, dict):
-        raise InputError("a JSON object is expected")
+        raise InputError(f"request: expected a JSON object, got {type(values).__name__}")
     return values
 
 
 def get_text(values: Mapping[str, Any], key: str) -> str:
-    """A text of a JSON object.
+    """Returns a string value of a JSON object.
 
     Raises:
-        InputError: it is missing, or something else.
+        InputError: the value is missing or not a string.
     """
     value = values.get(key)
     if not isinstance(value, str):
-        raise InputError(f"{key}: a text is expected")
+        raise InputError(f"{key}: expected text, got {type(value).__name__}")
     return value
 
 
 def get_image(values: Any, shape: Shape) -> np.ndarray:
-    """What was drawn (`strokes`) or uploaded (`pixels`, as `encoded` gave them), uint8 `[h, w, c]`.
+    """Returns the image that a JSON object describes, uint8 `[h, w, c]`.
+
+    Args:
+        values: object with either `strokes`, a list of lists of points [x, y], or `pixels`, the text that
+            `encode_image` returns.
+        shape: (height, width, channels) of the image.
 
     Raises:
-        InputError: neither, or damaged.
+        InputError: the object has neither of them, or a bad value.
     """
     if not isinstance(values, dict) or not {"strokes", "pixels"} & values.keys():
-        raise InputError("an image: an object with strokes or pixels is expected")
+        raise InputError("image: expected an object with strokes or pixels, got neither")
     if "strokes" in values:
         return _render(values["strokes"], shape)
     text = get_text(values, "pixels")
     try:
         pixels = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    except ValueError as error:  # binascii.Error is one, and so is what is said of a letter beyond ASCII
-        raise InputError("pixels: text in base64 is expected") from error
+    except ValueError as error:  # binascii.Error is a ValueError, and so is the error for characters beyond ASCII
+        raise InputError(f"pixels: expected base64 text, got {text[:20]!r}") from error
     if pixels.size != math.prod(shape):
-        raise InputError(f"pixels: {math.prod(shape)} bytes are expected, got {pixels.size}")
+        raise InputError(f"pixels: expected {math.prod(shape)} bytes, got {pixels.size}")
     return pixels.reshape(shape)
 
 
 def encode_image(image: np.ndarray) -> str:
-    """An image as `image_of` reads it: base64 of its bytes."""
+    """Encodes the bytes of an image in base64. Inverse of `get_image` for `pixels`."""
     return base64.b64encode(np.ascontiguousarray(image)).decode()
 
 
 def _render(strokes: Any, shape: Shape) -> np.ndarray:
     if not isinstance(strokes, list) or not all(isinstance(stroke, list) for stroke in strokes):
-        raise InputError("strokes: a list of lists of points [x, y] is expected")
-    if sum(map(len, strokes)) > MAX_POINTS:
-        raise InputError(f"strokes: at most {MAX_POINTS} points are expected")
+        raise InputError("strokes: expected a list of lists of points [x, y], got another structure")
+    points = sum(map(len, strokes))
+    if points > MAX_POINTS:
+        raise InputError(f"strokes: expected at most {MAX_POINTS} points, got {points}")
     return render_strokes(strokes, shape)
 
 
 def read_upload(content: bytes, shape: Shape, *, writing: bool) -> np.ndarray:
-    """An uploaded picture, uint8 `[h, w, c]`.
+    """Converts an uploaded picture to an image, uint8 `[h, w, c]`.
 
     Args:
         content: a PNG or JPEG file.
-        shape: (height, width, channels) that is wanted.
-        writing: whether it shows writing on an even ground, whose ink is sought and centerd as MNIST's is;
-            else its middle square is scaled.
+        shape: (height, width, channels) of the image.
+        writing: True for handwriting on an even ground: its ink is extracted, and centered as in MNIST. False scales
+            the middle square of the picture.
 
     Raises:
-        InputError: no picture, a damaged one, or one without ink.
+        InputError: not a picture, a damaged picture, or no ink in it.
     """
     height, width, channels = shape
     what = "the file"
@@ -161,5 +174,5 @@ def read_upload(content: bytes, shape: Shape, *, writing: bool) -> np.ndarray:
         gray = read_image_file(io.BytesIO(content), 1, image_size=WRITING_PIXELS, what=what)
         return center_ink(extract_ink(gray), shape)
     if height != width:
-        raise InputError(f"pictures are scaled to squares, and images of {height} x {width} are expected")
+        raise InputError(f"uploads are scaled to squares: expected a run on square images, got {height} x {width}")
     return read_image_file(io.BytesIO(content), channels, image_size=height, what=what)

@@ -1,4 +1,4 @@
-"""The live page over HTTP, for browsers on this machine alone: addresses, and what they answer."""
+"""HTTP server of the live page, for browsers on this machine only: routes, JSON and error responses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -23,104 +24,107 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.webapp import parsing
 from lifelong_cvae.webapp.session import MIN_EXAMPLES, NUM_DIRECTIONS, SLIDER_RANGE, BusyError, Session
 
-STATIC = Path(__file__).parent / "static"
-PAGE = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
-COMMON = Path(__file__).parents[1] / "runs/templates/common.css"
-MOST_IMAGINED = 100
+STATIC_DIR = Path(__file__).parent / "static"
+PAGE_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
+COMMON_CSS = Path(__file__).parents[1] / "runs/templates/common.css"
+# Largest number of imagined images in one request.
+MAX_IMAGES = 100
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def app(session: Session, hosts: list[str]) -> Starlette:
-    """The page and what it asks of a session.
+    """Creates the application that serves the page, and answers its requests from a session.
 
     Args:
-        session: the state.
-        hosts: what the page may be called, as in `127.0.0.1:8000`.
+        session: the session.
+        hosts: allowed values of the Host header, such as `127.0.0.1:8000`.
     """
-    actions = {
-        "answer": _answer,
-        "upload": _upload,
-        "teach": _teach,
-        "drop": _drop,
-        "save": _save,
-    }
-    questions = {"state": _state, "imagine": _imagine, "along": _along}
+    post_handlers = {"answer": _answer, "upload": _upload, "teach": _teach, "drop": _drop, "save": _save}
+    get_handlers = {"state": _state, "imagine": _imagine, "along": _along}
     return Starlette(
         routes=[
-            *[Route(address, _file(STATIC / name)) for address, name in PAGE.items()],
-            Route("/common.css", _file(COMMON)),
-            *[Route(f"/api/{name}", _posted(session, act), methods=["POST"]) for name, act in actions.items()],
-            *[Route(f"/api/{name}", _asked(session, ask)) for name, ask in questions.items()],
+            *[Route(path, _file_endpoint(STATIC_DIR / name)) for path, name in PAGE_FILES.items()],
+            Route("/common.css", _file_endpoint(COMMON_CSS)),
+            *[
+                Route(f"/api/{name}", _post_endpoint(session, handler), methods=["POST"])
+                for name, handler in post_handlers.items()
+            ],
+            *[Route(f"/api/{name}", _get_endpoint(session, handler)) for name, handler in get_handlers.items()],
         ],
         middleware=[Middleware(parsing.SameOriginOnly, hosts=hosts)],
         exception_handlers={
-            InputError: _words(400),
-            BusyError: _words(409),
-            parsing.TooLargeError: _words(413, f"at most {parsing.MAX_BODY_BYTES // 10**6} MB are expected"),
-            OSError: _words(507),
+            InputError: _error_handler(400),
+            BusyError: _error_handler(409),
+            parsing.TooLargeError: _error_handler(
+                413, f"request: expected at most {parsing.MAX_BODY_BYTES // 10**6} MB, got more"
+            ),
+            OSError: _error_handler(507),
             HTTPException: lambda _, error: JSONResponse({"error": error.detail}, error.status_code),
-            Exception: _words(500, "something went wrong here; the state is as it was"),
+            Exception: _error_handler(500, "internal error; the state is unchanged"),
         },
     )
 
 
 def serve(session: Session, port: int, *, log_fn: Callable[[str], None] = print) -> None:
-    """Serves the page at 127.0.0.1 until the process is told to end.
+    """Serves the page at 127.0.0.1 until the process is interrupted.
 
     Args:
-        session: the state.
-        port: 0: a free one.
-        log_fn: told the address once it answers.
+        session: the session.
+        port: TCP port; 0 selects a free one.
+        log_fn: called with a line that holds the address once the page can be opened, and with a warning at the end
+            if changes were not saved.
 
     Raises:
-        InputError: the port is taken.
+        InputError: the port is in use.
     """
     try:
-        listening = socket.create_server(("127.0.0.1", port))
+        listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        raise InputError(f"port {port} cannot be used ({error.strerror}): another one is expected") from error
-    port = listening.getsockname()[1]
-    session.answer(np.zeros(session.state.image_shape, np.uint8))  # compiles, before the first one waits
-    log_fn(f"http://127.0.0.1:{port}/ is open, for browsers on this machine; Ctrl+C ends it")
+        raise InputError(f"port: expected a free one, got {port} ({error.strerror})") from error
+    port = listener.getsockname()[1]
+    session.answer(np.zeros(session.state.image_shape, np.uint8))  # compiles before the first request waits for it
+    log_fn(f"serving http://127.0.0.1:{port}/ to browsers on this machine; press Ctrl+C to stop")
     hosts = [f"127.0.0.1:{port}", f"localhost:{port}"]
     settings = uvicorn.Config(app(session, hosts), log_level="error", timeout_graceful_shutdown=3)
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(settings).run(sockets=[listening])
+        uvicorn.Server(settings).run(sockets=[listener])
     if not session.saved:
-        log_fn("what was taught or dropped was not saved")
+        log_fn("changes made on the page were not saved")
 
 
-def _file(path: Path) -> Endpoint:
+def _file_endpoint(path: Path) -> Endpoint:
     async def endpoint(_: Request) -> Response:
         return FileResponse(path)
 
     return endpoint
 
 
-def _posted(session: Session, act: Callable[..., dict[str, Any]]) -> Endpoint:
+def _post_endpoint(session: Session, handler: Callable[[Session, bytes, QueryParams], dict[str, Any]]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         content = await parsing.read_body(request)
-        return JSONResponse(await run_in_threadpool(act, session, content, request.query_params))
+        return JSONResponse(await run_in_threadpool(handler, session, content, request.query_params))
 
     return endpoint
 
 
-def _asked(session: Session, ask: Callable[..., dict[str, Any]]) -> Endpoint:
+def _get_endpoint(session: Session, handler: Callable[[Session, QueryParams], dict[str, Any]]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(ask, session, request.query_params))
+        return JSONResponse(await run_in_threadpool(handler, session, request.query_params))
 
     return endpoint
 
 
-def _words(status: int, words: str | None = None) -> Callable[[Request, Exception], Response]:
+def _error_handler(status: int, message: str | None = None) -> Callable[[Request, Exception], Response]:
+    """Answers an exception in JSON, with a fixed message or that of the exception on one line."""
+
     def handler(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": words or " ".join(str(error).split())}, status)
+        return JSONResponse({"error": message or " ".join(str(error).split())}, status)
 
     return handler
 
 
-def _state(session: Session, _: Any) -> dict[str, Any]:
+def _state(session: Session, _: QueryParams) -> dict[str, Any]:
     state, teaching = session.state, session.teaching
     return {
         "names": state.names,
@@ -133,63 +137,65 @@ def _state(session: Session, _: Any) -> dict[str, Any]:
     }
 
 
-def _answer(session: Session, content: bytes, _: Any) -> dict[str, Any]:
+def _answer(session: Session, content: bytes, _: QueryParams) -> dict[str, Any]:
     image = parsing.get_image(parsing.parse_json(content), session.state.image_shape)
     answer = session.answer(image)
+    rows = zip(answer.names, answer.probabilities, answer.reconstructions, strict=True)
     return {
         "seen": plotting.png_data_url(image[None]),
         "best": answer.best,
         "unknown": answer.unknown,
         "categories": [
-            {"name": name, "probability": float(probability), "picture": plotting.png_data_url(redrawn[None])}
-            for name, probability, redrawn in zip(answer.names, answer.probabilities, answer.redrawn, strict=True)
+            {"name": name, "probability": float(probability), "picture": plotting.png_data_url(reconstruction[None])}
+            for name, probability, reconstruction in rows
         ],
         "turns": plotting.png_data_url(answer.turns),
     }
 
 
-def _upload(session: Session, content: bytes, query: Any) -> dict[str, Any]:
+def _upload(session: Session, content: bytes, query: QueryParams) -> dict[str, Any]:
     writing = query.get("writing", "true") != "false"
     image = parsing.read_upload(content, session.state.image_shape, writing=writing)
     return {"pixels": parsing.encode_image(image), "picture": plotting.png_data_url(image[None])}
 
 
-def _teach(session: Session, content: bytes, _: Any) -> dict[str, Any]:
+def _teach(session: Session, content: bytes, _: QueryParams) -> dict[str, Any]:
     values = parsing.parse_json(content)
     examples = values.get("examples")
     if not isinstance(examples, list):
-        raise InputError("examples: a list of images is expected")
+        raise InputError(f"examples: expected a list of images, got {type(examples).__name__}")
     shape = session.state.image_shape
     images = [parsing.get_image(example, shape) for example in examples]
     session.teach(parsing.get_text(values, "name"), np.reshape(images, (-1, *shape)).astype(np.uint8))
     return {}
 
 
-def _drop(session: Session, content: bytes, _: Any) -> dict[str, Any]:
+def _drop(session: Session, content: bytes, _: QueryParams) -> dict[str, Any]:
     session.drop(parsing.get_text(parsing.parse_json(content), "name"))
     return {}
 
 
-def _save(session: Session, _: bytes, __: Any) -> dict[str, Any]:
+def _save(session: Session, _: bytes, __: QueryParams) -> dict[str, Any]:
     return {"folder": str(session.save())}
 
 
-def _imagine(session: Session, query: Any) -> dict[str, Any]:
-    count, seed = _whole(query, "count", 10, MOST_IMAGINED), _whole(query, "seed", 0, 2**32 - 1)
+def _imagine(session: Session, query: QueryParams) -> dict[str, Any]:
+    count = _get_whole_number(query, "count", default=10, maximum=MAX_IMAGES)
+    seed = _get_whole_number(query, "seed", default=0, maximum=2**32 - 1)
     return {"picture": plotting.png_data_url(session.imagine(query.get("category", ""), count, seed=seed))}
 
 
-def _along(session: Session, query: Any) -> dict[str, Any]:
+def _along(session: Session, query: QueryParams) -> dict[str, Any]:
     text = query.get("positions", "")
     try:
         positions = [float(part) for part in text.split(",") if part]
     except ValueError as error:
-        raise InputError(f"positions={text}: numbers such as 0.5,-1 are expected") from error
-    return {"picture": plotting.png_data_url(session.along(query.get("category", ""), positions)[None])}
+        raise InputError(f"positions: expected numbers such as 0.5,-1, got {text!r}") from error
+    return {"picture": plotting.png_data_url(session.image_at(query.get("category", ""), positions)[None])}
 
 
-def _whole(query: Any, key: str, default: int, largest: int) -> int:
+def _get_whole_number(query: QueryParams, key: str, *, default: int, maximum: int) -> int:
     text = query.get(key, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) < 12 and int(text) <= largest):
-        raise InputError(f"{key}={text}: a whole number from 0 to {largest} is expected")
+    if not (text.isascii() and text.isdecimal() and len(text) < 12 and int(text) <= maximum):
+        raise InputError(f"{key}: expected a whole number from 0 to {maximum}, got {text!r}")
     return int(text)

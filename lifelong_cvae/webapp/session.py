@@ -1,6 +1,6 @@
-"""What the live page asks of a state: to recognize, to draw, to learn and forget a category, to be saved.
+"""Session of the live page: recognizes, imagines, learns, drops and saves categories, from many threads.
 
-States are immutable: every answer is of one state as a whole, whatever another browser does meanwhile.
+States are immutable, so every answer comes from one consistent state, even if another thread changes it meanwhile.
 """
 
 from __future__ import annotations
@@ -24,163 +24,185 @@ from lifelong_cvae.training.learn import learn
 from lifelong_cvae.training.train import TaskProgress
 
 MIN_EXAMPLES = 10
-NUM_DIRECTIONS = 6  # latent directions that have a slider
-SLIDER_RANGE = 3.0  # standard deviations that a slider reaches to both sides
-MAX_SHOWN = 20  # categories that an image is redrawn by
-TURNS = 8  # of the circle that are shown
+# Largest number of latent directions with a slider.
+NUM_DIRECTIONS = 6
+# Range of a slider to both sides, in standard deviations.
+SLIDER_RANGE = 3.0
+# Largest number of categories that reconstruct an image.
+MAX_SHOWN = 20
+# Displayed turns of the circle.
+TURNS = 8
 TAUGHT_DIR = "taught"
+# Share of the training steps in the progress of a task; the fits and sums after them are the rest.
+STEPS_SHARE = 0.9
 
 
 class BusyError(Exception):
-    """Something else is going on. The message is one line and says what."""
+    """Another change is in progress. The message is one line that names it."""
 
 
 class Answer(NamedTuple):
-    """What is made of one image: by all categories, or by the SHOWN likeliest, in the order of learning."""
+    """Recognition of one image.
+
+    Attributes:
+        names: all categories, or the MAX_SHOWN most probable ones, in order of learning.
+        probabilities: posterior p(c|x) of these categories, `[names]`.
+        reconstructions: the image as each of these categories reconstructs it, in [0, 1], `[names, h, w, c]`.
+        best: most probable category.
+        unknown: True if the image is rejected as unknown.
+        turns: images of the most probable category after each turn of the circle, in [0, 1], `[TURNS, h, w, c]`.
+    """
 
     names: tuple[str, ...]
-    probabilities: np.ndarray  # [names]
-    redrawn: np.ndarray  # how each of them draws it, [names, h, w, c]
+    probabilities: np.ndarray
+    reconstructions: np.ndarray
     best: str
-    unknown: bool  # the image is like none of all categories
-    turns: np.ndarray  # what the likeliest draws after each turn of the circle, [TURNS, h, w, c]
+    unknown: bool
+    turns: np.ndarray
 
 
 class Teaching(NamedTuple):
-    """Where the learning of a category stands.
+    """Progress of learning a category.
 
-    `part` is in [0, 1]; `ended` says in words how it ended, and is empty while it goes on.
+    Attributes:
+        name: the category.
+        progress: completed fraction, in [0, 1].
+        result: sentence on how learning ended; empty while the category is being learned.
+        failed: True if the category was not learned.
     """
 
     name: str
-    part: float
-    ended: str
+    progress: float
+    result: str
     failed: bool
 
 
 class Session:
-    """A state that can be asked, taught and saved, from many threads at once.
+    """Holds the current state of the live page. Its methods may be called from many threads at once.
 
     Args:
-        state: what has been learned.
-        workdir: of the run; what is taught is saved beside it, into `FOLDER`.
-        seed: all randomness derives from it.
+        state: initial state.
+        workdir: run directory; `save` writes into its folder TAUGHT_DIR.
+        seed: seed of learning and sampling.
     """
 
     def __init__(self, state: LifelongState, workdir: Path, *, seed: int = 0):
         self._rng = jax.random.key(seed)
         self._workdir = workdir
-        self._ready = recognition.make_recognizer(state)
-        self._changes = threading.Lock()  # whoever changes the state holds it
+        self._recognizer = recognition.make_recognizer(state)
+        self._change_lock = threading.Lock()  # held by the thread that changes the state
         self._teaching: Teaching | None = None
         self.saved = True
 
     @property
     def state(self) -> LifelongState:
-        """What is known now."""
-        return self._ready.state
+        """Current state."""
+        return self._recognizer.state
 
     @property
     def teaching(self) -> Teaching | None:
-        """The learning that goes on, or the last one; None before the first."""
+        """Progress of the current or the last call of `teach`; None before the first."""
         return self._teaching
 
     def answer(self, image: np.ndarray) -> Answer:
-        """What is made of an image, uint8 `[h, w, c]`."""
-        ready = self._ready
-        state, images = ready.state, image[None]
-        evidence = np.asarray(recognition.evidence(ready, images, rng=self._rng))
-        likelihoods = recognition.log_likelihoods(ready, images, log_evidence=evidence)
+        """Recognizes an image, uint8 `[h, w, c]`, reconstructs it and runs it around the circle."""
+        recognizer = self._recognizer
+        state, images = recognizer.state, image[None]
+        evidence = np.asarray(recognition.evidence(recognizer, images, rng=self._rng))
+        likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=evidence)
         probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))[0]
         shown = np.sort(np.argsort(-probabilities, kind="stable")[:MAX_SHOWN])
         names, best = [state.names[index] for index in shown], state.names[probabilities.argmax()]
-        redrawn = [sampling.reconstruct(state, name, images)[0] for name in names]
-        turns = _circle(state.model(best), images.reshape(1, -1) / np.float32(255), rng=self._rng)
+        x = images.reshape(1, -1) / np.float32(255)
+        turns = sampling.circle_images(state.model(best), x, TURNS, rng=self._rng)
         return Answer(
             names=tuple(names),
             probabilities=probabilities[shown],
-            redrawn=np.stack(redrawn),
+            reconstructions=np.stack([sampling.reconstruct(state, name, images)[0] for name in names]),
             best=best,
             unknown=bool(recognition.unknown(state, evidence, [best])[0]),
             turns=np.asarray(turns).reshape(-1, *state.image_shape),
         )
 
-    def along(self, name: str, positions: Sequence[float]) -> np.ndarray:
-        """What a category draws where its main latent directions are followed so far.
+    def image_at(self, name: str, positions: Sequence[float]) -> np.ndarray:
+        """Returns the image of a category at a position along its principal latent directions.
 
         Args:
             name: the category.
-            positions: standard deviations from the mean along each direction, the widest first, at most
-                `DIRECTIONS` and the latent size.
+            positions: standard deviations from the mean along each direction, the widest first. At most
+                `NUM_DIRECTIONS` and the latent size.
 
         Returns:
             float32 `[h, w, c]` in [0, 1].
 
         Raises:
-            InputError: an unknown category, or positions out of reach or too many.
+            InputError: an unknown category, too many positions, or one beyond SLIDER_RANGE.
         """
         state = self.state
         model = state.model(name)
-        mean, covariance = mixture_prior.mean_and_covariance(model.prior)
-        most = min(NUM_DIRECTIONS, len(mean))
-        if len(positions) > most or not all(abs(position) <= SLIDER_RANGE for position in positions):
-            raise InputError(f"positions: at most {most} numbers from {-SLIDER_RANGE} to {SLIDER_RANGE} are expected")
-        variances, directions = np.linalg.eigh(covariance)
-        z = mean + sum(
-            position * np.sqrt(variances[-index]) * directions[:, -index]
-            for index, position in enumerate(positions, start=1)
-        )
-        return np.asarray(_draw(model, jnp.asarray(z[None], jnp.float32))).reshape(state.image_shape)
+        mean, stds, directions = mixture_prior.principal_directions(model.prior)
+        maximum, count = min(NUM_DIRECTIONS, len(mean)), len(positions)
+        if count > maximum or not all(abs(position) <= SLIDER_RANGE for position in positions):
+            raise InputError(
+                f"positions: expected at most {maximum} numbers from {-SLIDER_RANGE} to {SLIDER_RANGE}, "
+                f"got {', '.join(map(str, positions))}"
+            )
+        z = mean + (np.asarray(positions, np.float64) * stds[:count]) @ directions[:count]
+        return np.asarray(_sample_image(model, jnp.asarray(z[None], jnp.float32))).reshape(state.image_shape)
 
     def imagine(self, name: str, count: int, *, seed: int) -> np.ndarray:
-        """Images of a category, float32 `[count, h, w, c]` in [0, 1]; the same for the same seed."""
+        """Imagines images of a category, float32 `[count, h, w, c]` in [0, 1]; the same for the same seed."""
         return np.asarray(sampling.imagine(self.state, [name], count, rng=jax.random.key(seed))[name])
 
     def teach(self, name: str, images: np.ndarray) -> None:
-        """Begins to learn a new category in a thread; `teaching` tells how it goes on.
+        """Starts a thread that learns a new category. `teaching` reports its progress.
+
+        Args:
+            name: the category.
+            images: uint8 `[n, h, w, c]`.
 
         Raises:
-            InputError: the name is known or not one, or there are fewer than `MINIMUM_EXAMPLES` images.
-            BusyError: another category is being learned.
+            InputError: the name is known or invalid, or there are fewer than `MIN_EXAMPLES` images.
+            BusyError: another change is in progress.
         """
         check_name(name)
         if len(images) < MIN_EXAMPLES:
-            raise InputError(f"{name}: at least {MIN_EXAMPLES} examples are expected, got {len(images)}")
-        self._take_turn()
+            raise InputError(f"category {name!r}: expected at least {MIN_EXAMPLES} examples, got {len(images)}")
+        self._acquire_change_lock()
         try:
             if name in self.state.names:
-                raise InputError(f"{name} is known already: another name is expected, or drop it first")
+                raise InputError(f"category name: expected a new one, got {name!r}, which is known: drop it first")
             self._teaching = Teaching(name, 0.0, "", failed=False)
             threading.Thread(target=self._learn, args=(name, images), daemon=True).start()
         except BaseException:
-            self._changes.release()
+            self._change_lock.release()
             raise
 
     def drop(self, name: str) -> None:
-        """Forgets a category.
+        """Removes a category.
 
         Raises:
             InputError: the category is unknown, or the only one.
-            BusyError: a category is being learned.
+            BusyError: another change is in progress.
         """
-        self._take_turn()
+        self._acquire_change_lock()
         try:
             check_known(self.state, [name])
             if len(self.state.names) == 1:
-                raise InputError(f"{name} is the only category: one at least is expected to stay")
-            self._become(ridge_classifier.drop(self.state, name))
+                raise InputError(f"drop: expected another category to remain, got {name!r}, the only one")
+            self._set_state(ridge_classifier.drop(self.state, name))
         finally:
-            self._changes.release()
+            self._change_lock.release()
 
     def save(self) -> Path:
-        """Saves the state, and returns the folder of checkpoints that it is in.
+        """Saves the state as a checkpoint, and returns the directory of checkpoints.
 
         Raises:
-            InputError: another process is writing into the run's folder.
-            BusyError: a category is being learned.
-            OSError: the disk is full, or not to be written to.
+            InputError: another process is writing into the run directory.
+            BusyError: another change is in progress.
+            OSError: the disk is full or not writable.
         """
-        self._take_turn()
+        self._acquire_change_lock()
         try:
             folder = self._workdir / TAUGHT_DIR
             with lock_workdir(self._workdir):
@@ -188,48 +210,37 @@ class Session:
             self.saved = True
             return folder
         finally:
-            self._changes.release()
+            self._change_lock.release()
 
-    def _take_turn(self) -> None:
-        if not self._changes.acquire(blocking=False):
+    def _acquire_change_lock(self) -> None:
+        if not self._change_lock.acquire(blocking=False):
             teaching = self._teaching
-            name = f"{teaching.name} is being learned" if teaching and not teaching.ended else "a change is made"
-            raise BusyError(f"{name}: wait until it is done")
+            is_learning = teaching is not None and not teaching.result
+            change = f"{teaching.name} is being learned" if is_learning else "another change is in progress"
+            raise BusyError(f"{change}: wait until it is done")
 
-    def _become(self, state: LifelongState) -> None:
-        self._ready = recognition.make_recognizer(state)
+    def _set_state(self, state: LifelongState) -> None:
+        self._recognizer = recognition.make_recognizer(state)
         self.saved = False
 
     def _learn(self, name: str, images: np.ndarray) -> None:
-        """What the thread does: it holds the turn, and gives it back."""
+        """Learns a category in a thread of `teach`, which has acquired the lock that this function releases."""
 
         def progress(at: TaskProgress, total: int) -> None:
-            # What follows the steps takes about as long as a tenth of them.
-            self._teaching = Teaching(name, 0.9 * at.steps / total, "", failed=False)
+            self._teaching = Teaching(name, STEPS_SHARE * at.steps / total, "", failed=False)
 
         try:
             learned, report = learn(self.state, {name: images}, rng=self._rng, progress=progress)
-            self._become(learned)
-            ended = f"{name} was learned from {len(images)} examples in {report.seconds:.0f} seconds"
-            self._teaching = Teaching(name, 1.0, ended, failed=False)
+            self._set_state(learned)
+            result = f"{name} was learned from {len(images)} examples in {report.seconds:.0f} seconds"
+            self._teaching = Teaching(name, 1.0, result, failed=False)
         except (InputError, FloatingPointError) as error:
             self._teaching = Teaching(name, 1.0, str(error), failed=True)
         except BaseException:
             self._teaching = Teaching(name, 1.0, f"{name} could not be learned", failed=True)
             raise
         finally:
-            self._changes.release()
+            self._change_lock.release()
 
 
-_draw = jax.jit(cvae.sample_image)
-
-
-@jax.jit
-def _circle(model: cvae.CategoryModel, x: jax.Array, *, rng: jax.Array) -> jax.Array:
-    """What is drawn after each turn of the circle from an image `[1, pixels]`: `[TURNS, pixels]`."""
-
-    def turn(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        z, x = cvae.circulate(model, jnp.zeros((1, model.networks.latent_size)), x, 1, rng=key)
-        return x, cvae.sample_image(model, z)[0]
-
-    return jax.lax.scan(turn, x, jax.random.split(rng, TURNS))[1]
+_sample_image = jax.jit(cvae.sample_image)

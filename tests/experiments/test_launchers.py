@@ -418,7 +418,7 @@ def test_digits_in_an_npz_are_recognised_in_their_order(learned, launch, test_di
     np.testing.assert_allclose([float(row["log_evidence"]) for row in rows], best, rtol=1e-5)
     chances = [float(row["probability"]) for row in rows]
     np.testing.assert_allclose(chances, probabilities.max(axis=1), rtol=1e-3)
-    unknown = lifelong.unknown(load_state(learned[0]), evidence, names, part=0.4)
+    unknown = lifelong.unknown(load_state(learned[0]), evidence, names, rate=0.4)
     assert set(unknown.tolist()) == {True, False}
     assert [row["unknown"] for row in rows] == [str(value).lower() for value in unknown.tolist()]
 
@@ -566,7 +566,7 @@ LEARN = "--workdir={new} --dataset=idx:{idx} "
         ("--resume --workdir={here}/empty", ["{here}/empty/config.json", "no such file"]),
         ("--resume --workdir={here}/occupied", ["{here}/occupied/config.json"]),
         ("--dataset=idx:{idx} --workdir=/proc/none/run", ["/proc/none"]),
-        ("--resume --workdir={edited}", ["{edited}/config.json", "not as it was written"]),
+        ("--resume --workdir={edited}", ["{edited}/config.json", "expected the file as it was written"]),
         # a run is what it was
         ("--resume --workdir={run} --categories=1,3", ["{run}", "3; 1"]),
         ("--resume --workdir={run} --categories=3", ["{run}", "3; 1"]),
@@ -589,11 +589,11 @@ def test_what_is_wrong_with_learning_is_told_in_one_line(launch, places, tmp_pat
         ("--workdir={run}", ["--output"]),
         ("--workdir={new} --output={new}.npz", ["{new}/config.json"]),
         ("--workdir={here}/occupied --output={new}.npz", ["{here}/occupied/config.json"]),
-        ("--workdir={here}/begun --output={new}.npz", ["{here}/begun", "no checkpoint"]),
-        ("--workdir={edited} --output={new}.npz", ["{edited}/config.json", "not as it was written"]),
+        ("--workdir={here}/begun --output={new}.npz", ["{here}/begun", "expected a checkpoint"]),
+        ("--workdir={edited} --output={new}.npz", ["{edited}/config.json", "expected the file as it was written"]),
         (
             "--workdir={damaged} --output={new}.npz",
-            ["checkpoint 2 cannot be read", "experiments.learn --workdir={damaged} --resume would go on"],
+            ["checkpoint 2 cannot be read", "with python -m experiments.learn --workdir={damaged} --resume"],
         ),
         ("--workdir={run} --output={new}.jpg", ["{new}.jpg", ".npz", ".png"]),
         ("--workdir={run} --output={new}/x.npz", ["{new}", "no such folder"]),
@@ -637,7 +637,7 @@ RECOGNISE = "--workdir={run} --output={new}.csv "
         (RECOGNISE + "--images={here}/claim.idx", ["{here}/claim.idx", "got 0"]),
         (
             "--workdir={damaged} --images={digits} --output={new}.csv",
-            ["checkpoint 2 cannot be read", "experiments.learn --workdir={damaged} --resume would go on"],
+            ["checkpoint 2 cannot be read", "with python -m experiments.learn --workdir={damaged} --resume"],
         ),
         (RECOGNISE + "--images={here}/none.npz", ["{here}/none.npz", "no such file"]),
         (RECOGNISE + "--images={here}/text.txt", ["{here}/text.txt", "IDX"]),

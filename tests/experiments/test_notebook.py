@@ -1,4 +1,4 @@
-"""The notebook: runs from top to bottom, and is committed without what it showed."""
+"""The notebook runs from top to bottom, and is committed without outputs."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from tests.conftest import COMPILED, SMALL, SMALL_FEATURES
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "experiments/lifelong_cvae_colab.ipynb"
-REDUCED = {**SMALL, **SMALL_FEATURES, "min_steps": "100", "batch_size": "64", "steps_per_call": "50"}
+SMALL_SETTINGS = {**SMALL, **SMALL_FEATURES, "min_steps": "100", "batch_size": "64", "steps_per_call": "50"}
 
 
 @pytest.fixture(scope="module")
@@ -21,63 +21,62 @@ def notebook():
 
 
 @pytest.fixture(scope="module")
-def executed(notebook, tmp_path_factory):
-    """The notebook after it has run with two digits and small networks."""
-    reduced = nbformat.from_dict(notebook)
-    (parameters,) = [cell for cell in reduced.cells if "parameters" in cell.metadata.get("tags", ())]
-    parameters.source = f'CATEGORIES = "31"\nSETTINGS = {REDUCED}'
-    set_up = {
+def executed_cells(notebook, tmp_path_factory):
+    """Cells by id after the notebook has run with two digits and small networks."""
+    small_notebook = nbformat.from_dict(notebook)
+    (parameters,) = [cell for cell in small_notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    parameters.source = f'CATEGORIES = "31"\nSETTINGS = {SMALL_SETTINGS}'
+    environment = {
         "JAX_COMPILATION_CACHE_DIR": COMPILED,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
     }
-    client = nbclient.NotebookClient(
-        reduced, timeout=300, resources={"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
-    )
-    client.execute(env={**os.environ, **set_up})
-    return {cell.id: cell for cell in reduced.cells}
+    workdir = tmp_path_factory.mktemp("notebook")
+    client = nbclient.NotebookClient(small_notebook, timeout=300, resources={"metadata": {"path": str(workdir)}})
+    client.execute(env={**os.environ, **environment})
+    return {cell.id: cell for cell in small_notebook.cells}
 
 
-def pictures(cell):
+def images_in(cell):
     return [output for output in cell.outputs if "image/png" in output.get("data", {})]
 
 
-def texts(cell):
+def printed_text(cell):
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
-def test_each_digit_is_followed_by_a_picture_and_how_many_are_recognised(executed):
-    cell = executed["learn"]
-    assert len(pictures(cell)) == 2
-    first, second = re.findall(r"so far ([\d.]+)% are recognized", texts(cell))
+def test_learn_cell_shows_images_and_accuracy_after_each_digit(executed_cells):
+    cell = executed_cells["learn"]
+    assert len(images_in(cell)) == 2
+    first, second = re.findall(r"so far ([\d.]+)% are recognized", printed_text(cell))
     assert float(first) == 100
     assert float(second) > 90
 
 
 @pytest.mark.parametrize(("name", "count"), [("draw", 1), ("circle", 1), ("recognize", 1), ("folder", 2)])
-def test_pictures_are_shown(executed, name, count):
-    assert len(pictures(executed[name])) == count
+def test_cell_shows_images(executed_cells, name, count):
+    assert len(images_in(executed_cells[name])) == count
 
 
-def test_an_image_of_a_file_is_recognised(executed):
+def test_recognize_cell_names_the_example(executed_cells):
     """The example is a three."""
-    first = re.search(r"(\d): ([\d.]+)%", texts(executed["recognize"]))
-    assert first[1] == "3"
-    assert float(first[2]) > 50
+    likeliest = re.search(r"(\d): ([\d.]+)%", printed_text(executed_cells["recognize"]))
+    assert likeliest[1] == "3"
+    assert float(likeliest[2]) > 50
 
 
-def test_a_folder_is_learned(executed):
-    shares = re.search(r"([\d.]+)% of the test images are recognized", texts(executed["folder"]))
-    assert float(shares[1]) > 80
+def test_folder_cell_learns_a_folder(executed_cells):
+    accuracy = re.search(r"([\d.]+)% of the test images are recognized", printed_text(executed_cells["folder"]))
+    assert float(accuracy[1]) > 80
 
 
-def test_what_is_kept_is_there_again(executed):
-    assert texts(executed["keep"]) == "learned so far: 3, 1\n"
+def test_keep_cell_loads_the_saved_state(executed_cells):
+    assert printed_text(executed_cells["keep"]) == "learned so far: 3, 1\n"
 
 
-def test_nothing_that_was_shown_is_committed(notebook):
+def test_committed_notebook_has_no_outputs(notebook):
     nbformat.validate(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":

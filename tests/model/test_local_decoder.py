@@ -1,4 +1,4 @@
-"""What is drawn patch by patch, against loops over patches."""
+"""Local decoders, compared with loops over patches."""
 
 import jax
 import numpy as np
@@ -11,45 +11,45 @@ from lifelong_cvae.model.layers import PATCH_CHANNELS, PATCH_SIDE, LocalDecoder
 from lifelong_cvae.state import add_category
 from tests.conftest import assert_trees_equal
 
-SHAPE = (6, 9, 3)  # two rows and three columns of patches, cut
+SHAPE = (6, 9, 3)  # two rows and three columns of patches, cropped
 
 
 @pytest.mark.parametrize("form", ["patches", "convolution"])
-def test_an_image_is_the_sum_of_what_its_patches_draw(form):
+def test_local_decoder_sums_decoded_patches(form):
     decoder = LocalDecoder(form, SHAPE)
-    numbers = np.random.default_rng(0).normal(size=(2, decoder.inputs)).astype(np.float32)
-    params = decoder.init(jax.random.key(0), numbers)
+    features = np.random.default_rng(0).normal(size=(2, decoder.inputs)).astype(np.float32)
+    params = decoder.init(jax.random.key(0), features)
     (kernel,) = jax.tree.leaves(params)
-    grid = (numbers * special.expit(numbers)).reshape(2, 2, 3, PATCH_CHANNELS)
+    grid = (features * special.expit(features)).reshape(2, 2, 3, PATCH_CHANNELS)
     window = PATCH_SIDE if form == "patches" else 2 * PATCH_SIDE
-    around = (window - PATCH_SIDE) // 2
-    canvas = np.zeros((2, 8 + 2 * around, 12 + 2 * around, 3))
+    margin = (window - PATCH_SIDE) // 2
+    canvas = np.zeros((2, 8 + 2 * margin, 12 + 2 * margin, 3))
     for row, column in np.ndindex(2, 3):
         if form == "patches":
-            drawn = grid[:, row, column] @ np.asarray(kernel)
+            patch = grid[:, row, column] @ np.asarray(kernel)
         else:
-            drawn = np.einsum("bi,yxio->byxo", grid[:, row, column], np.asarray(kernel)[::-1, ::-1])
+            patch = np.einsum("bi,yxio->byxo", grid[:, row, column], np.asarray(kernel)[::-1, ::-1])
         y, x = row * PATCH_SIDE, column * PATCH_SIDE
-        canvas[:, y : y + window, x : x + window] += drawn.reshape(2, window, window, 3)
-    expected = canvas[:, around : around + 6, around : around + 9].reshape(2, -1)
-    np.testing.assert_allclose(decoder.apply(params, numbers), expected, rtol=1e-4, atol=1e-4)
+        canvas[:, y : y + window, x : x + window] += patch.reshape(2, window, window, 3)
+    expected = canvas[:, margin : margin + 6, margin : margin + 9].reshape(2, -1)
+    np.testing.assert_allclose(decoder.apply(params, features), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["patches", "convolution"])
-def test_patches_are_learned_in_childhood_and_frozen_then(small_config, digits, rng, form):
+def test_local_decoder_is_learned_with_base_categories_then_frozen(small_config, digits, rng, form):
     state = lifelong.init(small_config.with_settings({"local": form}), (28, 28), rng=rng)
-    fresh = jax.tree.map(np.array, state.params["mixed"]["local"])
-    child, _ = lifelong.learn(state, {"0": digits["0"][:60]}, rng=rng)
-    (before,), (after,) = jax.tree.leaves(fresh), jax.tree.leaves(child.params["mixed"]["local"])
+    initial = jax.tree.map(np.array, state.params["mixed"]["local"])
+    state, _ = lifelong.learn(state, {"0": digits["0"][:60]}, rng=rng)
+    (before,), (after,) = jax.tree.leaves(initial), jax.tree.leaves(state.params["mixed"]["local"])
     assert np.abs(after - before).max() > 1e-3
-    grown, _ = lifelong.learn(child, {"1": digits["1"][:60]}, rng=rng)
-    assert_trees_equal(grown.params["mixed"], child.params["mixed"])
-    numbers = grown.params["categories"]["1"]["decoder"]["params"]["patches"]["kernel"]
-    assert np.abs(numbers).max() > 1e-3, "what a category says of patches is its own"
+    grown, _ = lifelong.learn(state, {"1": digits["1"][:60]}, rng=rng)
+    assert_trees_equal(grown.params["mixed"], state.params["mixed"])
+    kernel = grown.params["categories"]["1"]["decoder"]["params"]["patches"]["kernel"]
+    assert np.abs(kernel).max() > 1e-3, "the map to patch features belongs to the category and is trained"
 
 
-def test_where_nothing_is_mixed_a_category_draws_its_own_patches(small_config, rng):
+def test_local_decoder_belongs_to_category_without_mixed_part(small_config, rng):
     config = small_config.with_settings({"local": "patches", "mixed_mode": "none"})
     state = add_category(lifelong.init(config, (28, 28), rng=rng), "0", rng=rng)
     assert state.params["mixed"] == {}

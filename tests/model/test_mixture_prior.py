@@ -17,7 +17,7 @@ def mixture():
     }
 
 
-def test_log_prob_agrees_with_scipy(mixture):
+def test_log_prob_matches_scipy(mixture):
     z = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     weights = special.softmax(np.asarray(mixture["logits"]))
     expected = np.log(
@@ -29,7 +29,7 @@ def test_log_prob_agrees_with_scipy(mixture):
     np.testing.assert_allclose(mixture_prior.log_prob(mixture, z), expected, rtol=1e-5)
 
 
-def test_samples_have_the_mean_and_spread_of_the_mixture(mixture, rng):
+def test_sample_has_mean_and_variance_of_mixture(mixture, rng):
     z = np.asarray(mixture_prior.sample(mixture, 200_000, rng=rng), np.float64)
     weights = special.softmax(np.asarray(mixture["logits"], np.float64))
     means, variances = np.asarray(mixture["means"]), np.exp(np.asarray(mixture["log_vars"]))
@@ -39,13 +39,13 @@ def test_samples_have_the_mean_and_spread_of_the_mixture(mixture, rng):
     np.testing.assert_allclose(z.var(0), variance, rtol=0.02)
 
 
-def test_standard_normal_is_scipys(rng):
+def test_standard_normal_matches_scipy(rng):
     z = jax.random.normal(rng, (20, 3))
     expected = stats.norm.logpdf(np.asarray(z)).sum(axis=1)
     np.testing.assert_allclose(mixture_prior.log_prob(mixture_prior.standard_normal(3), z), expected, rtol=1e-5)
 
 
-def test_kl_agrees_with_monte_carlo_and_with_the_sum_of_one_dimensional_integrals(rng):
+def test_kl_to_prior_matches_monte_carlo_and_numerical_integration(rng):
     mean, log_var = jnp.asarray([[0.7, -1.5, 0.1]]), jnp.asarray([[-1.0, 0.4, -3.0]])
     other = {
         "logits": jnp.zeros(1),
@@ -69,14 +69,14 @@ def test_kl_agrees_with_monte_carlo_and_with_the_sum_of_one_dimensional_integral
     assert kl == pytest.approx(total, rel=1e-5)
 
 
-def test_kl_to_itself_is_zero():
+def test_kl_to_prior_of_prior_is_zero():
     mean, log_var = jnp.zeros((4, 5)), jnp.zeros((4, 5))
     np.testing.assert_array_equal(
         mixture_prior.kl_to_prior(mean, log_var, mixture_prior.standard_normal(5)), np.zeros(4)
     )
 
 
-def test_kl_to_a_mixture_is_an_upper_bound_of_that_by_monte_carlo(mixture):
+def test_kl_to_prior_of_mixture_is_upper_bound(mixture):
     for seed, mean in enumerate(np.asarray([[0.0, 1.0], [1.0, 0.0], [-3.0, 0.5], [4.0, 4.0]])):
         deviation = np.asarray([0.3, 1.2])
         z = mean + deviation * np.random.default_rng(seed).normal(size=(50_000, 2))
@@ -86,7 +86,7 @@ def test_kl_to_a_mixture_is_an_upper_bound_of_that_by_monte_carlo(mixture):
         assert log_ratio.mean() - 4 * error < float(kl[0])
 
 
-def test_kl_to_a_mixture_is_no_worse_than_that_to_any_of_its_components_with_its_weight(mixture, rng):
+def test_kl_to_prior_is_below_bound_of_each_component(mixture, rng):
     mean, log_var = jax.random.normal(rng, (2, 20, 2))
     kl = np.asarray(mixture_prior.kl_to_prior(mean, log_var, mixture))
     weights = special.softmax(np.asarray(mixture["logits"]))
@@ -95,22 +95,22 @@ def test_kl_to_a_mixture_is_no_worse_than_that_to_any_of_its_components_with_its
         assert (kl < np.asarray(mixture_prior.kl_to_prior(mean, log_var, one)) - np.log(weights[k])).all()
 
 
-@pytest.mark.parametrize("idle", [0, 2])
-def test_kl_to_equal_components_is_that_to_one_also_beside_unused_ones(rng, idle):
+@pytest.mark.parametrize("unused", [0, 2])
+def test_kl_to_prior_of_equal_components_is_that_of_one(rng, unused):
     mean, log_var = jax.random.normal(rng, (2, 10, 2))
     one = {
         "means": jnp.asarray([[0.5, -1.0]]),
         "log_vars": jnp.asarray([[0.3, -0.7]]),
         "logits": jnp.zeros(1),
     }
-    many = {name: jnp.concatenate([jnp.repeat(v, 4, axis=0)] + [v + 9] * idle) for name, v in one.items()}
-    many["logits"] = jnp.asarray([0.7] * 4 + [mixture_prior.UNUSED_LOGIT] * idle)
+    repeated = {name: jnp.concatenate([jnp.repeat(v, 4, axis=0)] + [v + 9] * unused) for name, v in one.items()}
+    repeated["logits"] = jnp.asarray([0.7] * 4 + [mixture_prior.UNUSED_LOGIT] * unused)
     expected = mixture_prior.kl_to_prior(mean, log_var, one)
-    np.testing.assert_allclose(mixture_prior.kl_to_prior(mean, log_var, many), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mixture_prior.kl_to_prior(mean, log_var, repeated), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(expected, mixture_prior.kl_between(mean, log_var, one["means"], one["log_vars"]))
 
 
-def test_moments_of_a_mixture_are_those_of_its_samples():
+def test_mean_and_covariance_match_samples():
     mixture = {
         "logits": jnp.asarray([0.0, 1.0, mixture_prior.UNUSED_LOGIT]),
         "means": jnp.asarray([[1.0, 2.0], [-1.0, 0.5], [90.0, 90.0]]),

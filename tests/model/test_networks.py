@@ -19,7 +19,7 @@ def dense(params, x):
 
 
 def two_layers(mixed, category, x):
-    """The equations of the module's docstring, in numpy."""
+    """Computes the equations in the docstring of `layers`, in numpy."""
     h1 = silu(dense(mixed["hidden_0"], x))
     g1 = silu(dense(category["hidden_0"], x))
     h2 = silu(dense(mixed["hidden_1"], h1))
@@ -27,100 +27,101 @@ def two_layers(mixed, category, x):
     return np.concatenate([h2, g2], axis=1)
 
 
-def initialized(module, *inputs):
-    """Random values everywhere, also where a module starts with zeros."""
+def random_params(module, *inputs):
+    """Returns normal values for all parameters, including those that are initialized with zeros."""
     params = module.init(jax.random.key(1), *inputs)
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     return structure.unflatten([jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
 
 
-def test_encoder_computes_the_equations():
-    nets = build_networks(CONFIG, SHAPE, has_mixed=True)
+def test_encoder_matches_equations():
+    networks = build_networks(CONFIG, SHAPE, has_mixed=True)
     x = np.random.default_rng(0).random((6, 6)).astype(np.float32)
-    mixed = initialized(nets.mixed_encoder, x)
-    neurons = nets.mixed_encoder.apply(mixed, x)
-    category = initialized(nets.category_encoder, x, neurons)
-    mean, log_var = nets.category_encoder.apply(category, x, neurons)
+    mixed = random_params(networks.mixed_encoder, x)
+    activations = networks.mixed_encoder.apply(mixed, x)
+    category = random_params(networks.category_encoder, x, activations)
+    mean, log_var = networks.category_encoder.apply(category, x, activations)
 
-    own = category["params"]
-    out = dense(own["posterior"], two_layers(mixed["params"], own["neurons"], x))
+    params = category["params"]
+    out = dense(params["posterior"], two_layers(mixed["params"], params["neurons"], x))
     np.testing.assert_allclose(mean, out[:, :2], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(log_var, np.clip(out[:, 2:], -8, 8), rtol=1e-4, atol=1e-4)
 
 
-def test_decoder_computes_the_mirrored_equations_through_a_map_of_low_rank():
-    nets = build_networks(CONFIG, SHAPE, has_mixed=True)
+def test_decoder_matches_mirrored_equations_with_low_rank():
+    networks = build_networks(CONFIG, SHAPE, has_mixed=True)
     z = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
-    mixed = initialized(nets.mixed_decoder, z)
-    neurons = nets.mixed_decoder.apply(mixed, z)
-    category = initialized(nets.category_decoder, z, neurons)
-    logits, patches = nets.category_decoder.apply(category, z, neurons)
+    mixed = random_params(networks.mixed_decoder, z)
+    activations = networks.mixed_decoder.apply(mixed, z)
+    category = random_params(networks.category_decoder, z, activations)
+    logits, patch_features = networks.category_decoder.apply(category, z, activations)
 
-    assert patches is None
-    own = category["params"]
-    assert own["neurons"]["hidden_0"]["kernel"].shape == (2, 3)
+    assert patch_features is None
+    params = category["params"]
+    assert params["neurons"]["hidden_0"]["kernel"].shape == (2, 3)
     assert mixed["params"]["hidden_0"]["kernel"].shape == (2, 5)
-    hidden = two_layers(mixed["params"], own["neurons"], z)
-    np.testing.assert_allclose(logits, dense(own["pixels"], dense(own["basis"], hidden)), rtol=1e-4, atol=1e-4)
-    assert np.linalg.matrix_rank(own["basis"]["kernel"] @ own["pixels"]["kernel"]) == 2
+    hidden = two_layers(mixed["params"], params["neurons"], z)
+    np.testing.assert_allclose(logits, dense(params["pixels"], dense(params["basis"], hidden)), rtol=1e-4, atol=1e-4)
+    assert np.linalg.matrix_rank(params["basis"]["kernel"] @ params["pixels"]["kernel"]) == 2
 
 
-def test_without_a_mixed_part_its_layers_are_absent():
-    nets = build_networks(CONFIG, SHAPE, has_mixed=False)
-    assert nets.mixed_encoder is None
+def test_build_networks_without_mixed_part():
+    networks = build_networks(CONFIG, SHAPE, has_mixed=False)
+    assert networks.mixed_encoder is None
     x = jnp.ones((1, 6))
-    params = nets.category_encoder.init(jax.random.key(0), x, [])["params"]
+    params = networks.category_encoder.init(jax.random.key(0), x, [])["params"]
     assert params["neurons"]["hidden_1"]["kernel"].shape == (4, 3)
     assert params["posterior"]["kernel"].shape == (3, 4)
 
 
-def test_log_variances_are_clipped():
-    nets = build_networks(CONFIG, SHAPE, has_mixed=False)
+def test_encoder_clips_log_variance():
+    networks = build_networks(CONFIG, SHAPE, has_mixed=False)
     x = jnp.ones((1, 6))
-    params = jax.tree.map(lambda leaf: 1e3 * jnp.ones_like(leaf), nets.category_encoder.init(jax.random.key(0), x, []))
-    assert float(nets.category_encoder.apply(params, x, [])[1].max()) == 8.0
+    encoder = networks.category_encoder
+    params = jax.tree.map(lambda leaf: 1e3 * jnp.ones_like(leaf), encoder.init(jax.random.key(0), x, []))
+    assert float(encoder.apply(params, x, [])[1].max()) == 8.0
     params = jax.tree.map(jnp.zeros_like, params)
     params["params"]["posterior"]["bias"] = -1e3 * jnp.ones(4)
-    assert float(nets.category_encoder.apply(params, x, [])[1].min()) == -8.0
+    assert float(encoder.apply(params, x, [])[1].min()) == -8.0
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_any_depth(depth):
+def test_build_networks_of_any_depth(depth):
     config = NetworkConfig(mixed_widths=(6,) * depth, category_widths=(4,) * depth, output_rank=2, latent_size=2)
-    nets = build_networks(config, (4, 4, 3), has_mixed=True)
+    networks = build_networks(config, (4, 4, 3), has_mixed=True)
     x, z = jnp.ones((2, 48)), jnp.ones((2, 2))
-    hidden = nets.mixed_encoder.apply(nets.mixed_encoder.init(jax.random.key(0), x), x)
+    hidden = networks.mixed_encoder.apply(networks.mixed_encoder.init(jax.random.key(0), x), x)
     assert [h.shape for h in hidden] == [(2, 6)] * depth
-    neurons = [jnp.ones((2, 6))] * depth
-    params = nets.category_decoder.init(jax.random.key(0), z, neurons)
-    assert nets.category_decoder.apply(params, z, neurons)[0].shape == (2, 48)
+    activations = [jnp.ones((2, 6))] * depth
+    params = networks.category_decoder.init(jax.random.key(0), z, activations)
+    assert networks.category_decoder.apply(params, z, activations)[0].shape == (2, 48)
 
 
-def test_modules_are_hashable_and_equal_by_value():
+def test_build_networks_is_hashable_and_equal_by_value():
     first, second = (build_networks(CONFIG, SHAPE, has_mixed=True) for _ in range(2))
     assert first == second
     assert hash(first) == hash(second)
     assert first != build_networks(CONFIG, SHAPE, has_mixed=False)
 
 
-@pytest.mark.parametrize(("growth", "local"), [("neurons", "patches"), ("one_hot", "none")])
-def test_in_bfloat16_modules_compute_nearly_the_same_and_give_float32(growth, local):
-    config = NetworkConfig(conditioning=growth, local=local, mixed_widths=(32, 16), category_widths=(16, 8))
-    exact = build_networks(config, (8, 8, 1), has_mixed=True)
-    rough = build_networks(config, (8, 8, 1), has_mixed=True, compute_dtype="bfloat16")
-    mixed = exact.init_mixed(rng=jax.random.key(0))
-    category = exact.init_category(mixed, jnp.full((64,), 0.5), rng=jax.random.key(1))
+@pytest.mark.parametrize(("conditioning", "local"), [("neurons", "patches"), ("one_hot", "none")])
+def test_apply_in_bfloat16_is_close_and_returns_float32(conditioning, local):
+    config = NetworkConfig(conditioning=conditioning, local=local, mixed_widths=(32, 16), category_widths=(16, 8))
+    float32 = build_networks(config, (8, 8, 1), has_mixed=True)
+    bfloat16 = build_networks(config, (8, 8, 1), has_mixed=True, compute_dtype="bfloat16")
+    mixed = float32.init_mixed(rng=jax.random.key(0))
+    category = float32.init_category(mixed, jnp.full((64,), 0.5), rng=jax.random.key(1))
     x, z = jax.random.uniform(jax.random.key(2), (20, 64)), jax.random.normal(jax.random.key(3), (20, 8))
     for half, inputs in (("encoder", x), ("decoder", z)):
         results = []
-        for nets in (exact, rough):
-            shared = nets.mixed_activations(mixed, half, inputs)
-            compute = jax.jit(nets.encode if half == "encoder" else nets.decode)
-            results.append(jax.tree.leaves(compute(mixed, category, inputs, shared)))
-        for one, other in zip(*results, strict=True):
-            assert one.dtype == other.dtype == jnp.float32
-            np.testing.assert_allclose(other, one, atol=0.02 * float(jnp.abs(one).max()))
-        # Fresh decoders draw one image whatever they are given.
-        differ = [np.asarray(one != other).any() for one, other in zip(*results, strict=True)]
+        for networks in (float32, bfloat16):
+            activations = networks.mixed_activations(mixed, half, inputs)
+            compute = jax.jit(networks.encode if half == "encoder" else networks.decode)
+            results.append(jax.tree.leaves(compute(mixed, category, inputs, activations)))
+        for value, rounded in zip(*results, strict=True):
+            assert value.dtype == rounded.dtype == jnp.float32
+            np.testing.assert_allclose(rounded, value, atol=0.02 * float(jnp.abs(value).max()))
+        # The initial decoder gives the mean image for every z.
+        differ = [np.asarray(value != rounded).any() for value, rounded in zip(*results, strict=True)]
         assert any(differ) or half == "decoder"

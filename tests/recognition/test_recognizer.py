@@ -1,3 +1,7 @@
+"""Recognition by the evidence of all categories."""
+
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +13,7 @@ from lifelong_cvae import recognition, stacked
 from lifelong_cvae.model import cvae
 from lifelong_cvae.stacked import category_groups, stack_categories
 from lifelong_cvae.state import add_category
+from tests.conftest import one_line
 
 
 @pytest.fixture
@@ -25,41 +30,41 @@ def with_settings(state, **settings):
     return state.replace(config=state.config.with_settings(settings))
 
 
-def test_evidence_is_each_categorys_own_bound_in_the_order_of_learning(state, images):
+def test_evidence_is_the_bound_of_each_category_in_order_of_learning(state, images):
     x = jnp.asarray(images.reshape(len(images), -1), jnp.float32) / 255
     values = lifelong.evidence(state, images)
     assert values.shape == (90, 3)
     for column, name in enumerate(("2", "0", "1")):
-        path = state.model(name)
-        posterior = cvae.encode(path, x)
-        expected = cvae.elbo_at(path, x, posterior, posterior.mean)
+        model = state.model(name)
+        posterior = cvae.encode(model, x)
+        expected = cvae.elbo_at(model, x, posterior, posterior.mean)
         np.testing.assert_allclose(values[:, column], expected, rtol=1e-4, atol=1e-3)
 
 
-def test_blocks_change_nothing(state, images):
-    whole = lifelong.evidence(state, images)
-    parts = lifelong.evidence(with_settings(state, eval_batch_size=32), images)
-    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-3)
+def test_evidence_does_not_depend_on_the_batch_size(state, images):
+    at_once = lifelong.evidence(state, images)
+    in_batches = lifelong.evidence(with_settings(state, eval_batch_size=32), images)
+    np.testing.assert_allclose(in_batches, at_once, rtol=1e-5, atol=1e-3)
 
 
-def test_evidence_is_the_same_with_few_categories_side_by_side_at_a_time(state, images, monkeypatch):
-    whole = lifelong.evidence(state, images)
+def test_evidence_does_not_depend_on_category_groups(state, images, monkeypatch):
+    expected = lifelong.evidence(state, images)
     monkeypatch.setattr(stacked, "MIN_CAPACITY", 1)
     for size, groups in ((2, 2), (1, 3)):
-        category = jax.tree.leaves({**state.params["categories"]["0"], "closed_form": {}})
-        monkeypatch.setattr(stacked, "GROUP_BYTES", size * sum(leaf.nbytes for leaf in category))
+        leaves = jax.tree.leaves({**state.params["categories"]["0"], "ridge": {}})
+        monkeypatch.setattr(stacked, "GROUP_BYTES", size * sum(leaf.nbytes for leaf in leaves))
         assert [len(names) for names in category_groups(state)] == [size] * (3 // size) + [1] * (3 % size)
         assert len(category_groups(state)) == groups
         for evidence in (lifelong.evidence, jax.jit(lifelong.evidence)):
-            np.testing.assert_allclose(evidence(state, images), whole, rtol=1e-5, atol=1e-3)
+            np.testing.assert_allclose(evidence(state, images), expected, rtol=1e-5, atol=1e-3)
 
 
-def test_evidence_works_inside_the_users_jit(state, images):
+def test_evidence_works_inside_jit(state, images):
     inside = jax.jit(lifelong.evidence)(state, images)
     np.testing.assert_allclose(inside, lifelong.evidence(state, images), rtol=1e-5, atol=1e-3)
 
 
-def test_evidence_has_a_gradient_with_respect_to_the_images(state, images):
+def test_evidence_is_differentiable_by_images(state, images):
     x = jnp.asarray(images[:2] / np.float32(255)) * 0.8 + 0.1
 
     def total(x):
@@ -71,7 +76,7 @@ def test_evidence_has_a_gradient_with_respect_to_the_images(state, images):
     assert float(jnp.vdot(jax.grad(total)(x), direction)) == pytest.approx(float(slope), rel=0.02)
 
 
-def test_old_columns_stay_when_a_category_is_added(state, images, rng):
+def test_evidence_of_earlier_categories_stays_when_others_are_added(state, images, rng):
     after = add_category(add_category(state, "new", rng=rng), "and another", rng=rng)
     assert stack_categories(after, after.names).capacity > stack_categories(state, state.names).capacity
     values = lifelong.evidence(after, images)
@@ -80,28 +85,37 @@ def test_old_columns_stay_when_a_category_is_added(state, images, rng):
 
 
 @pytest.mark.slow
-def test_sampled_bounds_are_averages_over_the_posterior(state, images):
+def test_evidence_by_sampled_bounds_is_an_average_over_the_posterior(state, images):
     few = images[:5]
     x = jnp.asarray(few.reshape(5, -1), jnp.float32) / 255
-    path = state.model("0")
-    posterior = cvae.encode(path, x)
-    elbo = cvae.elbo(path, x, posterior, rng=jax.random.key(9), samples=4000)
+    model = state.model("0")
+    posterior = cvae.encode(model, x)
+    elbo = cvae.elbo(model, x, posterior, rng=jax.random.key(9), samples=4000)
     for bound, at_least in (("sampled", -0.02), ("importance", -0.02)):
-        chosen = with_settings(state, bound=bound, samples=500)
-        values = lifelong.evidence(chosen, few, rng=jax.random.key(1))[:, 1]
+        sampling_state = with_settings(state, bound=bound, samples=500)
+        values = lifelong.evidence(sampling_state, few, rng=jax.random.key(1))[:, 1]
         assert (values - elbo >= at_least * np.abs(elbo)).all()
         if bound == "sampled":
             np.testing.assert_allclose(values, elbo, rtol=0.02)
-        again = lifelong.evidence(chosen, few, rng=jax.random.key(1))[:, 1]
-        np.testing.assert_array_equal(values, again)
+        repeated = lifelong.evidence(sampling_state, few, rng=jax.random.key(1))[:, 1]
+        np.testing.assert_array_equal(values, repeated)
 
 
-def test_sampled_bounds_ask_for_randomness(state, images):
-    with pytest.raises(lifelong.InputError, match="the bound 'importance' draws samples: an rng is expected"):
+def test_evidence_by_sampled_bounds_requires_rng(state, images):
+    with pytest.raises(
+        lifelong.InputError, match="rng: expected a key for the bound 'importance', which is sampled, got None"
+    ):
         lifelong.evidence(with_settings(state, bound="importance"), images)
 
 
-def test_recognise_names_the_category_of_highest_posterior(state, images):
+def test_evidence_rejects_empty_state_and_wrong_shape(small_config, state, images, rng):
+    with pytest.raises(lifelong.InputError, match="expected at least one category, got none"):
+        lifelong.evidence(lifelong.init(small_config, (28, 28), rng=rng), images)
+    with pytest.raises(lifelong.InputError, match=r"expected shape \[n, 28, 28, 1\], got \(90, 14, 14, 1\)"):
+        lifelong.evidence(state, images[:, ::2, ::2])
+
+
+def test_recognize_names_the_category_of_highest_posterior(state, images):
     names, probabilities = lifelong.recognize(state, images)
     expected = special.softmax(np.asarray(lifelong.evidence(state, images), np.float64), axis=1)
     np.testing.assert_allclose(probabilities, expected, atol=1e-4)
@@ -109,14 +123,21 @@ def test_recognise_names_the_category_of_highest_posterior(state, images):
     assert (names == np.repeat(["0", "1", "2"], 30)).mean() > 0.8
 
 
-def test_category_priors_enter_by_bayes_rule(state, images):
+def test_recognize_applies_category_priors(state, images):
     priors = {"0": 1.0, "1": 1e30, "2": 2.0}
     names, probabilities = lifelong.recognize(state, images, category_priors=priors)
     log_joint = np.asarray(lifelong.evidence(state, images), np.float64) + np.log([2.0, 1.0, 1e30])
     np.testing.assert_allclose(probabilities, special.softmax(log_joint, axis=1), atol=1e-4)
     assert len(names) == 90
-    with pytest.raises(lifelong.InputError, match="a positive number for each of 2, 0, 1 is expected"):
+    message = r"category priors: expected a positive number for each of 2, 0, 1, got \{'0': 1.0\}"
+    with pytest.raises(lifelong.InputError, match=message):
         lifelong.recognize(state, images, category_priors={"0": 1.0})
+
+
+def test_recognize_accepts_no_images(state):
+    names, probabilities = lifelong.recognize(state, np.zeros((0, 28, 28), np.uint8))
+    assert names.shape == (0,)
+    assert probabilities.shape == (0, 3)
 
 
 def test_log_posteriors_are_normalized():
@@ -125,14 +146,17 @@ def test_log_posteriors_are_normalized():
     np.testing.assert_allclose(values[1], np.log(0.5), rtol=1e-6)
 
 
-def test_no_image_gives_no_answer(state):
-    names, probabilities = lifelong.recognize(state, np.zeros((0, 28, 28), np.uint8))
-    assert names.shape == (0,)
-    assert probabilities.shape == (0, 3)
+def test_make_recognizer_requires_sums_for_the_regression(state):
+    for kind in ("closed_form", "combined"):
+        with pytest.raises(lifelong.InputError) as error:
+            lifelong.make_recognizer(state, kind)
+        one_line(error, "random_features=0", "recognizer elbo")
 
 
-def test_nothing_learned_and_other_shapes_are_refused(small_config, state, images, rng):
-    with pytest.raises(lifelong.InputError, match="no category: at least one is expected"):
-        lifelong.evidence(lifelong.init(small_config, (28, 28), rng=rng), images)
-    with pytest.raises(lifelong.InputError, match=r"shape \[n, 28, 28, 1\] is expected, got \(90, 14, 14, 1\)"):
-        lifelong.evidence(state, images[:, ::2, ::2])
+def test_unknown_accepts_the_old_name_of_rate(state, images, caplog):
+    evidence = lifelong.evidence(state, images)
+    names, _ = lifelong.recognize(state, images)
+    with caplog.at_level(logging.WARNING, logger="lifelong_cvae"):
+        by_old_name = lifelong.unknown(state, evidence, names, part=0.4)
+    assert set(by_old_name.tolist()) == {True, False}
+    np.testing.assert_array_equal(by_old_name, lifelong.unknown(state, evidence, names, rate=0.4))

@@ -1,3 +1,5 @@
+"""Recognition with a shortlist."""
+
 import jax
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import recognition, stacked
-from lifelong_cvae.model import cvae
+from lifelong_cvae.model import cpu, cvae
 from lifelong_cvae.recognition import recognizer as recognizer_module
 from lifelong_cvae.recognition import ridge_classifier, shortlist
 from lifelong_cvae.stacked import category_groups, stack_categories
@@ -14,16 +16,16 @@ from lifelong_cvae.state import add_category, init
 from lifelong_cvae.training import compilations
 from tests.conftest import SMALL_FEATURES, assert_trees_equal
 
-CROWD = 21
+NUM_CATEGORIES = 21
 
 
 @pytest.fixture(scope="module")
-def crowd(small_config, mnist5k, rng):
-    """Untrained categories, each of which draws another digit."""
+def many_categories(small_config, mnist5k, rng):
+    """State with untrained categories, each with another digit as its mean image."""
     state = init(small_config, (28, 28), rng=rng)
-    for index in range(CROWD):
-        drawn = mnist5k.read("train", str(index % 10))[index].reshape(-1) / np.float32(255)
-        state = add_category(state, f"category {index}", drawn, rng=rng)
+    for index in range(NUM_CATEGORIES):
+        mean_image = mnist5k.read("train", str(index % 10))[index].reshape(-1) / np.float32(255)
+        state = add_category(state, f"category {index}", mean_image, rng=rng)
     return state
 
 
@@ -33,164 +35,175 @@ def images(mnist5k):
 
 
 @pytest.fixture(scope="module")
-def full(crowd, images):
-    return np.asarray(lifelong.evidence(crowd, images))
+def all_evidence(many_categories, images):
+    """Evidence of all categories, `[n, categories]`."""
+    return np.asarray(lifelong.evidence(many_categories, images))
 
 
-def mask(chosen):
-    asked = np.zeros((len(chosen), CROWD), bool)
-    np.put_along_axis(asked, chosen, True, axis=1)
-    return asked
+def shortlist_mask(candidates):
+    """True for each category on an image's shortlist, bool `[n, categories]`."""
+    mask = np.zeros((len(candidates), NUM_CATEGORIES), bool)
+    np.put_along_axis(mask, candidates, True, axis=1)
+    return mask
 
 
-def of_pairs(state, images, chosen, **options):
+def pair_evidence(state, images, candidates, rng=None):
+    """Evidence of candidates, -inf for other categories."""
     stacks = [stack_categories(state, names) for names in category_groups(state)]
     rows = images.reshape(len(images), -1)
-    return np.asarray(shortlist.pair_evidence(state, stacks, rows, chosen, **{"rng": None, **options}))
+    return np.asarray(shortlist.pair_evidence(state, stacks, rows, candidates, rng=rng))
 
 
 @settings(max_examples=10)
-@given(seed=st.integers(0, 999), count=st.sampled_from([1, 3, 20]), number=st.sampled_from([1, 5, 70]))
-def test_each_pairs_evidence_is_that_of_all_categories(crowd, images, full, seed, count, number):
+@given(seed=st.integers(0, 999), count=st.sampled_from([1, 3, 20]), num_images=st.sampled_from([1, 5, 70]))
+def test_pair_evidence_equals_that_of_all_categories(many_categories, images, all_evidence, seed, count, num_images):
     numbers = np.random.default_rng(seed)
-    which = numbers.permutation(len(images))[:number]
-    chosen = numbers.permuted(np.tile(np.arange(CROWD), (number, 1)), axis=1)[:, :count]
-    values = of_pairs(crowd, images[which], chosen)
-    asked = mask(chosen)
-    np.testing.assert_allclose(values[asked], full[which][asked], rtol=1e-5)
-    assert (values[~asked] == -np.inf).all()
+    indices = numbers.permutation(len(images))[:num_images]
+    candidates = numbers.permuted(np.tile(np.arange(NUM_CATEGORIES), (num_images, 1)), axis=1)[:, :count]
+    values = pair_evidence(many_categories, images[indices], candidates)
+    mask = shortlist_mask(candidates)
+    np.testing.assert_allclose(values[mask], all_evidence[indices][mask], rtol=1e-5)
+    assert (values[~mask] == -np.inf).all()
 
 
-def test_all_images_may_have_the_same_candidates(crowd, images, full):
-    values = of_pairs(crowd, images, np.full((len(images), 2), [20, 4]))
-    np.testing.assert_allclose(values[:, [4, 20]], full[:, [4, 20]], rtol=1e-5)
+def test_pair_evidence_with_equal_candidates_for_all_images(many_categories, images, all_evidence):
+    values = pair_evidence(many_categories, images, np.full((len(images), 2), [20, 4]))
+    np.testing.assert_allclose(values[:, [4, 20]], all_evidence[:, [4, 20]], rtol=1e-5)
 
 
-def test_blocks_and_groups_of_categories_change_nothing(crowd, images, full, monkeypatch):
-    chosen = shortlist.top_categories(full, 5)
-    whole = of_pairs(crowd, images, chosen)
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(crowd.params["categories"]["category 0"]))
+def test_pair_evidence_does_not_depend_on_batches_and_groups(many_categories, images, all_evidence, monkeypatch):
+    candidates = shortlist.top_categories(all_evidence, 5)
+    expected = pair_evidence(many_categories, images, candidates)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(many_categories.params["categories"]["category 0"]))
     monkeypatch.setattr(stacked, "GROUP_BYTES", 8 * size)
     monkeypatch.setattr(shortlist, "BATCH_SIZES", (8, 32))
-    assert [len(names) for names in category_groups(crowd)] == [8, 8, 5]
-    np.testing.assert_allclose(of_pairs(crowd, images, chosen), whole, rtol=1e-5)
+    assert [len(names) for names in category_groups(many_categories)] == [8, 8, 5]
+    np.testing.assert_allclose(pair_evidence(many_categories, images, candidates), expected, rtol=1e-5)
 
 
-def test_on_accelerators_tiles_are_computed_side_by_side(crowd, images, full, monkeypatch):
-    monkeypatch.setattr(shortlist, "CPU_TILES", shortlist.ACCELERATOR_TILES)
+def test_pair_evidence_in_the_form_for_accelerators(many_categories, images, all_evidence, monkeypatch):
+    monkeypatch.setattr(cpu, "CPU_TILES", cpu.ACCELERATOR_TILES)
     monkeypatch.setattr(shortlist, "TILE", 4)
-    values = of_pairs(crowd, images, shortlist.top_categories(full, 3))
-    known = values > -np.inf
-    np.testing.assert_allclose(values[known], full[known], rtol=1e-5)
+    values = pair_evidence(many_categories, images, shortlist.top_categories(all_evidence, 3))
+    finite = values > -np.inf
+    np.testing.assert_allclose(values[finite], all_evidence[finite], rtol=1e-5)
 
 
-def test_the_number_of_pairs_of_a_category_compiles_nothing(crowd, images):
+def test_pair_evidence_compiles_once_per_batch_size(many_categories, images):
     numbers = np.random.default_rng(0)
-    of_pairs(crowd, images, np.tile([0, 1], (len(images), 1)))
-    with compilations.count_compilations("_tiles") as compiled:
+    shortlist._tile_evidence.clear_cache()
+    with compilations.count_compilations("_tile_evidence") as first:
+        pair_evidence(many_categories, images, np.tile([0, 1], (len(images), 1)))
+    assert first.count == 1
+    with compilations.count_compilations("_tile_evidence") as later:
         for count in (70, 68, 65):
-            of_pairs(crowd, images[:count], numbers.permuted(np.tile(np.arange(CROWD), (count, 1)), axis=1)[:, :2])
-    assert compiled.count == 0
+            order = numbers.permuted(np.tile(np.arange(NUM_CATEGORIES), (count, 1)), axis=1)
+            pair_evidence(many_categories, images[:count], order[:, :2])
+    assert later.count == 0
 
 
-def test_bounds_that_sample_are_those_of_the_chosen_on_average(crowd, images, full):
-    sampling = crowd.replace(config=crowd.config.with_settings({"bound": "sampled", "samples": 50}))
-    few, chosen = images[:6], shortlist.top_categories(full[:6], 2)
-    values = of_pairs(sampling, few, chosen, rng=jax.random.key(1))
-    expected = np.asarray(lifelong.evidence(sampling, few, rng=jax.random.key(2)))
-    known = values > -np.inf
-    np.testing.assert_allclose(values[known], expected[known], rtol=0.02)
+def test_pair_evidence_by_a_sampled_bound_is_right_on_average(many_categories, images, all_evidence):
+    sampling_config = many_categories.config.with_settings({"bound": "sampled", "samples": 50})
+    state = many_categories.replace(config=sampling_config)
+    few, candidates = images[:6], shortlist.top_categories(all_evidence[:6], 2)
+    values = pair_evidence(state, few, candidates, rng=jax.random.key(1))
+    expected = np.asarray(lifelong.evidence(state, few, rng=jax.random.key(2)))
+    finite = values > -np.inf
+    np.testing.assert_allclose(values[finite], expected[finite], rtol=0.02)
 
 
-def test_prototypes_are_what_the_likeliest_components_draw(learner, images):
-    found = shortlist.make_prototypes(learner, [stack_categories(learner, learner.names)])
+def test_make_prototypes_decodes_the_likeliest_components(learner, images):
+    prototypes = shortlist.make_prototypes(learner, [stack_categories(learner, learner.names)])
     rows = images.reshape(len(images), -1)
     for column, name in enumerate(learner.names):
-        path = learner.model(name)
-        order = np.argsort(-np.asarray(path.prior["logits"]))
-        drawn = cvae.decode_mean(path, path.prior["means"][order])
-        np.testing.assert_allclose(found.images[:, column], drawn, atol=1e-5)
+        model = learner.model(name)
+        order = np.argsort(-np.asarray(model.prior["logits"]))
+        decoded = cvae.decode_mean(model, model.prior["means"][order])
+        np.testing.assert_allclose(prototypes.images[:, column], decoded, atol=1e-5)
     x = rows / np.float32(255)
-    squares = np.square(x[:, None, None] - np.asarray(found.images)[None, :, :3]).sum(axis=-1).min(axis=1)
+    squares = np.square(x[:, None, None] - np.asarray(prototypes.images)[None, :, :3]).sum(axis=-1).min(axis=1)
     expected = 0.5 * np.square(x).sum(axis=-1)[:, None] - 0.5 * squares
-    np.testing.assert_allclose(shortlist.prototype_scores(found, rows), expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(shortlist.prototype_scores(prototypes, rows), expected, rtol=1e-4, atol=1e-3)
 
 
-def test_best_are_the_highest_scores():
+def test_top_categories_have_the_highest_scores():
     scores = np.random.default_rng(0).permuted(np.tile(np.arange(9.0), (4, 1)), axis=1)
     np.testing.assert_array_equal(
         np.sort(np.take_along_axis(scores, shortlist.top_categories(scores, 3), 1)), [[6, 7, 8]] * 4
     )
 
 
-def test_two_stages_answer_as_one_where_the_candidates_hold_the_answer(crowd, images, full):
-    ready = lifelong.make_recognizer(crowd, candidates=6)
-    names, probabilities = lifelong.recognize(ready, images)
+def test_recognize_selects_the_best_category_on_the_shortlist(many_categories, images, all_evidence):
+    recognizer = lifelong.make_recognizer(many_categories, candidates=6)
+    names, probabilities = lifelong.recognize(recognizer, images)
     assert ((probabilities > 0).sum(axis=1) <= 6).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     rows = images.reshape(len(images), -1)
-    chosen = shortlist.top_categories(shortlist.prototype_scores(ready.prototypes, rows), 6)
-    within = np.where(mask(chosen), full, -np.inf)
-    assert list(names) == [crowd.names[index] for index in within.argmax(axis=1)]
+    candidates = shortlist.top_categories(shortlist.prototype_scores(recognizer.prototypes, rows), 6)
+    shortlisted = np.where(shortlist_mask(candidates), all_evidence, -np.inf)
+    assert list(names) == [many_categories.names[index] for index in shortlisted.argmax(axis=1)]
 
 
-def test_an_image_alone_is_answered_as_among_others(crowd, images):
-    ready = lifelong.make_recognizer(crowd, candidates=4)
-    names, probabilities = lifelong.recognize(ready, images)
+def test_recognize_with_a_shortlist_treats_images_independently(many_categories, images):
+    recognizer = lifelong.make_recognizer(many_categories, candidates=4)
+    names, probabilities = lifelong.recognize(recognizer, images)
     for index in (0, 40):
-        name, alone = lifelong.recognize(ready, images[index : index + 1])
+        name, probability = lifelong.recognize(recognizer, images[index : index + 1])
         assert name[0] == names[index]
-        np.testing.assert_allclose(alone[0], probabilities[index], atol=1e-4)
-    names, probabilities = lifelong.recognize(ready, images[:0])
-    assert (names.shape, probabilities.shape) == ((0,), (0, CROWD))
+        np.testing.assert_allclose(probability[0], probabilities[index], atol=1e-4)
+    names, probabilities = lifelong.recognize(recognizer, images[:0])
+    assert (names.shape, probabilities.shape) == ((0,), (0, NUM_CATEGORIES))
 
 
-def test_as_many_candidates_as_categories_are_all_of_them(crowd, images):
-    expected = lifelong.recognize(lifelong.make_recognizer(crowd), images)
-    for count in (CROWD, 1000):
-        assert_trees_equal(lifelong.recognize(lifelong.make_recognizer(crowd, candidates=count), images), expected)
+def test_recognize_with_a_shortlist_of_all_categories_changes_nothing(many_categories, images):
+    expected = lifelong.recognize(lifelong.make_recognizer(many_categories), images)
+    for count in (NUM_CATEGORIES, 1000):
+        recognizer = lifelong.make_recognizer(many_categories, candidates=count)
+        assert_trees_equal(lifelong.recognize(recognizer, images), expected)
 
 
-def test_a_recogniser_holds_its_categories_side_by_side(learner, images, monkeypatch):
-    ready = lifelong.make_recognizer(learner)
+def test_make_recognizer_stacks_the_categories_once(learner, images, monkeypatch):
+    recognizer = lifelong.make_recognizer(learner)
     expected = lifelong.evidence(learner, images)
     with monkeypatch.context() as context:
-        context.setattr(recognizer_module, "stack_categories", lambda *_: pytest.fail("they are there already"))
-        assert_trees_equal(lifelong.evidence(ready, images), expected)
+        context.setattr(recognizer_module, "stack_categories", lambda *_: pytest.fail("stacked again"))
+        assert_trees_equal(lifelong.evidence(recognizer, images), expected)
     monkeypatch.setattr(stacked, "MIN_CAPACITY", 1)
     monkeypatch.setattr(stacked, "GROUP_BYTES", 1)
-    many = lifelong.make_recognizer(learner)
-    assert many.stacks is None
-    np.testing.assert_allclose(lifelong.evidence(many, images), expected, rtol=1e-5, atol=1e-3)
+    several_groups = lifelong.make_recognizer(learner)
+    assert several_groups.stacks is None
+    np.testing.assert_allclose(lifelong.evidence(several_groups, images), expected, rtol=1e-5, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
-def with_sums(small_config, digits, rng):
+def state_with_sums(small_config, digits, rng):
     state = lifelong.init(small_config.with_settings(SMALL_FEATURES), (28, 28), rng=rng)
     return lifelong.learn(state, {name: digits[name][:60] for name in "201"}, rng=rng)[0]
 
 
 @pytest.mark.parametrize("kind", ["elbo", "combined"])
-def test_where_a_state_keeps_sums_the_regression_chooses(with_sums, images, kind):
-    state = with_sums
-    ready = lifelong.make_recognizer(state, kind, candidates=2)
-    assert ready.prototypes is None
-    all_of_them = lifelong.make_recognizer(state, kind)
-    scores = np.asarray(ridge_classifier.scores(ready.classifier, images))
-    expected = np.array(recognition.log_likelihoods(all_of_them, images))
+def test_make_recognizer_selects_the_shortlist_by_the_regression(state_with_sums, images, kind):
+    recognizer = lifelong.make_recognizer(state_with_sums, kind, candidates=2)
+    assert recognizer.prototypes is None
+    scores = np.asarray(ridge_classifier.scores(recognizer.classifier, images))
+    expected = np.array(recognition.log_likelihoods(lifelong.make_recognizer(state_with_sums, kind), images))
     np.put_along_axis(expected, scores.argmin(axis=1)[:, None], -np.inf, axis=1)
-    found = np.asarray(recognition.log_likelihoods(ready, images))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
-    log_evidence = lifelong.evidence(ready, images)
-    again = recognition.log_likelihoods(ready, images, log_evidence=log_evidence, scores=scores)
-    np.testing.assert_array_equal(found, again)
+    likelihoods = np.asarray(recognition.log_likelihoods(recognizer, images))
+    np.testing.assert_allclose(likelihoods, expected, rtol=1e-5, atol=1e-4)
+    log_evidence = lifelong.evidence(recognizer, images)
+    from_precomputed = recognition.log_likelihoods(recognizer, images, log_evidence=log_evidence, scores=scores)
+    np.testing.assert_array_equal(likelihoods, from_precomputed)
 
 
-def test_what_cannot_be_is_told(crowd, images):
-    with pytest.raises(lifelong.InputError, match="candidates=0: at least 1 is expected"):
-        lifelong.make_recognizer(crowd, candidates=0)
-    with pytest.raises(lifelong.InputError, match="closed_form, which weighs no evidence: none is expected"):
-        lifelong.make_recognizer(crowd, "closed_form", candidates=3)
-    ready = lifelong.make_recognizer(crowd, candidates=3)
-    with pytest.raises(lifelong.InputError, match="a call outside of jit is expected"):
-        jax.jit(lambda x: lifelong.evidence(ready, x))(images)
+def test_make_recognizer_rejects_bad_candidates(many_categories):
+    with pytest.raises(lifelong.InputError, match="candidates: expected at least 1, got 0"):
+        lifelong.make_recognizer(many_categories, candidates=0)
+    message = "candidates: expected None for recognizer closed_form, which computes no evidence, got 3"
+    with pytest.raises(lifelong.InputError, match=message):
+        lifelong.make_recognizer(many_categories, "closed_form", candidates=3)
+
+
+def test_evidence_with_a_shortlist_rejects_jit(many_categories, images):
+    recognizer = lifelong.make_recognizer(many_categories, candidates=3)
+    with pytest.raises(lifelong.InputError, match="expected a call outside jit, got traced images"):
+        jax.jit(lambda x: lifelong.evidence(recognizer, x))(images)

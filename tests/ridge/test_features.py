@@ -1,4 +1,4 @@
-"""Features of the closed-form recognizer, computed a second time; what a dictionary is made of."""
+"""Features of the closed-form recognizer by a second computation, and the dictionary."""
 
 import jax
 import numpy as np
@@ -11,24 +11,25 @@ SETTINGS = ClosedFormConfig(num_filters=5, filter_size=3, pool_grid=2, random_fe
 COLOR = (8, 7, 2)
 
 
-def pictures(count, shape, seed=0):
+def random_images(count, shape, seed=0):
+    """Uniform noise, uint8 `[count, pixels]`."""
     numbers = np.random.default_rng(seed)
     return numbers.integers(0, 256, (count, np.prod(shape)), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def dictionary():
-    return features.fit_dictionary(pictures(40, COLOR), COLOR, SETTINGS, rng=jax.random.key(3))
+    return features.fit_dictionary(random_images(40, COLOR), COLOR, SETTINGS, rng=jax.random.key(3))
 
 
-def compute(dictionary, rows, shape=COLOR, settings=SETTINGS):
+def extract(dictionary, rows, shape=COLOR, settings=SETTINGS):
+    """Features of rows, as numpy."""
     expand = features.expansion_matrix(dictionary, settings, shape)
-    values = features.extract(dictionary, expand, rows, image_shape=shape, settings=settings)
-    return np.asarray(values)
+    return np.asarray(features.extract(dictionary, expand, rows, image_shape=shape, settings=settings))
 
 
-def by_hand(dictionary, rows):
-    """The formulas of the module's head, patch by patch in float64."""
+def extract_by_patch(dictionary, rows):
+    """Features by the formulas of the module's docstring, patch by patch in float64."""
     filters, offset, mean, deviation = (
         np.asarray(dictionary[key], np.float64) for key in ("filters", "offset", "mean", "deviation")
     )
@@ -48,71 +49,71 @@ def by_hand(dictionary, rows):
     return np.concatenate([expanded, np.ones((len(rows), 1))], axis=1)
 
 
-def test_features_agree_with_the_formulas_computed_patch_by_patch(dictionary):
-    rows = pictures(6, COLOR, seed=1)
-    np.testing.assert_allclose(compute(dictionary, rows), by_hand(dictionary, rows), rtol=1e-3, atol=1e-4)
+def test_extract_agrees_with_the_formulas(dictionary):
+    rows = random_images(6, COLOR, seed=1)
+    np.testing.assert_allclose(extract(dictionary, rows), extract_by_patch(dictionary, rows), rtol=1e-3, atol=1e-4)
 
 
-def test_uint8_and_float_images_have_the_same_features(dictionary):
-    rows = pictures(3, COLOR, seed=1)
+def test_extract_accepts_uint8_and_float(dictionary):
+    rows = random_images(3, COLOR, seed=1)
     as_float = (rows / 255).astype(np.float32)
-    np.testing.assert_allclose(compute(dictionary, as_float), compute(dictionary, rows), atol=1e-5)
+    np.testing.assert_allclose(extract(dictionary, as_float), extract(dictionary, rows), atol=1e-5)
 
 
-def test_an_images_features_do_not_depend_on_the_others(dictionary):
-    rows = pictures(5, COLOR, seed=1)
-    np.testing.assert_allclose(compute(dictionary, rows)[3:4], compute(dictionary, rows[3:4]), atol=1e-5)
+def test_extract_treats_images_independently(dictionary):
+    rows = random_images(5, COLOR, seed=1)
+    np.testing.assert_allclose(extract(dictionary, rows)[3:4], extract(dictionary, rows[3:4]), atol=1e-5)
 
 
-def test_pooled_responses_of_the_first_images_are_standardised(dictionary):
-    rows = pictures(40, COLOR)
+def test_fit_dictionary_standardizes_pooled_responses(dictionary):
+    rows = random_images(40, COLOR)
     pooled = features._pool_responses(dictionary, rows, image_shape=COLOR, settings=SETTINGS)
     np.testing.assert_allclose(np.asarray(pooled).mean(axis=0), dictionary["mean"], rtol=1e-4, atol=1e-4)
     assert (np.asarray(pooled).std(axis=0) <= np.asarray(dictionary["deviation"])).all()
 
 
-def test_the_same_rng_gives_the_same_dictionary_and_another_one_another(dictionary):
-    again, other = (
-        features.fit_dictionary(pictures(40, COLOR), COLOR, SETTINGS, rng=jax.random.key(seed)) for seed in (3, 4)
+def test_fit_dictionary_is_determined_by_rng(dictionary):
+    same, other = (
+        features.fit_dictionary(random_images(40, COLOR), COLOR, SETTINGS, rng=jax.random.key(seed)) for seed in (3, 4)
     )
-    np.testing.assert_array_equal(again["filters"], dictionary["filters"])
+    np.testing.assert_array_equal(same["filters"], dictionary["filters"])
     assert np.abs(other["filters"] - dictionary["filters"]).max() > 1e-3
     assert (other["seed"] != dictionary["seed"]).any()
 
 
 @pytest.mark.parametrize("level", [0, 255])
-def test_images_without_any_contrast_give_a_dictionary_of_random_filters(level):
-    blank = np.full((3, 64), level, np.uint8)
-    learned = features.fit_dictionary(blank, (8, 8, 1), SETTINGS, rng=jax.random.key(0))
-    assert all(np.isfinite(values).all() for values in learned.values())
-    assert np.linalg.norm(learned["filters"], axis=0).min() > 0.5
-    assert np.isfinite(compute(learned, pictures(2, (8, 8, 1)), (8, 8, 1))).all()
+def test_fit_dictionary_of_flat_images_gives_random_filters(level):
+    flat_images = np.full((3, 64), level, np.uint8)
+    fitted = features.fit_dictionary(flat_images, (8, 8, 1), SETTINGS, rng=jax.random.key(0))
+    assert all(np.isfinite(values).all() for values in fitted.values())
+    assert np.linalg.norm(fitted["filters"], axis=0).min() > 0.5
+    assert np.isfinite(extract(fitted, random_images(2, (8, 8, 1)), (8, 8, 1))).all()
 
 
-def test_no_filter_is_a_patch_however_few_images_there_are():
-    """Two images have fewer patches than a filter must be an average of: all filters are random."""
-    rows = pictures(2, (6, 6, 1))
+def test_fit_centroids_never_returns_a_patch():
+    """With fewer patches than a centroid must average, all centroids are random."""
+    rows = random_images(2, (6, 6, 1))
     numbers = np.random.default_rng(0)
-    patches = features._patches(rows, (6, 6, 1), 3, 1, numbers)
+    patches = features._sample_patches(rows, (6, 6, 1), 3, 1, numbers)
     distinct = np.unique(patches.round(4), axis=0)
     few = distinct[: features.MIN_PATCHES - 1]
-    centroids = features._centroids(few, 20, numbers)
+    centroids = features._fit_centroids(few, 20, numbers)
     nearest = (centroids @ (few / np.linalg.norm(few, axis=1, keepdims=True)).T).max(axis=1)
     assert nearest.max() < 0.97
-    one_filter = features._centroids(np.repeat(few[:1], features.MIN_PATCHES, axis=0), 1, numbers)
-    assert float(one_filter[0] @ few[0] / np.linalg.norm(few[0])) == pytest.approx(1.0)
+    centroid = features._fit_centroids(np.repeat(few[:1], features.MIN_PATCHES, axis=0), 1, numbers)
+    assert float(centroid[0] @ few[0] / np.linalg.norm(few[0])) == pytest.approx(1.0)
 
 
-def test_filters_and_grid_shrink_with_the_image():
+def test_feature_sizes_shrink_for_small_images():
     size = features.feature_sizes(SETTINGS, (2, 9, 1))
     assert (size["side"], size["cells"], size["patch"], size["pooled"]) == (2, 1, 4, 5)
     assert size["blocks"] == 1
-    learned = features.fit_dictionary(pictures(4, (2, 9, 1)), (2, 9, 1), SETTINGS, rng=jax.random.key(0))
-    assert compute(learned, pictures(3, (2, 9, 1)), (2, 9, 1)).shape == (3, 9)
+    fitted = features.fit_dictionary(random_images(4, (2, 9, 1)), (2, 9, 1), SETTINGS, rng=jax.random.key(0))
+    assert extract(fitted, random_images(3, (2, 9, 1)), (2, 9, 1)).shape == (3, 9)
 
 
-def test_a_blank_dictionary_has_the_shapes_of_a_learned_one(dictionary):
-    blank = features.empty_dictionary(SETTINGS, COLOR)
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), blank) == jax.tree.map(
+def test_empty_dictionary_has_the_shapes_of_a_fitted_one(dictionary):
+    empty = features.empty_dictionary(SETTINGS, COLOR)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), empty) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), dictionary
     )

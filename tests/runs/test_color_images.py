@@ -5,10 +5,10 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.data import open_source
-from lifelong_cvae.runs import columns, runner
+from lifelong_cvae.runs import columns
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.workdir import load_state
-from tests.conftest import SMALL, SMALL_FEATURES
+from tests.conftest import SMALL, SMALL_FEATURES, run_quietly
 
 COLORS = {"rust": (0.8, 0.3, 0.1), "sea": (0.1, 0.4, 0.7), "moss": (0.3, 0.6, 0.2)}
 
@@ -42,14 +42,7 @@ def test_colour_images_are_learned_recognised_and_drawn(file, tmp_path):
     settings = {**SMALL, **SMALL_FEATURES, "recognizer": "combined", "min_steps": 100, "batch_size": 32}
     config = lifelong.Config().with_settings(settings)
     run_config = RunConfig(f"npz:{file}", tuple((name,) for name in COLORS), config=config)
-    result = runner.run(
-        tmp_path / "run",
-        run_config,
-        open_source(run_config.dataset),
-        draw=False,
-        tensorboard=False,
-        log_fn=lambda line: None,
-    )
+    result = run_quietly(tmp_path / "run", run_config, open_source(run_config.dataset))
     assert result["accuracy"] > 0.95
     assert result["accuracy_elbo"] > 0.95
     state = load_state(tmp_path / "run")

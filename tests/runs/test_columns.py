@@ -11,10 +11,10 @@ from sklearn import metrics
 import lifelong_cvae as lifelong
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.files import with_digest, write_json
-from lifelong_cvae.runs import columns, runner
+from lifelong_cvae.runs import columns
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.workdir import load_state
-from tests.conftest import SMALL_FEATURES, lines_of, one_line
+from tests.conftest import SMALL_FEATURES, lines_of, one_line, run_quietly
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def workdir(tmp_path_factory, small_config, mnist5k):
     config = small_config.with_settings({**SMALL_FEATURES, "mixed_mode": "playback"})
     folder = tmp_path_factory.mktemp("tidy") / "run"
     run_config = RunConfig("mnist5k", (("3",), ("1", "0")), images_per_category=40, config=config)
-    runner.run(folder, run_config, mnist5k, draw=False, tensorboard=False, write_report=False, log_fn=lambda _: None)
+    run_quietly(folder, run_config, mnist5k)
     return folder
 
 
@@ -93,7 +93,7 @@ class TestHistory:
         (tmp_path / "metrics.jsonl").write_text(content)
         with pytest.raises(InputError) as error:
             columns.history_columns(tmp_path)
-        one_line(error, tmp_path / "metrics.jsonl", "expected" if content != "no JSON\n" else "no JSON")
+        one_line(error, tmp_path / "metrics.jsonl", "expected" if content != "no JSON\n" else "expected JSON")
 
 
 class TestAccuracies:

@@ -51,7 +51,7 @@ def test_a_plan_that_was_changed_in_its_file_is_refused(tmp_path, change):
     write_json(tmp_path / "config.json", {**sealed, **change})
     with pytest.raises(InputError) as error:
         read_run_config(tmp_path)
-    one_line(error, tmp_path / "config.json", "not as it was written")
+    one_line(error, tmp_path / "config.json", "expected the file as it was written")
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):

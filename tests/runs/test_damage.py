@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from lifelong_cvae.errors import InputError, Stopped
-from lifelong_cvae.runs import runner
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.workdir import load_state
-from tests.conftest import SMALL_FEATURES, assert_runs_equal, assert_trees_equal
+from tests.conftest import SMALL_FEATURES, assert_runs_equal, assert_trees_equal, run_quietly
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,28 +19,15 @@ FLIPS = 10
 
 
 @pytest.fixture(scope="module")
-def plan(small_config):
+def run_config(small_config):
     config = small_config.with_settings({**SMALL_FEATURES, "mixed_mode": "playback"})
     return RunConfig("mnist5k", (("3",), ("1",)), config=config)
-
-
-def quietly(workdir, run_config, source, **options):
-    return runner.run(
-        workdir,
-        run_config,
-        source,
-        draw=False,
-        tensorboard=False,
-        write_report=False,
-        log_fn=lambda _: None,
-        **options,
-    )
 
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory, run_config, mnist5k):
     workdir = tmp_path_factory.mktemp("damage") / "learned"
-    quietly(workdir, run_config, mnist5k)
+    run_quietly(workdir, run_config, mnist5k)
     return workdir
 
 
@@ -50,7 +36,7 @@ def stopped(tmp_path_factory, run_config, mnist5k):
     """A run that was stopped in the middle of its second task."""
     workdir, calls = tmp_path_factory.mktemp("damage") / "stopped", iter(range(100))
     with pytest.raises(Stopped):
-        quietly(workdir, run_config, mnist5k, should_stop=lambda: next(calls) == 5)
+        run_quietly(workdir, run_config, mnist5k, should_stop=lambda: next(calls) == 5)
     assert (workdir / "within_task" / "2").is_dir()
     return workdir
 
@@ -94,7 +80,7 @@ def test_a_damaged_checkpoint_is_told_or_answers_as_it_did(learned, tmp_path):
         if state is None:
             assert "\n" not in message, damage
             assert "checkpoint 2" in message, damage
-            assert "--resume would go on" in message, damage
+            assert "resume from the newest undamaged checkpoint with" in message, damage
         else:
             assert state.names == whole.names, damage
             assert_trees_equal(state.params, whole.params)
@@ -110,7 +96,7 @@ def test_a_run_goes_on_from_a_damaged_checkpoint_to_the_same_end(
 ):
     count = 0
     for copy, damage in damaged_copies(stopped, folder, tmp_path):
-        quietly(copy, run_config, mnist5k, resume=True)
+        run_quietly(copy, run_config, mnist5k, resume=True)
         assert_runs_equal(copy, learned)
         count += 1
         assert damage

@@ -16,7 +16,6 @@ from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.data import SourceOptions, from_arrays, hold_out, make_tasks
 from lifelong_cvae.errors import InputError, MissingExtraError, Stopped
 from lifelong_cvae.files import device_description, keep_lines, package_versions
-from lifelong_cvae.runs import runner
 from lifelong_cvae.runs.config import RunConfig, read_run_config
 from lifelong_cvae.runs.workdir import load_state, lock_workdir
 from lifelong_cvae.training import train
@@ -29,11 +28,11 @@ from tests.conftest import (
     lines_of,
     one_line,
     result_of,
+    run_quietly,
     snapshot,
     without_times,
 )
 
-QUIET = {"draw": False, "tensorboard": False, "write_report": False, "log_fn": lambda line: None}
 FIVE = ("3", "1", "4", "0", "5")
 THREE = FIVE[:3]
 METRICS = {
@@ -66,6 +65,7 @@ OVER_TIME = {
 RESULT = {
     "schema",
     "recognizer",
+    "recogniser",
     *OVER_TIME,
     *(f"{key}_elbo" for key in OVER_TIME),
     "parameters_per_category",
@@ -99,7 +99,7 @@ def at_once(tmp_path_factory, make_run_config, mnist5k):
     """A run of five tasks that nothing interrupted, every checkpoint kept; and what it said."""
     workdir = tmp_path_factory.mktemp("run") / "at_once"
     said = []
-    runner.run(workdir, make_run_config(FIVE), mnist5k, **{**QUIET, "keep_all": True, "log_fn": said.append})
+    run_quietly(workdir, make_run_config(FIVE), mnist5k, keep_all=True, log_fn=said.append)
     return workdir, said
 
 
@@ -107,7 +107,7 @@ def at_once(tmp_path_factory, make_run_config, mnist5k):
 def three(tmp_path_factory, make_run_config, mnist5k):
     """A run of the first three of them, without figures."""
     workdir = tmp_path_factory.mktemp("run") / "three"
-    quietly(workdir, make_run_config(THREE), mnist5k)
+    run_quietly(workdir, make_run_config(THREE), mnist5k)
     return workdir
 
 
@@ -117,7 +117,7 @@ def resumed(tmp_path_factory, make_run_config, mnist5k, three):
     workdir = tmp_path_factory.mktemp("run") / "resumed"
     shutil.copytree(three, workdir)
     source, reads = recording(mnist5k)
-    quietly(workdir, make_run_config(FIVE), source, resume=True)
+    run_quietly(workdir, make_run_config(FIVE), source, resume=True)
     return workdir, reads
 
 
@@ -126,10 +126,6 @@ def copy(three, tmp_path):
     """A copy of the run of three tasks, to be changed."""
     shutil.copytree(three, tmp_path / "copy")
     return tmp_path / "copy"
-
-
-def quietly(workdir, run_config, source, **options):
-    return runner.run(workdir, run_config, source, **{**QUIET, **options})
 
 
 def recording(source):
@@ -273,7 +269,7 @@ def test_what_is_said_is_a_table_with_a_line_per_task(at_once):
 
 def test_a_resumed_run_says_the_tasks_that_it_knows_already(copy, make_run_config, mnist5k):
     said = []
-    quietly(copy, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
+    run_quietly(copy, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
     assert [line.split()[0] for line in said] == ["task", "1", "2", "3"]
 
 
@@ -334,11 +330,11 @@ def test_a_run_that_died_within_a_task_goes_on_as_if_nothing_had_been(at_once, t
         return source.read(split, category)
 
     with pytest.raises(KeyboardInterrupt):
-        quietly(tmp_path / "run", make_run_config(FIVE), dataclasses.replace(mnist5k, read=dying))
+        run_quietly(tmp_path / "run", make_run_config(FIVE), dataclasses.replace(mnist5k, read=dying))
     assert ("train", "0") in reads
     assert len(lines_of(tmp_path / "run")) == 3
     assert not (tmp_path / "run" / "result.json").exists()
-    quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, resume=True)
+    run_quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, resume=True)
     assert_runs_equal(tmp_path / "run", at_once[0])
 
 
@@ -346,7 +342,7 @@ def test_a_run_that_died_within_a_task_goes_on_as_if_nothing_had_been(at_once, t
 def test_a_line_written_before_its_checkpoint_is_cut_back(copy, at_once, make_run_config, mnist5k, extra):
     with (copy / "metrics.jsonl").open("a") as stream:
         stream.write(extra)
-    quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
+    run_quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
     assert_runs_equal(copy, at_once[0])
 
 
@@ -357,8 +353,8 @@ def test_a_run_that_finished_no_task_starts_from_the_beginning(three, tmp_path, 
     (workdir / "metrics.jsonl").write_text('{"schema": 1, "task": 1}\n')
     with pytest.raises(InputError) as error:
         load_state(workdir)
-    one_line(error, workdir, "no checkpoint")
-    quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
+    one_line(error, workdir, "expected a checkpoint, got none")
+    run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 
 
@@ -366,7 +362,7 @@ def test_resuming_a_finished_run_changes_nothing_but_times(at_once, tmp_path, ma
     workdir = tmp_path / "again"
     shutil.copytree(at_once[0], workdir)
     before = snapshot(workdir)
-    returned = quietly(workdir, make_run_config(FIVE), mnist5k, resume=True)
+    returned = run_quietly(workdir, make_run_config(FIVE), mnist5k, resume=True)
     after = snapshot(workdir)
     results = [json.loads(files.pop("result.json")) for files in (before, after)]
     assert without_times(results[0]) == without_times(results[1])
@@ -380,7 +376,7 @@ def test_a_run_of_more_tasks_than_checkpoints_kept_goes_on_from_the_newest(resum
     workdir = tmp_path / "again"
     shutil.copytree(resumed[0], workdir)
     source, reads = recording(mnist5k)
-    quietly(workdir, make_run_config(FIVE), source, resume=True)
+    run_quietly(workdir, make_run_config(FIVE), source, resume=True)
     assert [name for split, name in reads if split == "train"] == [], "there was nothing left to learn"
     assert (workdir / "metrics.jsonl").read_bytes() == (resumed[0] / "metrics.jsonl").read_bytes()
     assert_runs_equal(workdir, resumed[0])
@@ -417,7 +413,7 @@ def changed_pixel(source):
 def test_another_plan_is_refused_and_nothing_is_changed(copy, make_run_config, mnist5k, names, changes, words):
     before = snapshot(copy)
     with pytest.raises(InputError) as error:
-        quietly(copy, make_run_config(names, **changes), mnist5k, resume=True)
+        run_quietly(copy, make_run_config(names, **changes), mnist5k, resume=True)
     one_line(error, copy, *words)
     assert snapshot(copy) == before
 
@@ -426,7 +422,7 @@ def test_another_setting_is_refused_by_its_name_and_nothing_is_changed(copy, mak
     before = snapshot(copy)
     changed = make_run_config(THREE, config=small_config.with_settings({"epochs": 7}))
     with pytest.raises(InputError) as error:
-        quietly(copy, changed, mnist5k, resume=True)
+        run_quietly(copy, changed, mnist5k, resume=True)
     one_line(error, copy, "epochs", "1", "7")
     assert snapshot(copy) == before
 
@@ -434,7 +430,7 @@ def test_another_setting_is_refused_by_its_name_and_nothing_is_changed(copy, mak
 def test_another_setting_is_refused_in_a_line_that_can_be_read(copy, make_run_config, mnist5k, small_config):
     changed = make_run_config(THREE, config=small_config.with_settings({"epochs": 7}))
     with pytest.raises(InputError) as error:
-        quietly(copy, changed, mnist5k, resume=True)
+        run_quietly(copy, changed, mnist5k, resume=True)
     one_line(error, "epochs")
     assert len(str(error.value)) < 300 + len(str(copy))
 
@@ -442,7 +438,7 @@ def test_another_setting_is_refused_in_a_line_that_can_be_read(copy, make_run_co
 def test_changed_images_are_refused_and_nothing_is_changed(copy, make_run_config, mnist5k):
     before = snapshot(copy)
     with pytest.raises(InputError) as error:
-        quietly(copy, make_run_config(FIVE), changed_pixel(mnist5k), resume=True)
+        run_quietly(copy, make_run_config(FIVE), changed_pixel(mnist5k), resume=True)
     one_line(error, copy, "mnist5k", "changed")
     assert snapshot(copy) == before
 
@@ -451,7 +447,7 @@ def test_lines_that_are_missing_are_refused_and_nothing_is_changed(copy, make_ru
     keep_lines(copy / "metrics.jsonl", 2)
     before = snapshot(copy)
     with pytest.raises(InputError) as error:
-        quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
+        run_quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
     one_line(error, copy / "metrics.jsonl", "3 lines", "got 2")
     assert snapshot(copy) == before
 
@@ -472,10 +468,10 @@ def test_a_damaged_checkpoint_is_moved_aside_and_its_task_learned_anew(copy, at_
     damage(copy / "checkpoints" / "3")
     with pytest.raises(InputError) as error:
         load_state(copy)
-    one_line(error, "checkpoint 3", f"python -m experiments.learn --workdir={copy} --resume would go on")
+    one_line(error, "checkpoint 3", f"with python -m experiments.learn --workdir={copy} --resume")
     said = []
     source, reads = recording(mnist5k)
-    quietly(copy, make_run_config(FIVE), source, resume=True, log_fn=said.append)
+    run_quietly(copy, make_run_config(FIVE), source, resume=True, log_fn=said.append)
     assert [line for line in said if "checkpoint 3" in line and f"moved to {copy}/damaged" in line]
     assert [name for split, name in reads if split == "train"] == ["4", "0", "5"]
     assert (copy / "damaged" / "checkpoints_3").is_dir()
@@ -487,7 +483,7 @@ def test_where_every_checkpoint_is_damaged_a_run_starts_anew(copy, three, make_r
     for task in (1, 2, 3):
         damage(copy / "checkpoints" / str(task))
     said = []
-    quietly(copy, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
+    run_quietly(copy, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
     assert sum("moved to" in line for line in said) == 3
     assert_runs_equal(copy, three)
 
@@ -495,7 +491,7 @@ def test_where_every_checkpoint_is_damaged_a_run_starts_anew(copy, three, make_r
 def test_a_task_that_is_damaged_on_its_way_starts_anew(tmp_path, three, make_run_config, mnist5k):
     workdir, calls = tmp_path / "run", iter(range(100))
     with pytest.raises(Stopped):
-        quietly(workdir, make_run_config(THREE), mnist5k, should_stop=lambda: next(calls) == 4)
+        run_quietly(workdir, make_run_config(THREE), mnist5k, should_stop=lambda: next(calls) == 4)
     (saved,) = (workdir / "within_task" / "2").iterdir()
     meta = json.loads((saved / "meta" / "metadata").read_text())
     assert (saved.name, meta["names"], set(meta["terms"])) == ("10", ["1"], {"real"})
@@ -503,12 +499,12 @@ def test_a_task_that_is_damaged_on_its_way_starts_anew(tmp_path, three, make_run
     assert meta["teacher"] == checkpoints.digest(teacher)
     assert {name.split(".")[0] for name in meta["checksums"][0]} == {
         "carry/params",
-        "carry/optimizer",
+        "carry/opt_state",
         "carry/step",
     }
     damage(saved)
     said = []
-    quietly(workdir, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
+    run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True, log_fn=said.append)
     assert [line for line in said if "within_task/2" in line and "moved to" in line]
     assert_runs_equal(workdir, three)
 
@@ -519,10 +515,10 @@ def test_a_run_that_is_asked_to_stop_is_saved_and_goes_on_to_the_same_end(
 ):
     # Three chunks and the end of a task make four questions.
     workdir, calls = tmp_path / "run", iter(range(1, 100))
-    with pytest.raises(Stopped, match=f"--workdir={workdir} --resume goes on"):
-        quietly(workdir, make_run_config(THREE), mnist5k, should_stop=lambda: next(calls) == asks)
+    with pytest.raises(Stopped, match=f"resume with python -m experiments.learn --workdir={workdir} --resume"):
+        run_quietly(workdir, make_run_config(THREE), mnist5k, should_stop=lambda: next(calls) == asks)
     assert (workdir / "within_task").exists() == (asks % 4 != 0)
-    quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
+    run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 
 
@@ -532,7 +528,7 @@ def test_two_processes_do_not_write_into_one_folder(copy, tmp_path, make_run_con
         with lock_workdir(workdir):
             before = snapshot(workdir)
             with pytest.raises(InputError) as error:
-                quietly(workdir, make_run_config(THREE), mnist5k, resume=resume)
+                run_quietly(workdir, make_run_config(THREE), mnist5k, resume=resume)
             one_line(error, workdir, "is writing there")
             assert snapshot(workdir) == before
 
@@ -553,9 +549,9 @@ def test_settings_that_were_edited_are_refused_and_nothing_is_changed(copy, make
     file.write_text(text.replace(before, after, 1), "utf-8")
     files = snapshot(copy)
     with pytest.raises(InputError) as error:
-        quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
-    one_line(error, file, "not as it was written")
-    with pytest.raises(InputError, match="not as it was written"):
+        run_quietly(copy, make_run_config(FIVE), mnist5k, resume=True)
+    one_line(error, file, "expected the file as it was written")
+    with pytest.raises(InputError, match="expected the file as it was written"):
         load_state(copy)
     assert snapshot(copy) == files
 
@@ -573,11 +569,11 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before(tmp_path, three,
         return mnist5k.read(split, category)
 
     with pytest.raises(FloatingPointError, match="loss term real is not finite at step 3 of task 1"):
-        quietly(workdir, make_run_config(THREE), dataclasses.replace(mnist5k, read=breaks))
+        run_quietly(workdir, make_run_config(THREE), dataclasses.replace(mnist5k, read=breaks))
     assert lifelong.load(workdir / "checkpoints").names == ("3",)
     assert len(lines_of(workdir)) == 1
     monkeypatch.undo()
-    quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
+    run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 
 
@@ -586,9 +582,9 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(
 ):
     workdir = tmp_path / "run"
     with full_disk(20_000), pytest.raises(OSError, match="checkpoint 1 could not be written") as error:
-        quietly(workdir, make_run_config(THREE), mnist5k)
+        run_quietly(workdir, make_run_config(THREE), mnist5k)
     one_line(error, workdir / "checkpoints", "nothing was written before")
-    quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
+    run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, three)
 
 
@@ -598,7 +594,7 @@ def test_names_lead_no_file_out_of_the_folder(tmp_path, make_run_config, mnist5k
     images, labels = np.concatenate([*digits.values()]), np.repeat([*digits], 60)
     source = from_arrays("hostile", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     workdir = tmp_path / "deep" / "run"
-    quietly(workdir, make_run_config([names]), source, draw=True)
+    run_quietly(workdir, make_run_config([names]), source, draw=True)
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
     told = " ".join(str(path) for path in workdir.rglob("*"))
@@ -610,7 +606,7 @@ def test_names_lead_no_file_out_of_the_folder(tmp_path, make_run_config, mnist5k
 def test_a_category_of_no_image_or_one_is_refused_before_anything(tmp_path, make_run_config, mnist5k, count):
     counts = {**mnist5k.counts, "train": {**mnist5k.counts["train"], "1": count}}
     with pytest.raises(InputError) as error:
-        quietly(tmp_path / "run", make_run_config(THREE), dataclasses.replace(mnist5k, counts=counts))
+        run_quietly(tmp_path / "run", make_run_config(THREE), dataclasses.replace(mnist5k, counts=counts))
     one_line(error, "category '1'", "at least 2", f"got {count}")
     assert list(tmp_path.iterdir()) == []
 
@@ -627,7 +623,7 @@ def test_a_folder_that_holds_something_is_refused_and_stays(copy, tmp_path, make
         (workdir / {"an unrelated file": "notes.txt", "a hidden file": ".hidden"}[content]).write_text("x")
     before = snapshot(tmp_path)
     with pytest.raises(InputError) as error:
-        quietly(workdir, make_run_config(THREE), mnist5k)
+        run_quietly(workdir, make_run_config(THREE), mnist5k)
     one_line(error, workdir, "--resume")
     assert snapshot(tmp_path) == before
 
@@ -635,7 +631,7 @@ def test_a_folder_that_holds_something_is_refused_and_stays(copy, tmp_path, make
 def test_resuming_where_there_is_no_run_is_refused_and_nothing_is_made(tmp_path, make_run_config, mnist5k):
     for workdir in (tmp_path, tmp_path / "none"):
         with pytest.raises(InputError) as error:
-            quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
+            run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
         one_line(error, workdir / "config.json", "no such file")
         with pytest.raises(InputError):
             load_state(workdir)
@@ -649,7 +645,7 @@ def test_without_matplotlib_a_run_that_draws_is_refused_before_anything(
     before = snapshot(tmp_path)
     for workdir, resume in [(tmp_path / "new", False), (copy, True)]:
         with pytest.raises(MissingExtraError) as error:
-            quietly(workdir, make_run_config(FIVE), mnist5k, draw=True, resume=resume)
+            run_quietly(workdir, make_run_config(FIVE), mnist5k, draw=True, resume=resume)
         one_line(error, "figures")
     assert not (tmp_path / "new").exists()
     assert snapshot(tmp_path) == before
@@ -658,7 +654,7 @@ def test_without_matplotlib_a_run_that_draws_is_refused_before_anything(
 @pytest.mark.parametrize("names", [("3", "none"), ("none",)])
 def test_a_category_that_the_source_lacks_is_refused_before_anything(tmp_path, make_run_config, mnist5k, names):
     with pytest.raises(InputError) as error:
-        quietly(tmp_path / "run", make_run_config(names), mnist5k)
+        run_quietly(tmp_path / "run", make_run_config(names), mnist5k)
     one_line(error, "none")
     assert list(tmp_path.iterdir()) == []
 
@@ -669,7 +665,7 @@ def test_a_category_that_the_source_lacks_is_refused_before_anything(tmp_path, m
 def test_categories_can_arrive_two_at_a_time(tmp_path, make_run_config, mnist5k):
     stream = make_tasks(mnist5k.categories, categories=THREE, categories_per_task=2)
     assert stream == (("3", "1"), ("4",))
-    result = quietly(tmp_path / "run", make_run_config(stream), mnist5k)
+    result = run_quietly(tmp_path / "run", make_run_config(stream), mnist5k)
     lines = lines_of(tmp_path / "run")
     assert [line["task"] for line in lines] == [1, 2]
     assert [line["categories"] for line in lines] == [["3", "1"], ["4"]]
@@ -692,7 +688,7 @@ def test_categories_can_arrive_two_at_a_time(tmp_path, make_run_config, mnist5k)
 def test_accuracies_can_be_measured_on_images_held_out_of_the_training_images(tmp_path, make_run_config, mnist5k):
     source, reads = recording(hold_out(mnist5k, 0.25))
     run_config = make_run_config(THREE, validation_fraction=0.25, evaluate_on="validation")
-    result = quietly(tmp_path / "run", run_config, source)
+    result = run_quietly(tmp_path / "run", run_config, source)
     assert {split for split, _ in reads} == {"train", "validation"}, "the test images stay untouched"
     state = load_state(tmp_path / "run")
     right = {}
@@ -720,10 +716,10 @@ def test_accuracy_counts_images_and_not_categories(tmp_path, make_run_config, mn
         test_images=np.concatenate(test),
         test_labels=np.repeat(["3", "4"], [91, 9]),
     )
-    result = quietly(tmp_path / "run", make_run_config("34"), source)
+    result = run_quietly(tmp_path / "run", make_run_config("34"), source)
     each = result["accuracy_per_category"]
     assert each["3"] != each["4"]
     assert result["accuracy"] == pytest.approx(0.91 * each["3"] + 0.09 * each["4"])
     # Fewer images of a category than a row of the figure has are drawn, too.
-    runner.run(tmp_path / "drawn", make_run_config("34"), source, log_fn=lambda line: None)
+    run_quietly(tmp_path / "drawn", make_run_config("34"), source, draw=True, write_report=None, tensorboard=None)
     assert (tmp_path / "drawn" / "figures" / "reconstructions.png").stat().st_size > 0

@@ -105,10 +105,10 @@ def test_a_missing_folder_is_named_and_not_made(learned, images, tmp_path):
     for name in ("x.npz", "x.png"):
         with pytest.raises(InputError) as error:
             columns.write_samples(learned, NAMES, 1, tmp_path / "none" / name, seed=0)
-        one_line(error, tmp_path / "none", "no such folder")
+        one_line(error, tmp_path / "none", "expected an existing folder")
     with pytest.raises(InputError) as error:
         columns.write_predictions(learned, images, tmp_path / "none" / "x.csv", seed=0)
-    one_line(error, tmp_path / "none", "no such folder")
+    one_line(error, tmp_path / "none", "expected an existing folder")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,118 +1,120 @@
-// The live page: what is drawn is asked about as it is drawn; categories are imagined, taught and dropped.
+// The live page: recognizes a drawing while it is drawn; imagines, teaches and drops categories.
 
 const $ = (id) => document.getElementById(id);
-const PEN = 20; // width of the pen on the canvas
-const POLL = 300; // milliseconds between questions how the learning goes on
+const PEN_WIDTH = 20; // in pixels of the canvas
+const POLL_INTERVAL = 300; // milliseconds between two requests for the progress of learning
 
-// Asking the server
+// Requests
 
-async function ask(address, options = {}) {
-  const response = await fetch(address, options);
+async function request(path, options = {}) {
+  const response = await fetch(path, options);
   const values = await response.json();
   if (!response.ok) throw new Error(values.error);
   return values;
 }
 
-const post = (name, body) => ask(`api/${name}`, { method: "POST", body });
-const send = (name, values) => post(name, JSON.stringify(values));
+const post = (name, body) => request(`api/${name}`, { method: "POST", body });
+const postJson = (name, values) => post(name, JSON.stringify(values));
 
-function say(text, wrong = false) {
+function setStatus(text, isError = false) {
   $("status").textContent = text;
-  $("status").classList.toggle("wrong", wrong);
+  $("status").classList.toggle("wrong", isError);
 }
 
-// Runs what a person asked for; what goes wrong is told in the page.
-const told = (action) => async (event) => {
+// Wraps an event handler: errors are shown in the status line.
+const showErrors = (action) => async (event) => {
   try {
     await action(event);
   } catch (error) {
-    say(error.message, true);
+    setStatus(error.message, true);
   }
 };
 
-// Of what is asked while an answer is awaited, only the last is asked. The region says that it is busy.
-function latest(region, action) {
-  let going = false;
-  let again = false;
-  return told(async () => {
-    if (going) {
-      again = true;
+// Wraps an action so that one call runs at a time. Calls during a run are merged into a single run after it. The
+// region is marked as busy meanwhile.
+function mergeCalls(region, action) {
+  let running = false;
+  let repeat = false;
+  return showErrors(async () => {
+    if (running) {
+      repeat = true;
       return;
     }
-    going = true;
+    running = true;
     region.setAttribute("aria-busy", "true");
     try {
       do {
-        again = false;
+        repeat = false;
         await action();
-      } while (again);
+      } while (repeat);
     } finally {
-      going = false;
+      running = false;
       region.setAttribute("aria-busy", "false");
     }
   });
 }
 
-// Drawing
+// Draw
 
 const canvas = $("canvas");
-const pen = canvas.getContext("2d");
+const context = canvas.getContext("2d");
+const answerRegion = document.querySelector(".answer");
 let strokes = [];
-let uploaded = null; // what was uploaded instead of drawn
-let seen = null; // the picture of what was last recognised
-let since = 0; // when the drawing last changed
+let uploaded = null; // { pixels } of an upload that takes the place of the strokes
+let seen = null; // picture of the image that was recognized last
+let changeTime = 0; // time of the last change of the drawing, for the measured response time
 
-const drawing = () => uploaded ?? (strokes.length ? { strokes } : null);
+const currentImage = () => uploaded ?? (strokes.length ? { strokes } : null);
 
 function redraw() {
-  pen.clearRect(0, 0, canvas.width, canvas.height);
-  pen.strokeStyle = "#fff";
-  pen.lineWidth = PEN;
-  pen.lineCap = pen.lineJoin = "round";
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.strokeStyle = "#fff";
+  context.lineWidth = PEN_WIDTH;
+  context.lineCap = context.lineJoin = "round";
   for (const stroke of strokes) {
-    pen.beginPath();
-    pen.moveTo(...stroke[0]);
-    for (const point of stroke) pen.lineTo(...point);
-    pen.stroke();
+    context.beginPath();
+    context.moveTo(...stroke[0]);
+    for (const point of stroke) context.lineTo(...point);
+    context.stroke();
   }
 }
 
-function pointOf(event) {
-  const place = canvas.getBoundingClientRect();
-  const scale = canvas.width / place.width;
-  return [(event.clientX - place.left) * scale, (event.clientY - place.top) * scale];
+function canvasPoint(event) {
+  const box = canvas.getBoundingClientRect();
+  const scale = canvas.width / box.width;
+  return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
 }
 
-const recognise = latest(document.querySelector(".answer"), async () => {
-  const asked = drawing();
-  const from = since;
-  if (!asked) {
-    document.querySelector(".answer").hidden = true;
+const recognize = mergeCalls(answerRegion, async () => {
+  const image = currentImage();
+  const start = changeTime;
+  if (!image) {
+    answerRegion.hidden = true;
     return;
   }
-  const answer = await send("answer", asked);
-  if (!drawing()) return; // cleared meanwhile
-  show(answer);
-  performance.measure("answer", { start: from, end: performance.now() });
+  const answer = await postJson("answer", image);
+  if (!currentImage()) return; // cleared during the request
+  showAnswer(answer);
+  performance.measure("answer", { start, end: performance.now() });
 });
 
-function changed() {
-  since = performance.now();
+function onDrawingChange() {
+  changeTime = performance.now();
   redraw();
-  recognise();
+  recognize();
 }
 
-function show(answer) {
-  document.querySelector(".answer").hidden = false;
+function showAnswer(answer) {
+  answerRegion.hidden = false;
   seen = answer.seen;
   $("seen").src = answer.seen;
-  $("best").textContent = answer.best + (answer.unknown ? ", but it is like none of them" : "");
+  $("best").textContent = answer.best + (answer.unknown ? ", but it is unlike all known categories" : "");
   $("turns").src = answer.turns;
   const list = $("categories");
   const names = answer.categories.map((category) => category.name);
   if (JSON.stringify(names) !== list.dataset.names) {
     list.dataset.names = JSON.stringify(names);
-    list.replaceChildren(...answer.categories.map(row));
+    list.replaceChildren(...answer.categories.map(createCategoryItem));
   }
   answer.categories.forEach((category, index) => {
     const [picture, label, meter] = list.children[index].children;
@@ -123,10 +125,10 @@ function show(answer) {
   });
 }
 
-function row({ name }) {
+function createCategoryItem({ name }) {
   const item = document.createElement("li");
   const picture = document.createElement("img");
-  picture.alt = `How ${name} would draw it`;
+  picture.alt = `Reconstruction by ${name}`;
   const meter = document.createElement("meter");
   meter.setAttribute("aria-label", `Probability of ${name}`);
   item.append(picture, document.createElement("span"), meter);
@@ -137,25 +139,25 @@ canvas.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
   canvas.setPointerCapture(event.pointerId);
   uploaded = null;
-  strokes.push([pointOf(event)]);
-  changed();
+  strokes.push([canvasPoint(event)]);
+  onDrawingChange();
 });
 canvas.addEventListener("pointermove", (event) => {
   if (!canvas.hasPointerCapture(event.pointerId)) return;
   const moves = event.getCoalescedEvents?.() ?? [];
-  strokes.at(-1).push(...(moves.length ? moves : [event]).map(pointOf));
-  changed();
+  strokes.at(-1).push(...(moves.length ? moves : [event]).map(canvasPoint));
+  onDrawingChange();
 });
 $("undo").addEventListener("click", () => {
   strokes.pop();
-  changed();
+  onDrawingChange();
 });
 
 function clear() {
   strokes = [];
   uploaded = null;
   seen = null;
-  changed();
+  onDrawingChange();
 }
 $("clear").addEventListener("click", clear);
 
@@ -163,7 +165,7 @@ async function upload(file) {
   const query = new URLSearchParams({ writing: $("writing").checked });
   return post(`upload?${query}`, file);
 }
-$("upload").addEventListener("change", told(async (event) => {
+$("upload").addEventListener("change", showErrors(async (event) => {
   const [file] = event.target.files;
   if (!file) return;
   event.target.value = "";
@@ -173,54 +175,55 @@ $("upload").addEventListener("change", told(async (event) => {
   const image = new Image();
   image.src = picture;
   await image.decode();
-  pen.imageSmoothingEnabled = false;
-  pen.drawImage(image, 0, 0, canvas.width, canvas.height);
-  since = performance.now();
-  recognise();
+  context.imageSmoothingEnabled = false;
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  changeTime = performance.now();
+  recognize();
 }));
 
-// Imagining
+// Imagine
 
-const category = () => $("category").value;
-const positions = () => [...$("sliders").querySelectorAll("input")].map((slider) => slider.value);
+const selectedCategory = () => $("category").value;
+const sliders = () => [...$("sliders").querySelectorAll("input")];
 
-const along = latest($("along"), async () => {
-  const query = new URLSearchParams({ category: category(), positions: positions().join(",") });
-  $("along").src = (await ask(`api/along?${query}`)).picture;
+const updateWalk = mergeCalls($("walk"), async () => {
+  const positions = sliders().map((slider) => slider.value).join(",");
+  const query = new URLSearchParams({ category: selectedCategory(), positions });
+  $("walk").src = (await request(`api/along?${query}`)).picture;
 });
 
-function middle() {
-  for (const slider of $("sliders").querySelectorAll("input")) slider.value = 0;
-  along();
+function resetSliders() {
+  for (const slider of sliders()) slider.value = 0;
+  updateWalk();
 }
 
-function slide(count, reach) {
+function createSliders(count, reach) {
   $("sliders").replaceChildren(...Array.from({ length: count }, (_, index) => {
     const label = document.createElement("label");
     const slider = document.createElement("input");
     Object.assign(slider, { type: "range", min: -reach, max: reach, step: 0.1, value: 0 });
-    slider.addEventListener("input", along);
-    label.append(`direction ${index + 1}`, slider);
+    slider.addEventListener("input", updateWalk);
+    label.append(`Direction ${index + 1}`, slider);
     return label;
   }));
 }
 
-$("middle").addEventListener("click", middle);
+$("reset").addEventListener("click", resetSliders);
 $("category").addEventListener("change", () => {
   $("imagined").hidden = true;
-  middle();
+  resetSliders();
 });
 let seed = 0;
-$("others").addEventListener("click", told(async () => {
+$("imagine").addEventListener("click", showErrors(async () => {
   seed += 1;
-  const query = new URLSearchParams({ category: category(), count: 10, seed });
-  $("imagined").src = (await ask(`api/imagine?${query}`)).picture;
+  const query = new URLSearchParams({ category: selectedCategory(), count: 10, seed });
+  $("imagined").src = (await request(`api/imagine?${query}`)).picture;
   $("imagined").hidden = false;
 }));
 
-// Teaching
+// Teach
 
-let examples = []; // { image: what was drawn or uploaded, picture }
+let examples = []; // { image: { strokes } or { pixels }, picture }
 
 function showExamples() {
   $("count").textContent = examples.length;
@@ -241,15 +244,15 @@ function showExamples() {
 }
 
 $("add").addEventListener("click", () => {
-  if (!drawing() || !seen) {
-    say("Draw something first, in the field above.", true);
+  if (!currentImage() || !seen) {
+    setStatus("Draw an example in the area above first.", true);
     return;
   }
-  examples.push({ image: drawing(), picture: seen });
+  examples.push({ image: currentImage(), picture: seen });
   clear();
   showExamples();
 });
-$("examples-upload").addEventListener("change", told(async (event) => {
+$("examples-upload").addEventListener("change", showErrors(async (event) => {
   const files = [...event.target.files];
   event.target.value = "";
   try {
@@ -263,23 +266,23 @@ $("examples-upload").addEventListener("change", told(async (event) => {
 }));
 $("teach").addEventListener("submit", (event) => {
   event.preventDefault();
-  told(async () => {
+  showErrors(async () => {
     const name = $("name").value.trim();
-    await send("teach", { name, examples: examples.map(({ image }) => image) });
-    say(`${name} is being learned`);
-    await follow();
+    await postJson("teach", { name, examples: examples.map(({ image }) => image) });
+    setStatus(`${name} is being learned`);
+    await followTeaching();
   })();
 });
 
-// Waits until what is being learned is learned.
-async function follow() {
+// Shows the progress of learning until it ends.
+async function followTeaching() {
   $("progress").hidden = false;
   try {
     for (;;) {
-      const { teaching } = await ask("api/state");
-      $("progress").value = teaching.part;
-      if (teaching.ended) {
-        say(teaching.ended, teaching.failed);
+      const { teaching } = await request("api/state");
+      $("progress").value = teaching.progress;
+      if (teaching.result) {
+        setStatus(teaching.result, teaching.failed);
         if (!teaching.failed) {
           examples = [];
           showExamples();
@@ -287,7 +290,7 @@ async function follow() {
         }
         break;
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL));
+      await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL));
     }
   } finally {
     $("progress").hidden = true;
@@ -295,22 +298,22 @@ async function follow() {
   }
 }
 
-$("save").addEventListener("click", told(async () => {
-  say(`Saved into ${(await post("save")).folder}`);
+$("save").addEventListener("click", showErrors(async () => {
+  setStatus(`Saved to ${(await post("save")).folder}`);
 }));
 
-// What is known
+// Known categories
 
-function known(name) {
+function createNameItem(name) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = "Drop";
   button.setAttribute("aria-label", `Drop ${name}`);
-  button.addEventListener("click", told(async () => {
-    if (!window.confirm(`Forget ${name}?`)) return;
-    await send("drop", { name });
-    say(`${name} is forgotten`);
+  button.addEventListener("click", showErrors(async () => {
+    if (!window.confirm(`Drop ${name}?`)) return;
+    await postJson("drop", { name });
+    setStatus(`${name} was dropped`);
     await refresh();
   }));
   item.append(name, button);
@@ -318,24 +321,22 @@ function known(name) {
 }
 
 async function refresh() {
-  const state = await ask("api/state");
-  const { names } = state;
+  const { names } = await request("api/state");
   $("known").textContent = `${names.length} ${names.length === 1 ? "category is" : "categories are"} known.`;
-  $("names").replaceChildren(...names.map(known));
-  const chosen = category();
+  $("names").replaceChildren(...names.map(createNameItem));
+  const selected = selectedCategory();
   $("category").replaceChildren(...names.map((name) => new Option(name, name)));
-  if (names.includes(chosen)) $("category").value = chosen;
-  along();
-  recognise();
-  return state;
+  if (names.includes(selected)) $("category").value = selected;
+  updateWalk();
+  recognize();
 }
 
-told(async () => {
-  const state = await ask("api/state");
-  slide(state.sliders, state.reach);
+showErrors(async () => {
+  const state = await request("api/state");
+  createSliders(state.sliders, state.reach);
   $("minimum").textContent = state.minimum_examples;
   $("writing").checked = state.writing;
   await refresh();
   document.body.dataset.ready = "yes";
-  if (state.teaching && !state.teaching.ended) await follow();
+  if (state.teaching && !state.teaching.result) await followTeaching();
 })();

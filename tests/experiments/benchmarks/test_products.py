@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import products, roofline
-from experiments.benchmarks.config import BenchmarkConfig
+from lifelong_cvae.config import Config
 
 
-def test_products_within_loops_and_maps_are_counted_with_every_turn():
+def test_matrix_products_counts_every_turn_of_loops_and_maps():
     x, weights = jnp.ones((8, 3)), jnp.ones((3, 5))
 
     @jax.jit
@@ -13,29 +13,36 @@ def test_products_within_loops_and_maps_are_counted_with_every_turn():
         first = x @ weights
         return first, jax.lax.scan(lambda carry, _: (carry @ weights @ weights.T, None), x, length=7)
 
-    counted = products.products(function, x, weights)
-    assert products.flops(counted) == 2 * 8 * 3 * 5 * (1 + 2 * 7)
-    mapped = products.products(jax.vmap(lambda row, x: x @ row), jnp.ones((4, 3)), jnp.ones((4, 8, 3)))
-    assert products.flops(mapped) == 2 * 4 * 8 * 3
-    outputs = products.alone(counted)()
-    assert sorted(output.shape for output in outputs) == sorted([(8, 5)] * 8 + [(8, 3)] * 7)
+    counts = products.matrix_products(function, x, weights)
+    assert products.total_flops(counts) == 2 * 8 * 3 * 5 * (1 + 2 * 7)
+    mapped = products.matrix_products(jax.vmap(lambda row, x: x @ row), jnp.ones((4, 3)), jnp.ones((4, 8, 3)))
+    assert products.total_flops(mapped) == 2 * 4 * 8 * 3
 
 
-def test_operations_of_a_training_step_of_the_default_network_are_those_counted_by_hand():
-    config = BenchmarkConfig(0, roofline.Config(), lambda: None, {}).config
-    found = roofline._training(config, False, rng=jax.random.key(0)).counted
-    images, pixels, mixed, own, rank, latent = 128, 784, 400, 80, 48, 8
+def test_products_runner_computes_every_product():
+    x, weights = jnp.ones((8, 3)), jnp.ones((3, 5))
+
+    def function(x):
+        return jax.lax.scan(lambda carry, _: (carry @ weights @ weights.T, None), x, length=7)
+
+    outputs = products.products_runner(products.matrix_products(function, x))()
+    assert sorted(output.shape for output in outputs) == sorted([(8, 5)] * 7 + [(8, 3)] * 7)
+
+
+def test_matrix_products_of_training_equal_a_count_by_hand():
+    work = roofline._training_work(Config(), False, rng=jax.random.key(0))
+    images, pixels, mixed, category, rank, latent = 128, 784, 400, 80, 48, 8
     forward = {
-        "first": pixels * own,
-        "second": (mixed + own) * own,
-        "posterior": (mixed + own) * 2 * latent,
-        "decoder": latent * own + (mixed + own) * own + (mixed + own) * rank + rank * pixels,
+        "first": pixels * category,
+        "second": (mixed + category) * category,
+        "posterior": (mixed + category) * 2 * latent,
+        "decoder": latent * category + (mixed + category) * category + (mixed + category) * rank + rank * pixels,
     }
-    # Forwards, to the weights, and to the inputs, which the first layer does not need, and those that read
-    # the encoder's mixed neurons only of the category's own.
-    category = 3 * sum(forward.values()) - forward["first"] - mixed * (own + 2 * latent)
-    # Through the mixed decoder neurons gradients go to z, not to weights; the encoder's are there already.
+    # Forward, and gradients of weights and of inputs. Gradients of inputs are not needed for the first layer, nor
+    # for the encoder's mixed activations.
+    trained = 3 * sum(forward.values()) - forward["first"] - mixed * (category + 2 * latent)
+    # The mixed decoder is frozen: forward, and gradients of z. The encoder's mixed activations are precomputed.
     frozen = 2 * (latent * mixed + mixed * mixed)
-    networks = 2 * images * (category + frozen)
-    # Besides: distances to the prior's components, forwards and backwards.
-    assert networks <= products.flops(found) < 1.02 * networks
+    networks = 2 * images * (trained + frozen)
+    # The rest: distances to the components of the prior, forward and backward.
+    assert networks <= products.total_flops(work.step_products) < 1.02 * networks

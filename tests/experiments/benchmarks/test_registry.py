@@ -2,25 +2,27 @@ import json
 
 import pytest
 
-import lifelong_cvae as lifelong
 from experiments.benchmarks import registry
 from experiments.benchmarks.config import BenchmarkConfig
 
 
 @pytest.fixture
-def setting(small_config):
+def benchmark_config(small_config):
     return BenchmarkConfig(3, small_config, lambda: None, {"preset": "default"})
 
 
-def test_figures_are_written_with_what_measured_them(tmp_path, monkeypatch, setting):
-    monkeypatch.setitem(registry.BENCHMARKS, "playback", lambda setting: {"ratio": 1.5})
-    values = registry.benchmark("playback", tmp_path / "b.json", setting)
-    written = json.loads((tmp_path / "b.json").read_text("utf-8"))
+def test_run_benchmark_writes_figures_and_their_origin(tmp_path, monkeypatch, benchmark_config):
+    monkeypatch.setitem(registry.BENCHMARKS, "playback", lambda benchmark_config: {"ratio": 1.5})
+    file = tmp_path / "runs" / "new" / "b.json"
+    values = registry.run_benchmark("playback", file, benchmark_config)
+    written = json.loads(file.read_text("utf-8"))
     assert written == {"schema": 1, **values}
     assert (written["ratio"], written["seed"], written["options"]) == (1.5, 3, {"preset": "default"})
     assert {"what", "versions", "device", "date"} <= set(written)
 
 
-def test_a_folder_that_there_is_not_is_told(tmp_path, setting):
-    with pytest.raises(lifelong.InputError, match="no such folder"):
-        registry.benchmark("playback", tmp_path / "none" / "b.json", setting)
+def test_run_benchmark_measures_nothing_if_the_folder_cannot_be_created(tmp_path, monkeypatch, benchmark_config):
+    monkeypatch.setitem(registry.BENCHMARKS, "playback", lambda benchmark_config: pytest.fail("was measured"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="file"):
+        registry.run_benchmark("playback", tmp_path / "file" / "b.json", benchmark_config)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from experiments.benchmarks.timing import median_seconds
 
 
-def test_functions_take_turns_after_each_has_run_once():
+def test_median_seconds_calls_functions_in_turns_after_one_call_of_each():
     calls = []
 
     def function(name):

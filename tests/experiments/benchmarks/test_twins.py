@@ -1,20 +1,24 @@
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from experiments.benchmarks import twin_flax, twin_ours, twin_runs, twins
+from experiments.benchmarks import twin_flax, twin_ours, twin_process, twin_runs, twins
 from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.data import from_arrays
 from lifelong_cvae.state import add_category
 from lifelong_cvae.training.losses import TASK, real_terms
 
 SETTINGS = {"mixed_widths": "24,20", "category_widths": "12,10", "prior_components": "0", "sample_style": "mean"}
+FIGURES = ["first steps", "learning", "recognising", "accuracy"]
 
 
 @pytest.fixture
 def stripes():
-    """Two categories of 60 images, lying and standing stripes, that are told apart at a glance."""
+    """Two categories of 60 images, level and upright stripes, that are easy to tell apart."""
     images = np.zeros((60, 8, 8), np.uint8)
     images[:, ::2] = np.random.default_rng(0).integers(150, 255, (60, 4, 8))
     images, labels = np.concatenate([images, images.swapaxes(1, 2)]), np.repeat([0, 1], 60)
@@ -24,20 +28,31 @@ def stripes():
 
 
 @pytest.fixture
-def setting(small_config, stripes):
+def benchmark_config(small_config, stripes):
     return BenchmarkConfig(3, small_config.with_settings({**SETTINGS, "min_steps": "60"}), lambda: stripes, {})
 
 
 @pytest.fixture
-def path(small_config, rng):
-    """A category with random values everywhere, those that start at zero too."""
+def stripes_task(tmp_path, benchmark_config, stripes):
+    config = twins.twin_config(benchmark_config.config)
+    return twin_runs.write_task(tmp_path / "images.npz", stripes, config, seed=benchmark_config.seed)
+
+
+@pytest.fixture
+def baseline_settings(small_config):
+    return twins.baseline_settings(small_config.with_settings(SETTINGS))
+
+
+@pytest.fixture
+def model(small_config, rng):
+    """A category with random values everywhere, also in the parameters that are initialized to zero."""
     state = add_category(lifelong.init(small_config.with_settings(SETTINGS), (8, 8), rng=rng), "one", rng=rng)
-    numbers, path = np.random.default_rng(1), state.model("one")
-    trained = {half: path.category[half] for half in ("encoder", "decoder")}
-    mixed, trained = jax.tree.map(
-        lambda leaf: leaf + 0.1 * numbers.normal(size=leaf.shape).astype(np.float32), (path.mixed, trained)
+    numbers, model = np.random.default_rng(1), state.model("one")
+    networks = {half: model.category[half] for half in ("encoder", "decoder")}
+    mixed, networks = jax.tree.map(
+        lambda leaf: leaf + 0.1 * numbers.normal(size=leaf.shape).astype(np.float32), (model.mixed, networks)
     )
-    return path.replace(mixed=mixed, category={**path.category, **trained})
+    return model.replace(mixed=mixed, category={**model.category, **networks})
 
 
 @pytest.fixture
@@ -45,89 +60,114 @@ def images():
     return np.random.default_rng(2).uniform(size=(7, 64)).astype(np.float32)
 
 
-def settings_of(small_config):
-    return twins.plain(small_config.with_settings(SETTINGS))
-
-
-@pytest.mark.parametrize("known", [False, True])
-def test_the_twin_in_flax_has_our_loss(path, images, small_config, rng, known):
-    model = twin_flax.build(settings_of(small_config), 64)
-    params = {half: path.category[half]["params"] for half in ("encoder", "decoder")}
-    mixed = {f"mixed_{half}": path.mixed[half]["params"] for half in ("encoder", "decoder")}
-    neurons = twin_flax.known_neurons(model, mixed, images) if known else None
-    found = twin_flax.loss(model, {**mixed, **params}, images, neurons, rng=rng)
-    np.testing.assert_allclose(found, our_loss(path, images, rng), rtol=1e-5)
+@pytest.mark.parametrize("precompute", [False, True])
+def test_flax_loss_equals_ours(model, images, baseline_settings, rng, precompute):
+    flax_model = twin_flax.make_model(baseline_settings, 64)
+    params = {half: model.category[half]["params"] for half in ("encoder", "decoder")}
+    mixed = {f"mixed_{half}": model.mixed[half]["params"] for half in ("encoder", "decoder")}
+    activations = twin_flax.encoder_activations(flax_model, mixed, images) if precompute else None
+    loss = twin_flax.loss(flax_model, {**mixed, **params}, images, activations, rng=rng)
+    np.testing.assert_allclose(loss, our_loss(model, images, rng), rtol=1e-5)
 
 
 @pytest.mark.external
-@pytest.mark.parametrize("known", [False, True])
-def test_the_twin_in_pytorch_has_our_loss(path, images, small_config, rng, known):
+@pytest.mark.parametrize("precompute", [False, True])
+def test_pytorch_loss_equals_ours(model, images, baseline_settings, rng, precompute):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: the extra benchmark")
     from experiments.benchmarks import twin_torch
 
-    settings = settings_of(small_config)
-    model = twin_torch.CVAE(twin_torch.Mixed(settings, 64), settings, torch.full((64,), 0.5))
-    halves = {half: path.category[half]["params"] for half in ("encoder", "decoder")}
-    mixed = {half: path.mixed[half]["params"] for half in ("encoder", "decoder")}
-    model.load_state_dict(dict(weights({**halves, "mixed": mixed})))
+    mixed = twin_torch.Mixed(baseline_settings, 64)
+    torch_model = twin_torch.CVAE(mixed, baseline_settings, torch.full((64,), 0.5))
+    halves = {half: model.category[half]["params"] for half in ("encoder", "decoder")}
+    mixed_halves = {half: model.mixed[half]["params"] for half in ("encoder", "decoder")}
+    torch_model.load_state_dict(dict(torch_weights({**halves, "mixed": mixed_halves})))
     x = torch.from_numpy(images)
-    noise = torch.from_numpy(np.array(jax.random.normal(rng, (7, settings["latent_size"]))))
-    neurons = twin_torch.neurons_of(model.mixed, x) if known else None
-    expected = our_loss(path, images, rng)
-    assert -float(model(x, noise, neurons).detach().mean()) == pytest.approx(expected, rel=1e-5)
+    noise = torch.from_numpy(np.array(jax.random.normal(rng, (7, baseline_settings["latent_size"]))))
+    activations = twin_torch.encoder_activations(torch_model.mixed, x) if precompute else None
+    loss = -float(torch_model(x, noise, activations).detach().mean())
+    assert loss == pytest.approx(our_loss(model, images, rng), rel=1e-5)
 
 
-def our_loss(path, images, rng):
-    noise = jax.random.normal(rng, (len(images), path.networks.latent_size))
-    return float(real_terms(path, images, noise)["real"])
+def our_loss(model, images, rng):
+    noise = jax.random.normal(rng, (len(images), model.networks.latent_size))
+    return float(real_terms(model, images, noise)["real"])
 
 
-def weights(tree, place=""):
-    """Flax's parameters under the names that PyTorch has for them: kernels are transposed weights."""
+def torch_weights(tree, prefix=""):
+    """Yields names and values of Flax's parameters as PyTorch has them: kernels are transposed weights."""
     import torch
 
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from weights(value, f"{place}{name.replace('hidden_', 'hidden.')}.")
+            yield from torch_weights(value, f"{prefix}{name.replace('hidden_', 'hidden.')}.")
         else:
             leaf = np.array(value)
-            yield (
-                place + name.replace("kernel", "weight"),
-                torch.from_numpy(leaf.T if name == "kernel" else leaf),
-            )
+            yield prefix + name.replace("kernel", "weight"), torch.from_numpy(leaf.T if name == "kernel" else leaf)
 
 
-@pytest.mark.parametrize("learns", [twin_flax.main, pytest.param(twin_ours.main, marks=pytest.mark.slow)])
-def test_ours_and_the_twin_in_flax_learn_what_they_are_given(tmp_path, setting, stripes, learns):
-    found = learns(twin_runs.task_of(tmp_path / "images.npz", stripes, twins.config_of(setting), seed=setting.seed))
-    assert found["accuracy"] == 1
-    assert all(found[part] > 0 for part in ("first steps", "learning", "recognizing"))
+@pytest.mark.parametrize("side", [twin_flax, pytest.param(twin_ours, marks=pytest.mark.slow)])
+def test_measure_learns_categories_and_recognizes_them(stripes_task, side):
+    figures = twin_process.measure(side, stripes_task)
+    assert list(figures) == FIGURES
+    assert figures["accuracy"] == 1
+    assert all(figures[name] > 0 for name in ("first steps", "learning", "recognising"))
 
 
-def test_sides_train_the_category_alone_where_the_mixed_part_is_frozen(monkeypatch, setting, stripes):
+def test_measure_rejects_a_loss_that_is_not_finite(stripes_task, monkeypatch):
+    monkeypatch.setattr(twin_flax, "train", lambda learner, images, steps: iter([1.0, np.nan]))
+    with pytest.raises(FloatingPointError, match="category 0 is not finite"):
+        twin_process.measure(twin_flax, stripes_task)
+
+
+@pytest.mark.slow
+def test_run_process_measures_a_baseline_in_a_fresh_process(stripes_task):
+    figures = twin_runs.run_process("flax", stripes_task, {"JAX_PLATFORMS": "cpu"})
+    assert list(figures) == ["seconds", "imports", *FIGURES]
+    assert figures["accuracy"] == 1
+    assert figures["seconds"] > sum(figures[name] for name in ("imports", *FIGURES[:3]))
+
+
+@pytest.mark.parametrize("side", ["flax", pytest.param("torch", marks=pytest.mark.external)])
+def test_baselines_import_nothing_of_the_library(side):
+    if side == "torch":
+        pytest.importorskip("torch", reason="PyTorch is not installed: the extra benchmark")
+    program = (
+        f"import sys, experiments.benchmarks.twin_process, experiments.benchmarks.twin_{side}; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=twin_runs.ROOT, check=True, capture_output=True, text=True
+    )
+    packages = {name.partition(".")[0] for name in done.stdout.split()}
+    assert {"experiments", side} <= packages
+    assert "lifelong_cvae" not in packages
+    if side == "torch":
+        assert "jax" not in packages
+
+
+def test_trainers_leave_a_frozen_mixed_part_out(monkeypatch, benchmark_config, stripes):
     monkeypatch.setattr(twins, "STEPS", 20)
-    config, images = twins.config_of(setting), twins.rows_of(stripes, "1", "train")
-    monkeypatch.setattr(twins, "_torch", lambda *_, **__: None)
-    sides = twins._sides(config, stripes, images, first=False, known=True, rng=setting.rng)
-    ours, (params, loss) = sides["ours"](), sides[twins.FLAX]()
+    config, images = twins.twin_config(benchmark_config.config), twins.uint8_rows(stripes, "1", "train")
+    monkeypatch.setattr(twins, "_torch_trainer", lambda *_, **__: None)
+    trainers = twins._trainers(config, stripes, images, first=False, precompute=True, rng=benchmark_config.rng)
+    ours, (params, loss) = trainers["ours"](), trainers[twins.FLAX]()
     assert set(params) == {"encoder", "decoder"}
     assert np.isfinite(loss)
     assert set(ours["categories"]) == {TASK}
 
 
-def test_spans_count_once_where_they_overlap():
-    assert twin_ours.covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (5.25, 5.5)]) == 4
-    assert twin_ours.covered([]) == 0
+def test_covered_seconds_counts_overlaps_once():
+    assert twin_ours.covered_seconds([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (5.25, 5.5)]) == 4
+    assert twin_ours.covered_seconds([]) == 0
 
 
 @pytest.mark.external
-def test_all_sides_are_measured(monkeypatch, setting):
+def test_all_sides_are_measured(monkeypatch, benchmark_config):
     pytest.importorskip("torch", reason="PyTorch is not installed: the extra benchmark")
     for module, name, value in ((twins, "STEPS", 20), (twins, "ROUNDS", 1), (twin_runs, "REPEATS", 1)):
         monkeypatch.setattr(module, name, value)
-    rows = twins.speed(setting)["rows"]
+    rows = twins.speed(benchmark_config)["rows"]
     assert len(rows) == 3
     assert all(row["ours / PyTorch"] > 0 for row in rows)
-    found = twin_runs.ten_categories(setting)
-    assert [row["accuracy"] for row in found["rows"]] == [1] * 4
-    assert found["training_images"] == 120
+    figures = twin_runs.ten_categories(benchmark_config)
+    assert [row["accuracy"] for row in figures["rows"]] == [1] * 4
+    assert figures["training_images"] == 120

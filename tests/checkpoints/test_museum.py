@@ -1,0 +1,63 @@
+"""Checkpoints and runs written by earlier versions, read by this one (`tests/museum/write.py` wrote them)."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae.data import hold_out, open_source
+from lifelong_cvae.runs import columns
+from lifelong_cvae.runs.config import read_run_config
+from lifelong_cvae.runs.workdir import load_state
+from tests.conftest import run_quietly
+
+ROOT = Path(__file__).parents[2]
+MUSEUM = ROOT / "tests/museum"
+SCHEMAS = sorted(folder.name for folder in MUSEUM.iterdir() if folder.name.startswith("schema_"))
+KINDS = ("neurons", "own_gram", "one_hot")
+
+
+@pytest.fixture(params=SCHEMAS)
+def exhibits(request, tmp_path, monkeypatch):
+    """A copy of the exhibits of a schema, with the repository's root as the current folder."""
+    monkeypatch.chdir(ROOT)
+    return Path(shutil.copytree(MUSEUM / request.param, tmp_path / request.param))
+
+
+def assert_answers_equal(state, folder, prefix):
+    """The state answers as the version that wrote it did."""
+    test = np.load(MUSEUM / "digits.npz")["test_images"]
+    imagined = lifelong.imagine(state, state.names, 2, rng=jax.random.key(5))
+    now = {
+        "evidence": lifelong.evidence(state, test),
+        "probabilities": lifelong.recognize(state, test)[1],
+        **{f"imagined/{name}": images for name, images in imagined.items()},
+    }
+    with np.load(folder / "expected.npz") as expected:
+        names = {name for name in expected.files if name.startswith(f"{prefix}/")}
+        assert names == {f"{prefix}/{name}" for name in now}
+        for name, values in now.items():
+            np.testing.assert_allclose(values, expected[f"{prefix}/{name}"], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_load_reads_every_schema(exhibits, kind):
+    assert_answers_equal(lifelong.load(exhibits / kind), exhibits, kind)
+
+
+def test_load_state_reads_runs_of_every_schema(exhibits):
+    assert_answers_equal(load_state(exhibits / "run"), exhibits, "run")
+    assert columns.history_columns(exhibits / "run")["task"] == [1, 2]
+    assert set(columns.accuracy_columns(exhibits / "run")["recognizer"]) == {"combined", "elbo"}
+
+
+def test_run_resumes_a_task_of_every_schema_with_the_same_result(exhibits):
+    workdir = exhibits / "stopped"
+    assert list((workdir / "within_task/2").iterdir())
+    config = read_run_config(workdir)
+    source = hold_out(open_source(config.dataset, config.options), config.validation_fraction)
+    run_quietly(workdir, config, source, resume=True)
+    assert_answers_equal(load_state(workdir), exhibits, "stopped")
