@@ -53,8 +53,8 @@ def main() -> None:
     """Runs the benchmark that the flags name, and prints its figures as Markdown tables."""
     benchmark_config = BenchmarkConfig(
         seed=FLAGS.seed,
-        config=preset(FLAGS.preset).with_settings(launcher.settings_of(FLAGS.set)),
-        open_source=lambda: open_source(FLAGS.dataset, launcher.options()),
+        config=preset(FLAGS.preset).with_settings(launcher.parse_settings(FLAGS.set)),
+        open_source=lambda: open_source(FLAGS.dataset, launcher.source_options()),
         flags={name: FLAGS[name].value for name in ("preset", "set", "precision")},
     )
     precision = None if FLAGS.precision == "default" else FLAGS.precision

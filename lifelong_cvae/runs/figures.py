@@ -1,4 +1,4 @@
-"""Figures of a run: imagined images after each task, reconstructions, the circle, and walks in latent space."""
+"""Figures of a run: imagined images, reconstructions, the circle, and walks in latent space."""
 
 from __future__ import annotations
 

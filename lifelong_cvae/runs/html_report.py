@@ -1,4 +1,4 @@
-"""Report of a run: one HTML file without external resources, with images, accuracies, confusions and settings."""
+"""Report of a run: one self-contained HTML file with its images, accuracies and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Session of the live page: recognizes, imagines, learns, drops and saves categories, from many threads.
+"""Session of the live page: recognizes, imagines, learns, drops and saves categories, thread-safe.
 
 States are immutable, so every answer comes from one consistent state, even if another thread changes it meanwhile.
 """
