@@ -43,9 +43,7 @@ launcher.define_recognizer(
     "reported too."
 )
 flags.DEFINE_bool(
-    "resume",
-    False,
-    "Resume the run in --workdir with its settings. --categories may add categories after its own.",
+    "resume", False, "Resume the run in --workdir with its settings. --categories may add categories after its own."
 )
 flags.DEFINE_enum("keep", "last", ["last", "all"], "Checkpoints to keep: of the last three tasks, or of all.")
 flags.DEFINE_float(

@@ -1,7 +1,5 @@
 """Generative models that learn one category of images after another and never forget."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

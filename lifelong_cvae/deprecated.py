@@ -4,8 +4,6 @@ Each accepted name logs one line per process. The same tables translate checkpoi
 wrote, without a log line.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable, Mapping

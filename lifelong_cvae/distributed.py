@@ -1,7 +1,5 @@
 """Several processes (`jax.distributed`) that run the same program: decisions of the main process reach all of them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import TypeVar

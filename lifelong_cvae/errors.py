@@ -1,7 +1,5 @@
 """Exceptions with one-line messages, and checks that raise them."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files of a run: atomic JSON files, JSON lines, digests, and the versions that produced them."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import hashlib

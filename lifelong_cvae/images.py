@@ -1,7 +1,5 @@
 """Images: checks, flattening to rows of pixels, conversion, padding and batching."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

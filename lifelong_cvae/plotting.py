@@ -1,7 +1,5 @@
 """PNG pictures: labeled grids of images, and the accuracy matrix."""
 
-from __future__ import annotations
-
 import base64
 import io
 import warnings

@@ -1,7 +1,5 @@
 """Presets: named settings, the measured best ones, those of the paper, and strategies to compare."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, NetworkConfig, RecognitionConfig

@@ -1,7 +1,5 @@
 """Sampling from learned categories: imagined images, reconstructions, and the circle turn by turn."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -20,13 +18,7 @@ from lifelong_cvae.state import LifelongState
 
 
 def imagine(
-    state: LifelongState,
-    names: Sequence[str],
-    count: int,
-    *,
-    rng: jax.Array,
-    cycles: int = 0,
-    mesh: Mesh | None = None,
+    state: LifelongState, names: Sequence[str], count: int, *, rng: jax.Array, cycles: int = 0, mesh: Mesh | None = None
 ) -> dict[str, jax.Array]:
     """Imagines images: z ~ p(z|c), turns of the circle, then `cvae.sample_image` of the last z.
 

@@ -6,8 +6,6 @@ Arguments of a sharded computation are put on the mesh, and its result is replic
 process continues as if it had computed the result alone.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

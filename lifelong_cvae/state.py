@@ -6,8 +6,6 @@ The parameters are one dict. Everything that a category owns lies under its name
 subtree and dropping one deletes a key.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -150,9 +148,7 @@ def add_category(
     subtree = _init_subtree(state, mean_image, rng=category_rng(rng, name, 0))
     categories = {**state.params["categories"], name: subtree}
     return state.replace(
-        params={**state.params, "categories": categories},
-        names=(*state.names, name),
-        visits=(*state.visits, 0),
+        params={**state.params, "categories": categories}, names=(*state.names, name), visits=(*state.visits, 0)
     )
 
 
@@ -181,10 +177,7 @@ def drop_category(state: LifelongState, name: str) -> LifelongState:
     check_known(state, [name])
     index = state.names.index(name)
     return state.replace(
-        params={
-            **state.params,
-            "categories": {k: v for k, v in state.params["categories"].items() if k != name},
-        },
+        params={**state.params, "categories": {k: v for k, v in state.params["categories"].items() if k != name}},
         names=state.names[:index] + state.names[index + 1 :],
         visits=state.visits[:index] + state.visits[index + 1 :],
     )

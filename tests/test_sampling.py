@@ -6,9 +6,7 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae import sampling
 from lifelong_cvae.model import cvae, mixture_prior
-from lifelong_cvae.stacked import stack_categories
-from lifelong_cvae.state import add_category, category_rng
-from lifelong_cvae.training.replay import sample_memory
+from lifelong_cvae.state import category_rng
 from tests.conftest import assert_trees_equal
 
 
@@ -81,79 +79,3 @@ def test_imagine_refuses_bad_requests(state, rng):
         lifelong.imagine(state, ["1"], 1, rng=rng, cycles=-2)
     with pytest.raises(lifelong.InputError, match="expected at least one category, got none"):
         lifelong.imagine(state, [], 1, rng=rng)
-
-
-GROUPS, IMAGES = 7, 5
-
-
-def replay_memory(state, names, rng, cycles=1):
-    stack = stack_categories(state, names)
-    sizes = {"groups": GROUPS, "images": IMAGES, "cycles": cycles}
-    return sample_memory(state.params["mixed"], stack, rng=rng, networks=state.networks, **sizes)
-
-
-@pytest.fixture(scope="module")
-def five_categories(learner, rng):
-    state = learner
-    for name in ("a", "b"):
-        state = add_category(state, name, rng=rng)
-    return state
-
-
-@pytest.mark.parametrize("count", [1, 3, 5])
-def test_sample_memory_has_fixed_size_and_equal_shares(five_categories, count):
-    extra = set()
-    for seed in range(8):
-        memory = replay_memory(five_categories, five_categories.names[:count], jax.random.key(seed))
-        assert memory.z.shape == (GROUPS, IMAGES, 4)
-        assert memory.x.shape == (GROUPS, IMAGES, 784)
-        assert [leaf.shape for leaf in memory.teacher] == [(GROUPS, IMAGES, 4)] * 2
-        # Rows of the stack from `count` on are padding.
-        groups = np.bincount(np.asarray(memory.category))
-        assert len(groups) == count
-        assert groups.max() - groups.min() == (GROUPS % count > 0)
-        extra |= set(np.flatnonzero(groups > GROUPS // count))
-    assert len(extra) == (count if GROUPS % count else 0)
-
-
-def test_sample_memory_with_few_groups_repeats_no_category(five_categories, rng):
-    stack = stack_categories(five_categories, five_categories.names)
-    memory = sample_memory(
-        five_categories.params["mixed"], stack, rng=rng, networks=five_categories.networks, groups=3, images=2, cycles=0
-    )
-    assert len(set(np.asarray(memory.category).tolist())) == 3
-
-
-@pytest.mark.parametrize("cycles", [0, 2])
-def test_sample_memory_equals_circle_by_hand(five_categories, rng, cycles):
-    memory = replay_memory(five_categories, five_categories.names[:3], rng, cycles)
-    assert 0 <= float(memory.x.min()) < float(memory.x.max()) <= 1
-    keys = jax.random.split(jax.random.split(rng)[1], GROUPS)
-
-    @jax.jit
-    def pairs_by_hand(model, key):
-        latent_rng, circle_rng = jax.random.split(key)
-        z = mixture_prior.sample(model.prior, IMAGES, rng=latent_rng)
-        z, x = cvae.circulate(model, z, cvae.decode_mean(model, z), cycles, rng=circle_rng)
-        return z, x, cvae.encode(model, x)
-
-    for index in range(4):
-        expected = pairs_by_hand(five_categories.model(five_categories.names[int(memory.category[index])]), keys[index])
-        sampled = jax.tree.map(lambda leaf, i=index: leaf[i], (memory.z, memory.x, memory.teacher))
-        for a, b in zip(jax.tree.leaves(sampled), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("cycles", [0, 1])
-def test_sample_memory_images_are_decoded_latents(five_categories, rng, cycles):
-    memory = replay_memory(five_categories, five_categories.names[:1], rng, cycles)
-    decoded = cvae.decode_mean(five_categories.model(five_categories.names[0]), memory.z.reshape(-1, 4))
-    np.testing.assert_allclose(memory.x.reshape(-1, 784), decoded, rtol=1e-4, atol=1e-5)
-
-
-def test_sample_memory_depends_on_seed_and_repeats_no_group(five_categories, rng):
-    first, again = (replay_memory(five_categories, five_categories.names[:3], rng) for _ in range(2))
-    assert_trees_equal(first, again)
-    other = replay_memory(five_categories, five_categories.names[:3], jax.random.key(9))
-    assert not np.array_equal(first.x, other.x)
-    assert len({np.asarray(z).tobytes() for z in first.z}) == GROUPS

@@ -40,7 +40,8 @@ def over_categories(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         run_config = RunConfig(source.name, make_tasks(source.categories), config=config)
-        runner.run(Path(folder) / "run", run_config, source, draw=False, tensorboard=False, log_fn=record_memory)
+        options = runner.RunOptions(draw=False, tensorboard=False, log_fn=record_memory)
+        runner.run(Path(folder) / "run", run_config, source, options)
     state = init(config, source.image_shape, rng=benchmark_config.rng)
     parameters = (CATEGORIES - COMPARED_FROM) * 4 * parameters_per_category(state) / 1e6
     return {

@@ -28,13 +28,7 @@ from lifelong_cvae.training.teacher import make_teacher
 from lifelong_cvae.training.train import train
 
 # Settings that switch off the parts that the baselines lack.
-WITHOUT = {
-    "prior_components": 0,
-    "noise_rank": 0,
-    "random_features": 0,
-    "recognizer": "elbo",
-    "sample_style": "mean",
-}
+WITHOUT = {"prior_components": 0, "noise_rank": 0, "random_features": 0, "recognizer": "elbo", "sample_style": "mean"}
 # The form of network and of learning that the baselines have.
 FORM = {
     "conditioning": "neurons",

@@ -39,9 +39,6 @@ def chunk_runner(state: LifelongState, task: tuple[str, ...], images: int, *, rn
     replay = sample_replay(make_teacher(state, task, rng=rng), 0)
     train_mixed = state.mixed_learns
     run_chunk = partial(
-        train_chunk,
-        networks=state.training_networks,
-        learning=state.config.learning,
-        train_mixed=train_mixed,
+        train_chunk, networks=state.training_networks, learning=state.config.learning, train_mixed=train_mixed
     )
     return lambda: run_chunk(init_carry(state, task, train_mixed=train_mixed), data, replay)

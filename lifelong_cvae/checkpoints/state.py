@@ -4,8 +4,6 @@ The first part of a checkpoint holds everything outside the categories. Each fur
 stacked in order of learning.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ before the task, which has a checkpoint of its own; its digest is recorded here 
 sampled again from the same keys, and images are read from their source.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +31,7 @@ def save_task(folder: Path, progress: TaskProgress, teacher: str) -> None:
     Raises:
         OSError: the disk is full or not writable.
     """
-    meta = {
-        "teacher": teacher,
-        "names": list(progress.names),
-        "terms": progress.terms,
-        "seconds": progress.seconds,
-    }
+    meta = {"teacher": teacher, "names": list(progress.names), "terms": progress.terms, "seconds": progress.seconds}
     leaves = jax.tree_util.tree_flatten_with_path(progress.carry)[0]
     part = {"carry": {_leaf_name(path): leaf for path, leaf in leaves}}
     orbax_store.write(folder, progress.steps, [lambda: part], meta, keep=1)

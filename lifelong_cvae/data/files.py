@@ -1,7 +1,5 @@
 """Readers of image files: IDX, npz, PNG and JPEG. Errors are one line that names the file."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import re

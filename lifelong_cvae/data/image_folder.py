@@ -1,7 +1,5 @@
 """Sources of pictures in folders, one folder per category."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

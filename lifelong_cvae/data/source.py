@@ -1,7 +1,5 @@
 """Sources of labeled images, read one category at a time."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace

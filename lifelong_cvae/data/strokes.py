@@ -1,7 +1,5 @@
 """Drawings and photos of a single shape, brought to the form of the handwritten digits in MNIST."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

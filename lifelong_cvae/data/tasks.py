@@ -1,7 +1,5 @@
 """Streams of tasks: order of the categories, and number per task."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sources of TensorFlow Datasets, read without TensorFlow. `tfds_prepare` prepares missing data sets."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

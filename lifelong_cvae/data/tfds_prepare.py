@@ -4,8 +4,6 @@ The stock builders use TensorFlow to unpack gzip files, open files and encode PN
 records under the same name and version without it. `tfds.data_source` reads them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import io
@@ -68,9 +66,7 @@ def prepare(spec: str, builder: Any, manual_dir: Path | None) -> None:
         )
     # Without an extract_dir of their own, data sets with equal file names would share their unpacked files.
     config = tfds.download.DownloadConfig(
-        manual_dir=files_dir,
-        extract_dir=Path(folder, "downloads", "extracted", builder.name),
-        try_download_gcs=False,
+        manual_dir=files_dir, extract_dir=Path(folder, "downloads", "extracted", builder.name), try_download_gcs=False
     )
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 

@@ -4,8 +4,6 @@ A CPU is fastest on loops over small blocks that stay in its caches, an accelera
 functions below pick the form with `jax.lax.platform_dependent`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce

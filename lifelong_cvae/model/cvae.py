@@ -6,8 +6,6 @@ the ELBO, Sohn, Lee and Yan 2015 for its conditional form, Burda, Grosse and Sal
 the importance-weighted bound.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

@@ -9,8 +9,6 @@ In every hidden layer the neurons of the category stand beside the mixed ones an
 so the mixed neurons never read those of a category, and their activations are the same for all categories.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -7,8 +7,6 @@ likelihood in closed form, with f integrated out exactly, and is fitted in close
 trained. Source: Tipping and Bishop 1999 (probabilistic principal components), applied to the residual.
 """
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -6,8 +6,6 @@ Dempster, Laird and Rubin 1977 for expectation maximization (EM), Tomczak and We
 benefit of a prior near the aggregate posterior.
 """
 
-from __future__ import annotations
-
 import math
 
 import jax
@@ -163,11 +161,7 @@ def fit(points: jax.Array, components: int, *, images: jax.Array | int | None = 
         prior_scatter = VARIANCE_STRENGTH * prior_variance[None] + MEAN_STRENGTH * means**2
         variances = (scatter + prior_scatter) / (mass + VARIANCE_STRENGTH + MEAN_STRENGTH)
         logits = jnp.log(mass[:, 0] + 1e-6) + logit_mask
-        return {
-            "logits": logits,
-            "means": means,
-            "log_vars": jnp.log(jnp.maximum(variances, VARIANCE_FLOOR)),
-        }, None
+        return {"logits": logits, "means": means, "log_vars": jnp.log(jnp.maximum(variances, VARIANCE_FLOOR))}, None
 
     fitted = jax.lax.scan(iteration, start, length=ITERATIONS)[0]
     return {**fitted, "means": fitted["means"] + center[None]}

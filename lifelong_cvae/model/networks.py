@@ -6,8 +6,6 @@
 `W [x; onehot(c)] = W_x x + w_c`. This is the one-hot conditional VAE of Sohn, Lee and Yan 2015.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

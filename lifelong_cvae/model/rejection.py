@@ -7,8 +7,6 @@ Evidence alone is an imperfect novelty score: smooth, simple images can be more 
 (Nalisnick et al. 2018, arXiv 1810.09136).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax.numpy as jnp

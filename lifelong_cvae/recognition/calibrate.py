@@ -1,7 +1,5 @@
 """Calibration after a task: ridge penalty, rejection thresholds and temperature grids, from held-out images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import jax

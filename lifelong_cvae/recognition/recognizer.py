@@ -67,10 +67,8 @@ def evidence(
         return _all_evidence(recognizer, rows, rng=rng, mesh=mesh)
     if isinstance(rows, jax.core.Tracer):
         raise InputError("recognizer with a shortlist: expected a call outside jit, got traced images")
-    if scores is None and recognizer.classifier is not None:
+    if scores is None:
         scores = ridge_classifier.scores(recognizer.classifier, images)
-    elif scores is None:
-        scores = shortlist.prototype_scores(recognizer.prototypes, rows)
     candidates = shortlist.top_categories(scores, recognizer.candidates)
     return shortlist.pair_evidence(recognizer.state, recognizer.stacks, rows, candidates, rng=rng)
 
@@ -140,7 +138,6 @@ class Recognizer(NamedTuple):
         stacks: the stacked categories, one stack per group of `stacked.category_groups`. None if there are several
             groups, which are then stacked in every call, or if the evidence has no weight.
         candidates: length of the shortlist. None evaluates the evidence of all categories.
-        prototypes: select the shortlist if there is no regression.
     """
 
     state: LifelongState
@@ -150,7 +147,6 @@ class Recognizer(NamedTuple):
     classifier: ridge_classifier.RidgeClassifier | None = None
     stacks: tuple[StackedCategories, ...] | None = None
     candidates: int | None = None
-    prototypes: shortlist.Prototypes | None = None
 
 
 def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates: int | None = None) -> Recognizer:
@@ -161,8 +157,8 @@ def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates
         kind: `elbo`, or `closed_form` or `combined`, which solve a regression (seconds); default
             `state.config.recognition.recognizer`.
         candidates: length of the shortlist. Evidence is computed only for that many categories per image; the others
-            get probability 0. The regression selects the shortlist or, for a state without sums, the distance to
-            prototypes. None, or at least the number of categories, evaluates all categories.
+            get probability 0. The regression selects the shortlist. None, or at least the number of categories,
+            evaluates all categories.
 
     Raises:
         InputError: the kind is unknown, there is no category, the state has no sums, `candidates` is below 1, or
@@ -185,13 +181,11 @@ def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates
         grids = [state.params["categories"][name]["ridge"]["calibration"] for name in state.names]
         elbo_weight, score_weight = temperature_scaling.expert_weights(grids, use_elbo=kind == "combined")
         recognizer = recognizer._replace(elbo_weight=elbo_weight, score_weight=score_weight, classifier=classifier)
-    elif candidates is not None and state.config.closed_form.random_features:
+    elif candidates is not None:
         recognizer = recognizer._replace(classifier=ridge_classifier.solve(state))
     groups = category_groups(state)
     if recognizer.elbo_weight and (candidates is not None or len(groups) == 1):
         recognizer = recognizer._replace(stacks=tuple(stack_categories(state, names) for names in groups))
-    if candidates is not None and recognizer.classifier is None:
-        recognizer = recognizer._replace(prototypes=shortlist.make_prototypes(state, recognizer.stacks))
     return recognizer
 
 

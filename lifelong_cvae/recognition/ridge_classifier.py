@@ -5,8 +5,6 @@
 `gram_sharing=own`, its own Gram matrix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -132,8 +130,8 @@ def _total_sums(state: LifelongState) -> tuple[dict[str, np.ndarray], dict[str, 
     """Returns the Gram matrix `[packed]` and the vectors `[features, categories]`, by part, on the host."""
     if not state.config.closed_form.random_features:
         raise InputError(
-            "recognizer closed_form: expected a state learned with random_features above 0, got random_features=0; "
-            "recognizer elbo needs no features"
+            "regression: expected a state learned with random_features above 0, got random_features=0; "
+            "recognizer elbo without a shortlist needs no features"
         )
     if not state.names:
         raise InputError("expected at least one category, got none")

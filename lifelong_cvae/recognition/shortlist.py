@@ -1,20 +1,14 @@
-"""Recognition with a shortlist: a cheap rule selects the likeliest categories of each image, evidence ranks them.
-
-The rule is the ridge regression. For a state without sums it is the distance to prototypes, which a category decodes
-from the likeliest components of its prior.
+"""Recognition with a shortlist: the regression selects the likeliest categories of each image, evidence ranks them.
 
 Evidence is evaluated for pairs of an image and a category. Sorted by category, the pairs are split into tiles of one
 category each, so that the parameters of a category are read once for many images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import RecognitionConfig
@@ -24,72 +18,10 @@ from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.stacked import StackedCategories
 from lifelong_cvae.state import LifelongState
 
-# Largest number of prototypes per category.
-PROTOTYPES = 4
 # Smallest and largest number of images that are split into tiles together. More images fill tiles better.
 BATCH_SIZES = (8, 8192)
-# Smallest and largest number of images whose distances to all prototypes are in memory at once.
-PROTOTYPE_BATCH_SIZES = (8, 1024)
 # Pairs per tile.
 TILE = 32
-
-
-class Prototypes(NamedTuple):
-    """Decoded means of the likeliest components of p(z|c), at most `PROTOTYPES` per category."""
-
-    images: jax.Array  # [prototypes, categories, pixels] in [0, 1]; the axis of categories is padded
-    half_squared_norms: jax.Array  # [prototypes, categories]
-    num_categories: int
-
-
-def make_prototypes(state: LifelongState, stacks: Sequence[StackedCategories]) -> Prototypes:
-    """Decodes the prototypes of all categories.
-
-    Args:
-        state: state of the learner.
-        stacks: its categories in the order of `state.names`.
-    """
-    mixed, counts = state.params["mixed"], [int(stack.count) for stack in stacks]
-    parts = [
-        np.asarray(_decode_prototypes(mixed, stack, networks=state.networks))[:count]
-        for stack, count in zip(stacks, counts, strict=True)
-    ]
-    images = np.concatenate(parts).transpose(1, 0, 2)
-    missing = power_of_two(sum(counts), PROTOTYPE_BATCH_SIZES[0]) - sum(counts)
-    images = np.pad(images, ((0, 0), (0, missing), (0, 0)))
-    return Prototypes(*jax.device_put((images, 0.5 * np.square(images).sum(axis=-1))), sum(counts))
-
-
-@partial(jax.jit, static_argnames="networks")
-def _decode_prototypes(mixed: Any, stack: StackedCategories, *, networks: Networks) -> jax.Array:
-    def decode_category(category: Any) -> jax.Array:
-        model = cvae.CategoryModel(mixed, category, networks)
-        likeliest = jnp.argsort(-model.prior["logits"])[:PROTOTYPES]
-        return cvae.decode_mean(model, model.prior["means"][likeliest])
-
-    return stack.map_categories(decode_category)
-
-
-def prototype_scores(prototypes: Prototypes, rows: Any) -> np.ndarray:
-    """Computes the closeness of images to each category's nearest prototype, `[n, categories]`.
-
-    A score is minus half the squared distance, up to a constant of the image.
-    """
-    batches = padded_batches(rows, *PROTOTYPE_BATCH_SIZES)
-    parts = [np.asarray(_prototype_scores(prototypes, batch)) for _, batch in batches]
-    scores = np.concatenate([*parts, np.zeros((0, prototypes.images.shape[1]))])
-    return scores[: len(rows), : prototypes.num_categories]
-
-
-@jax.jit
-def _prototype_scores(prototypes: Prototypes, rows: jax.Array) -> jax.Array:
-    """Computes x.p - |p|^2 / 2, which is -|x - p|^2 / 2 up to a constant of the image."""
-    x, best = to_float(rows), None
-    with jax.default_matmul_precision("float32"):
-        for images, half_squared_norms in zip(prototypes.images, prototypes.half_squared_norms, strict=True):
-            scores = x @ images.T - half_squared_norms[None]
-            best = scores if best is None else jnp.maximum(best, scores)
-    return best
 
 
 def top_categories(scores: Any, count: int) -> np.ndarray:

@@ -10,8 +10,6 @@ representations with k-means"); later tasks reuse them. Random expansions for ri
 as well. No patch is stored: a filter is an average over at least `MIN_PATCHES` patches, or random.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 
@@ -124,12 +122,7 @@ def expansion_matrix(dictionary: Dictionary, settings: ClosedFormConfig, image_s
 
 
 def extract(
-    dictionary: Dictionary,
-    expand: jax.Array,
-    rows: jax.Array,
-    *,
-    image_shape: Shape,
-    settings: ClosedFormConfig,
+    dictionary: Dictionary, expand: jax.Array, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
 ) -> jax.Array:
     """Computes the features of images. Pure and traceable.
 

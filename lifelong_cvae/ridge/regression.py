@@ -12,8 +12,6 @@ forgotten, and only averages are stored. Sources: Zhuang et al. 2022 (ACIL, arXi
 squared error on held-out images is a function of sums too.
 """
 
-from __future__ import annotations
-
 import functools
 from functools import partial
 from typing import Any

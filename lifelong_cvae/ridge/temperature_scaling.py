@@ -8,8 +8,6 @@ negative log-likelihood over a grid of temperature pairs, computed on held-out i
 time. The grids of all categories are summed, and the best pair is used. No image is stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax.numpy as jnp

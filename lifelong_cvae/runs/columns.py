@@ -1,7 +1,5 @@
 """Results as columns, for `pandas.DataFrame` and scikit-learn metrics, and as files: npz, PNG, CSV."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path

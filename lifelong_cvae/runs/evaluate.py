@@ -1,7 +1,5 @@
 """Evaluates a run: metrics of recognition, density, generation and novelty detection in one file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures of a run: imagined images, reconstructions, the circle, and walks in latent space."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

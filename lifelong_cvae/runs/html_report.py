@@ -1,7 +1,5 @@
 """Report of a run: one self-contained HTML file with its images, accuracies and settings."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path

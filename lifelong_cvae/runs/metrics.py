@@ -1,7 +1,5 @@
 """Metrics of a run: a line after each task, the result, and the rows that are printed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A run: learns a stream of tasks into a directory, with evaluation, checkpoint and figures after each task."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import time
@@ -23,14 +21,7 @@ from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.files import append_line, write_json
 from lifelong_cvae.runs import figures, html_report
 from lifelong_cvae.runs.config import RunConfig
-from lifelong_cvae.runs.metrics import (
-    TABLE_HEAD,
-    LogPosteriors,
-    run_result,
-    table_row,
-    task_metrics,
-    task_scalars,
-)
+from lifelong_cvae.runs.metrics import TABLE_HEAD, LogPosteriors, run_result, table_row, task_metrics, task_scalars
 from lifelong_cvae.runs.tensorboard import EventWriter
 from lifelong_cvae.runs.workdir import TaskCheckpointer, clear_task_checkpoints, open_run, resume_command
 from lifelong_cvae.state import LifelongState, init
@@ -79,12 +70,7 @@ class _Run(NamedTuple):
 
 
 def run(
-    workdir: Path,
-    config: RunConfig,
-    source: Source,
-    options: RunOptions | None = None,
-    *,
-    resume: bool = False,
+    workdir: Path, config: RunConfig, source: Source, options: RunOptions | None = None, *, resume: bool = False
 ) -> dict[str, Any]:
     """Learns all tasks of a run into `workdir`.
 
@@ -200,12 +186,7 @@ def _learn_tasks(
 
 def _evaluate(this: _Run, state: LifelongState, feature_cache: dict[str, jax.Array]) -> LogPosteriors:
     return metrics.log_posteriors_by_category(
-        state,
-        this.source,
-        this.config.evaluate_on,
-        rng=this.rng,
-        feature_cache=feature_cache,
-        mesh=this.options.mesh,
+        state, this.source, this.config.evaluate_on, rng=this.rng, feature_cache=feature_cache, mesh=this.options.mesh
     )
 
 

@@ -7,8 +7,6 @@ ends, and the caller blocks forever in `add_scalar` or `close`, or loses events 
 of the process before it, and it replaces spaces and most punctuation in tags, which hold category names here.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping

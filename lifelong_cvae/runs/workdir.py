@@ -1,7 +1,5 @@
 """A run directory: created, locked and resumed; damaged checkpoints are skipped."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import shlex
@@ -189,13 +187,7 @@ class TaskCheckpointer:
     """
 
     def __init__(
-        self,
-        workdir: Path,
-        task: int,
-        state: LifelongState,
-        names: Sequence[str],
-        *,
-        log_fn: Callable[[str], None],
+        self, workdir: Path, task: int, state: LifelongState, names: Sequence[str], *, log_fn: Callable[[str], None]
     ):
         self._state, self._names, self._log_fn = state, names, log_fn
         self._root = workdir / TASK_CHECKPOINTS

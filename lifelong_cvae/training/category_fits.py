@@ -4,8 +4,6 @@ The parts of the task's categories are fitted to their real images. If the mixed
 priors of earlier categories are shifted as replayed images move in latent space.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

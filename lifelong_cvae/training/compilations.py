@@ -1,7 +1,5 @@
 """Counts what XLA compiles, through JAX's own monitoring."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 
@@ -23,10 +21,7 @@ def count_compilations(function: str | None = None) -> Iterator[CompilationCount
     counter = CompilationCounter()
 
     def listen(event: str, duration: float, **details: str) -> None:
-        if event == _EVENT and function in (
-            None,
-            details.get("fun_name", "").removeprefix("jit(").rstrip(")"),
-        ):
+        if event == _EVENT and function in (None, details.get("fun_name", "").removeprefix("jit(").rstrip(")")):
             counter.count += 1
 
     jax.monitoring.register_event_duration_secs_listener(listen)

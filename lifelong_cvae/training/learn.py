@@ -1,7 +1,5 @@
 """Learning a task: grow, remember, train, fit, sum, calibrate."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -11,8 +11,6 @@ Every term is a mean over a batch, in nats per image (`generate`: squared error 
 Categories outside the task are frozen, so the last four terms train the mixed part.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

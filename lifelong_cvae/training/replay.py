@@ -1,7 +1,5 @@
 """Memory playback for training: replayed pairs (z*, x*) of earlier categories, and replayed images of one category."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, NamedTuple
 

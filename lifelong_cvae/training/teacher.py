@@ -1,7 +1,5 @@
 """The teacher: the model before a task, which replays earlier categories while the task is learned."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ The optimized parameters are a dict of the same form as those of a state, `{"mix
 subtrees}}`, with the task's subtrees stacked along a leading axis.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import partial
@@ -67,12 +65,7 @@ ProgressFn = Callable[[TaskProgress, int], None]
 
 
 def make_optimizer(
-    learning: LearningConfig,
-    params: dict[str, Any],
-    names: tuple[str, ...],
-    total_steps: Any,
-    *,
-    train_mixed: bool,
+    learning: LearningConfig, params: dict[str, Any], names: tuple[str, ...], total_steps: Any, *, train_mixed: bool
 ) -> optax.GradientTransformation:
     """Creates Adam with a cosine schedule, masked so that a task changes nothing but its own parameters.
 
@@ -198,11 +191,7 @@ def train(
     else:  # a copy, since the carry is donated
         current = resume_from._replace(carry=jax.tree.map(jnp.copy, resume_from.carry))
     run_chunk = partial(
-        train_chunk,
-        networks=state.training_networks,
-        learning=learning,
-        train_mixed=state.mixed_learns,
-        mesh=mesh,
+        train_chunk, networks=state.training_networks, learning=learning, train_mixed=state.mixed_learns, mesh=mesh
     )
     current = current._replace(carry=sharding.device_put(current.carry, mesh))
     data = sharding.device_put(data, mesh)

@@ -1,7 +1,5 @@
 """Live page: categories of a run are drawn, imagined and taught in a browser."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lifelong_cvae import checkpoints

@@ -1,7 +1,5 @@
 """Checks and parses what a browser sends: origin, size, JSON, drawings and uploaded pictures."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

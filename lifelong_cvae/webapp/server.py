@@ -1,7 +1,5 @@
 """HTTP server of the live page, for browsers on this machine only: routes, JSON and error responses."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable

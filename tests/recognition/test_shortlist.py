@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import recognition, stacked
-from lifelong_cvae.model import cpu, cvae
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.model import cpu
 from lifelong_cvae.recognition import recognizer as recognizer_module
 from lifelong_cvae.recognition import ridge_classifier, shortlist
 from lifelong_cvae.stacked import category_groups, stack_categories
@@ -112,20 +113,6 @@ def test_pair_evidence_by_a_sampled_bound_is_right_on_average(many_categories, i
     np.testing.assert_allclose(values[finite], expected[finite], rtol=0.02)
 
 
-def test_make_prototypes_decodes_the_likeliest_components(learner, images):
-    prototypes = shortlist.make_prototypes(learner, [stack_categories(learner, learner.names)])
-    rows = images.reshape(len(images), -1)
-    for column, name in enumerate(learner.names):
-        model = learner.model(name)
-        order = np.argsort(-np.asarray(model.prior["logits"]))
-        decoded = cvae.decode_mean(model, model.prior["means"][order])
-        np.testing.assert_allclose(prototypes.images[:, column], decoded, atol=1e-5)
-    x = rows / np.float32(255)
-    squares = np.square(x[:, None, None] - np.asarray(prototypes.images)[None, :, :3]).sum(axis=-1).min(axis=1)
-    expected = 0.5 * np.square(x).sum(axis=-1)[:, None] - 0.5 * squares
-    np.testing.assert_allclose(shortlist.prototype_scores(prototypes, rows), expected, rtol=1e-4, atol=1e-3)
-
-
 def test_top_categories_have_the_highest_scores():
     scores = np.random.default_rng(0).permuted(np.tile(np.arange(9.0), (4, 1)), axis=1)
     np.testing.assert_array_equal(
@@ -133,26 +120,38 @@ def test_top_categories_have_the_highest_scores():
     )
 
 
-def test_recognize_selects_the_best_category_on_the_shortlist(many_categories, images, all_evidence):
-    recognizer = lifelong.make_recognizer(many_categories, candidates=6)
+@pytest.fixture(scope="module")
+def state_with_sums(small_config, digits, rng):
+    state = lifelong.init(small_config.with_settings(SMALL_FEATURES), (28, 28), rng=rng)
+    return lifelong.learn(state, {name: digits[name][:60] for name in "20134"}, rng=rng)[0]
+
+
+def test_recognize_selects_the_best_category_on_the_shortlist(state_with_sums, images):
+    recognizer = lifelong.make_recognizer(state_with_sums, "elbo", candidates=3)
     names, probabilities = lifelong.recognize(recognizer, images)
-    assert ((probabilities > 0).sum(axis=1) <= 6).all()
+    assert ((probabilities > 0).sum(axis=1) <= 3).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
-    rows = images.reshape(len(images), -1)
-    candidates = shortlist.top_categories(shortlist.prototype_scores(recognizer.prototypes, rows), 6)
-    shortlisted = np.where(shortlist_mask(candidates), all_evidence, -np.inf)
-    assert list(names) == [many_categories.names[index] for index in shortlisted.argmax(axis=1)]
+    candidates = shortlist.top_categories(ridge_classifier.scores(recognizer.classifier, images), 3)
+    evidence = np.asarray(lifelong.evidence(state_with_sums, images))
+    on_shortlist = (candidates[:, :, None] == np.arange(5)).any(axis=1)
+    best = np.where(on_shortlist, evidence, -np.inf).argmax(axis=1)
+    assert list(names) == [state_with_sums.names[index] for index in best]
 
 
-def test_recognize_with_a_shortlist_treats_images_independently(many_categories, images):
-    recognizer = lifelong.make_recognizer(many_categories, candidates=4)
+def test_recognize_with_a_shortlist_treats_images_independently(state_with_sums, images):
+    recognizer = lifelong.make_recognizer(state_with_sums, "elbo", candidates=2)
     names, probabilities = lifelong.recognize(recognizer, images)
     for index in (0, 40):
         name, probability = lifelong.recognize(recognizer, images[index : index + 1])
         assert name[0] == names[index]
         np.testing.assert_allclose(probability[0], probabilities[index], atol=1e-4)
     names, probabilities = lifelong.recognize(recognizer, images[:0])
-    assert (names.shape, probabilities.shape) == ((0,), (0, NUM_CATEGORIES))
+    assert (names.shape, probabilities.shape) == ((0,), (0, 5))
+
+
+def test_make_recognizer_refuses_a_shortlist_without_sums(many_categories):
+    with pytest.raises(InputError, match="expected a state learned with random_features above 0"):
+        lifelong.make_recognizer(many_categories, candidates=4)
 
 
 def test_recognize_with_a_shortlist_of_all_categories_changes_nothing(many_categories, images):
@@ -175,19 +174,12 @@ def test_make_recognizer_stacks_the_categories_once(learner, images, monkeypatch
     np.testing.assert_allclose(lifelong.evidence(several_groups, images), expected, rtol=1e-5, atol=1e-3)
 
 
-@pytest.fixture(scope="module")
-def state_with_sums(small_config, digits, rng):
-    state = lifelong.init(small_config.with_settings(SMALL_FEATURES), (28, 28), rng=rng)
-    return lifelong.learn(state, {name: digits[name][:60] for name in "201"}, rng=rng)[0]
-
-
 @pytest.mark.parametrize("kind", ["elbo", "combined"])
 def test_make_recognizer_selects_the_shortlist_by_the_regression(state_with_sums, images, kind):
-    recognizer = lifelong.make_recognizer(state_with_sums, kind, candidates=2)
-    assert recognizer.prototypes is None
-    scores = np.asarray(ridge_classifier.scores(recognizer.classifier, images))
+    recognizer = lifelong.make_recognizer(state_with_sums, kind, candidates=4)
+    scores = ridge_classifier.scores(recognizer.classifier, images)
     expected = np.array(recognition.log_likelihoods(lifelong.make_recognizer(state_with_sums, kind), images))
-    np.put_along_axis(expected, scores.argmin(axis=1)[:, None], -np.inf, axis=1)
+    np.put_along_axis(expected, np.asarray(scores).argmin(axis=1)[:, None], -np.inf, axis=1)
     likelihoods = np.asarray(recognition.log_likelihoods(recognizer, images))
     np.testing.assert_allclose(likelihoods, expected, rtol=1e-5, atol=1e-4)
     log_evidence = lifelong.evidence(recognizer, images)
@@ -203,7 +195,7 @@ def test_make_recognizer_rejects_bad_candidates(many_categories):
         lifelong.make_recognizer(many_categories, "closed_form", candidates=3)
 
 
-def test_evidence_with_a_shortlist_rejects_jit(many_categories, images):
-    recognizer = lifelong.make_recognizer(many_categories, candidates=3)
+def test_evidence_with_a_shortlist_rejects_jit(state_with_sums, images):
+    recognizer = lifelong.make_recognizer(state_with_sums, "elbo", candidates=3)
     with pytest.raises(lifelong.InputError, match="expected a call outside jit, got traced images"):
         jax.jit(lambda x: lifelong.evidence(recognizer, x))(images)

@@ -1,3 +1,5 @@
+"""Fits after training: mixture priors, their shift with the mixed part, and output contrast."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,90 +10,96 @@ from scipy import optimize, special
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.model import cvae, mixture_prior
-from lifelong_cvae.stacked import stack_categories
 from lifelong_cvae.state import add_category
 from lifelong_cvae.training import category_fits
+from lifelong_cvae.training.learn import make_task_data
+from lifelong_cvae.training.teacher import Teacher
 from tests.conftest import assert_trees_equal, mixture_log_density
 
 
-def likelihoods(learner, digits, priors):
-    """Mean log density of where the encoder puts the real images, for each category."""
+def mean_log_densities(state, digits, priors):
+    """Mean log density of encoded real images under `priors`, by category."""
     values = {}
-    for name in learner.names:
+    for name in state.names:
         x = digits[name].reshape(-1, 784) / np.float32(255)
-        z = cvae.encode(learner.model(name), x).sample(rng=jax.random.key(5))
+        z = cvae.encode(state.model(name), x).sample(rng=jax.random.key(5))
         values[name] = mixture_log_density(priors[name], z).mean()
     return values
 
 
-def test_the_prior_of_a_learned_category_lies_where_its_images_are(learner, digits):
-    fitted = {name: learner.model(name).prior for name in learner.names}
-    standard = {name: mixture_prior.standard_normal(4) for name in learner.names}
-    ours, theirs = (likelihoods(learner, digits, priors) for priors in (fitted, standard))
-    for name in learner.names:
-        assert ours[name] > theirs[name] + 0.1
-
-
-def settled(state, mixed, rng):
-    stack = stack_categories(state, state.names)
-    priors = category_fits.shift_priors(state, mixed, stack, state.names, rng=rng)
-    categories = {n: {**tree, **priors[n]} for n, tree in state.params["categories"].items()}
+def state_with_shifted_priors(state, mixed, rng):
+    """The state with another mixed part, and with priors of all categories shifted to it."""
+    priors = category_fits.shift_priors(Teacher(state, ("new",), state.names, rng, None), mixed)
+    categories = {name: {**subtree, **priors[name]} for name, subtree in state.params["categories"].items()}
     return state.replace(params={"mixed": mixed, "categories": categories})
 
 
-def test_priors_stay_where_they_are_while_the_mixed_part_does_however_often(learner):
+def test_fitted_priors_are_likelier_than_standard_normal(learner, digits):
+    fitted = {name: learner.model(name).prior for name in learner.names}
+    standard = {name: mixture_prior.standard_normal(4) for name in learner.names}
+    of_fitted, of_standard = (mean_log_densities(learner, digits, priors) for priors in (fitted, standard))
+    for name in learner.names:
+        assert of_fitted[name] > of_standard[name] + 0.1
+
+
+def test_shift_priors_to_same_mixed_part_changes_nothing(learner):
     state = learner
-    for turn in range(5):
-        state = settled(state, learner.params["mixed"], jax.random.key(turn))
+    for seed in range(5):
+        state = state_with_shifted_priors(state, learner.params["mixed"], jax.random.key(seed))
     for name in learner.names:
         for key, leaf in learner.model(name).prior.items():
             np.testing.assert_allclose(state.model(name).prior[key], leaf, atol=1e-4)
 
 
-def test_priors_follow_a_mixed_part_that_moves(learner, digits, rng):
+def test_shift_priors_follows_moved_mixed_part(learner, digits, rng):
     noise = np.random.default_rng(0)
     mixed = jax.tree.map(
         lambda leaf: leaf + 0.1 * noise.normal(size=leaf.shape).astype(np.float32), learner.params["mixed"]
     )
-    stale = learner.replace(params={**learner.params, "mixed": mixed})
-    priors = {name: learner.model(name).prior for name in learner.names}
-    followed = settled(learner, mixed, rng)
-    moved = {name: followed.model(name).prior for name in learner.names}
-    before, after = (likelihoods(stale, digits, chosen) for chosen in (priors, moved))
+    moved = learner.replace(params={**learner.params, "mixed": mixed})
+    shifted = state_with_shifted_priors(learner, mixed, rng)
+    stale_priors, shifted_priors = (
+        {name: state.model(name).prior for name in learner.names} for state in (learner, shifted)
+    )
+    before, after = (mean_log_densities(moved, digits, priors) for priors in (stale_priors, shifted_priors))
     for name in learner.names:
         assert after[name] > before[name]
 
 
-def test_nothing_is_settled_where_priors_stay_standard_normal(learner, rng):
+def test_fit_category_parts_without_prior_components_keeps_priors(learner, digits, rng):
     state = learner.replace(config=learner.config.with_settings({"prior_components": 0}))
-    assert not category_fits.fits_priors(state)
+    data = make_task_data(state, {"2": digits["2"].reshape(-1, 784)}, rng=rng)
+    fitted = category_fits.fit_category_parts(state, data, Teacher(state, ("2",), ("0", "1"), rng, None))
+    for name in state.names:
+        assert fitted.params["categories"][name]["prior"] is state.params["categories"][name]["prior"]
+    assert fitted.params["categories"]["2"]["contrast"] is not state.params["categories"]["2"]["contrast"]
 
 
 def grayness(pixels):
     return np.mean(pixels * (1 - pixels), dtype=np.float64)
 
 
-def test_contrast_makes_drawings_as_grey_as_real_images(learner, digits):
+def test_sample_image_is_as_gray_as_real_images(learner, digits):
     for name in learner.names:
-        path, x = learner.model(name), digits[name].reshape(-1, 784) / np.float32(255)
-        z = cvae.encode(path, x).sample(rng=jax.random.key(7))
-        blurred, drawn = (np.asarray(draw(path, z)) for draw in (cvae.decode_mean, cvae.sample_image))
-        assert grayness(blurred) > 1.2 * grayness(x), "an average over what cannot be told apart"
-        assert grayness(drawn) == pytest.approx(grayness(x), rel=0.05)
+        model, x = learner.model(name), digits[name].reshape(-1, 784) / np.float32(255)
+        z = cvae.encode(model, x).sample(rng=jax.random.key(7))
+        mean, sample = (np.asarray(decode(model, z)) for decode in (cvae.decode_mean, cvae.sample_image))
+        assert grayness(mean) > 1.2 * grayness(x), "the mean averages over images that z does not tell apart"
+        assert grayness(sample) == pytest.approx(grayness(x), rel=0.05)
 
 
 @settings(max_examples=20)
 @given(st.floats(0.3, 3.5))
-def test_a_contrast_is_found_again(contrast):
+def test_fit_contrast_recovers_contrast(contrast):
     logits = np.random.default_rng(0).normal(size=(20, 30), scale=2).astype(np.float32)
     x = special.expit(contrast * logits)
-    found = category_fits.fit_contrast(jnp.asarray(logits), jnp.asarray(x))
-    assert found == pytest.approx(contrast, rel=1e-3)
-    root = optimize.brentq(lambda s: grayness(special.expit(s * logits)) - grayness(x), 0.25, 4)
-    assert found == pytest.approx(root, rel=1e-3)
+    fitted = category_fits.fit_contrast(jnp.asarray(logits), jnp.asarray(x))
+    assert fitted == pytest.approx(contrast, rel=1e-3)
+    root = optimize.brentq(lambda factor: grayness(special.expit(factor * logits)) - grayness(x), 0.25, 4)
+    assert fitted == pytest.approx(root, rel=1e-3)
 
 
-def test_contrast_has_limits():
+def test_fit_contrast_has_limits():
     logits = jnp.asarray([[1.0, -2.0, 0.5]])
     assert category_fits.fit_contrast(logits, jnp.asarray([[0.0, 1.0, 1.0]])) == pytest.approx(4, abs=1e-3)
     assert category_fits.fit_contrast(logits, jnp.full((1, 3), 0.5)) == pytest.approx(0.25, abs=1e-3)
@@ -103,13 +111,14 @@ def test_contrast_has_limits():
         {"sample_style": "mean", "prior_components": 0, "noise_rank": 0},
         {"conditioning": "one_hot", "mixed_mode": "free"},
     ],
-    ids=["drawing=mean", "growth=vectors"],
+    ids=["sample_style=mean", "conditioning=one_hot"],
 )
-def test_without_contrast_the_mean_is_drawn(small_config, rng, digits, settings):
+def test_sample_image_without_fitted_parts_is_mean(small_config, rng, digits, settings):
     state = lifelong.init(small_config.with_settings(settings), (28, 28), rng=rng)
-    before = add_category(state, "0", rng=rng).model("0").category
+    before = add_category(state, "0", rng=rng).model("0")
     state, _ = lifelong.learn(state, {"0": digits["0"]}, rng=rng)
-    for part in ("prior", "factors", "contrast"):
-        assert_trees_equal(state.model("0").category[part], before[part])
+    model = state.model("0")
+    for part in ("prior", "low_rank_noise", "contrast"):
+        assert_trees_equal(model.category[part], before.category[part])
     z = jax.random.normal(rng, (3, 4))
-    np.testing.assert_array_equal(cvae.sample_image(state.model("0"), z), cvae.decode_mean(state.model("0"), z))
+    np.testing.assert_array_equal(cvae.sample_image(model, z), cvae.decode_mean(model, z))

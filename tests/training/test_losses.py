@@ -1,3 +1,5 @@
+"""Loss terms: each agrees with a second computation, and reaches the parameters that it trains."""
+
 from functools import partial
 
 import jax
@@ -24,14 +26,14 @@ from lifelong_cvae.training.replay import sample_memory
 
 GROUPS, IMAGES = 5, 6
 NO_NOISE = jnp.zeros(())
-memory_terms = jax.jit(replay_terms, static_argnums=3)
-past_loss = jax.jit(replay_loss, static_argnames="networks")
-task_loss = jax.jit(real_loss, static_argnames="networks")
+jitted_replay_terms = jax.jit(replay_terms, static_argnums=3)
+jitted_replay_loss = jax.jit(replay_loss, static_argnames="networks")
+jitted_real_loss = jax.jit(real_loss, static_argnames="networks")
 
 
 @pytest.fixture(scope="module")
-def past(learner):
-    """Memory of 2, 0 and 1, by the learner as it is."""
+def replay(learner):
+    """Replayed pairs of 2, 0 and 1, sampled from the learner."""
     stack = stack_categories(learner, learner.names, leave_out=NOT_USED_IN_TRAINING)
     sizes = {"groups": GROUPS, "images": IMAGES, "cycles": 1}
     rng = jax.random.key(4)
@@ -40,65 +42,65 @@ def past(learner):
 
 
 @pytest.fixture(scope="module")
-def student(learner):
-    """A mixed part that has moved away from the teacher's."""
+def moved_mixed(learner):
+    """Mixed parameters that differ from the teacher's."""
     leaves, structure = jax.tree.flatten(learner.params["mixed"])
     keys = jax.random.split(jax.random.key(8), len(leaves))
     moved = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
     return structure.unflatten(moved)
 
 
-def group(past, index):
-    return jax.tree.map(lambda leaf: leaf[index], past.memory)
+def memory_group(replay, index):
+    return jax.tree.map(lambda leaf: leaf[index], replay.memory)
 
 
-def path_of(mixed, past, index, networks):
-    row = past.memory.category[index]
-    return cvae.CategoryModel(mixed, jax.tree.map(lambda leaf: leaf[row], past.stack.categories), networks)
+def group_model(mixed, replay, index, networks):
+    row = replay.memory.category[index]
+    return cvae.CategoryModel(mixed, jax.tree.map(lambda leaf: leaf[row], replay.stack.categories), networks)
 
 
-def float64(*arrays):
+def float64_arrays(*arrays):
     return [np.asarray(array, np.float64) for array in arrays]
 
 
-def kl(mean, log_var, other_mean, other_log_var):
-    """Between Gaussians with diagonal covariances: from traces, distances and determinants."""
+def kl_divergence(mean, log_var, other_mean, other_log_var):
+    """KL divergence of diagonal Gaussians, from traces, distances and determinants."""
     ratio = np.exp(log_var - other_log_var)
     distance = np.square(mean - other_mean) / np.exp(other_log_var)
     return 0.5 * (ratio + distance - 1 - np.log(ratio)).sum(axis=-1)
 
 
-def test_each_memory_term_agrees_with_a_second_computation(learner, student, past):
-    memory = group(past, 0)
+def test_replay_terms_agree_with_second_computation(learner, moved_mixed, replay):
+    memory = memory_group(replay, 0)
     noise = jax.random.normal(jax.random.key(11), memory.z.shape)
-    path = path_of(student, past, 0, learner.networks)
-    terms = memory_terms(path, memory, noise, REPLAY_TERMS)
+    model = group_model(moved_mixed, replay, 0, learner.networks)
+    terms = jitted_replay_terms(model, memory, noise, REPLAY_TERMS)
     assert set(terms) == set(REPLAY_TERMS)
 
-    z, x, mean, log_var = float64(memory.z, memory.x, *cvae.encode(path, memory.x))
-    drawn = cvae.decode_mean(path, memory.z)
-    squared = ((float64(drawn)[0] - x) ** 2).sum() / IMAGES
+    z, x, mean, log_var = float64_arrays(memory.z, memory.x, *cvae.encode(model, memory.x))
+    decoded = cvae.decode_mean(model, memory.z)
+    squared = ((float64_arrays(decoded)[0] - x) ** 2).sum() / IMAGES
     assert float(terms["generate"]) == pytest.approx(squared, rel=1e-4)
 
-    seen = kl(*float64(*memory.teacher), mean, log_var).mean()
-    assert float(terms["recognize"]) == pytest.approx(seen, rel=1e-3)
+    recognize = kl_divergence(*float64_arrays(*memory.teacher), mean, log_var).mean()
+    assert float(terms["recognize"]) == pytest.approx(recognize, rel=1e-3)
 
-    back_mean, back_log_var = float64(*cvae.encode(path, drawn))
-    back = -stats.norm.logpdf(z, back_mean, np.exp(0.5 * back_log_var)).sum(axis=1).mean()
-    assert float(terms["circulate"]) == pytest.approx(back, rel=1e-3)
+    decoded_mean, decoded_log_var = float64_arrays(*cvae.encode(model, decoded))
+    circulate = -stats.norm.logpdf(z, decoded_mean, np.exp(0.5 * decoded_log_var)).sum(axis=1).mean()
+    assert float(terms["circulate"]) == pytest.approx(circulate, rel=1e-3)
 
-    noisy = mean + np.exp(0.5 * log_var) * np.asarray(noise)
-    pixels = float64(cvae.decode_mean(path, jnp.asarray(noisy, jnp.float32)))[0]
+    sampled = mean + np.exp(0.5 * log_var) * np.asarray(noise)
+    pixels = float64_arrays(cvae.decode_mean(model, jnp.asarray(sampled, jnp.float32)))[0]
     scale = np.exp(learner.config.network.log_scale)
-    logits, means, log_vars = float64(*(path.category["prior"][k] for k in ("logits", "means", "log_vars")))
-    per_component = kl(mean[:, None], log_var[:, None], means, log_vars)
+    logits, means, log_vars = float64_arrays(*(model.category["prior"][k] for k in ("logits", "means", "log_vars")))
+    per_component = kl_divergence(mean[:, None], log_var[:, None], means, log_vars)
     divergence = -special.logsumexp(special.log_softmax(logits) - per_component, axis=1)
     elbo = stats.norm.logpdf(x, pixels, scale).sum(axis=1) - divergence
     assert float(terms["playback"]) == pytest.approx(-elbo.mean(), rel=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("names", "halves"),
+    ("names", "calls_of_halves"),
     [
         (("generate",), {"decode": 1}),
         (("recognize",), {"encode": 1}),
@@ -108,69 +110,74 @@ def test_each_memory_term_agrees_with_a_second_computation(learner, student, pas
         ((), {}),
     ],
 )
-def test_what_no_term_asks_for_is_neither_computed_nor_returned(learner, past, monkeypatch, names, halves):
+def test_replay_terms_compute_requested_terms_only(learner, replay, monkeypatch, names, calls_of_halves):
     calls = {}
 
-    def counting(name, function, *arguments):
+    def counted_call(name, function, *arguments):
         calls[name] = calls.get(name, 0) + 1
         return function(*arguments)
 
     for name in ("encode", "decode"):
-        monkeypatch.setattr(cvae, name, partial(counting, name, getattr(cvae, name)))
-    path = path_of(learner.params["mixed"], past, 0, learner.networks)
-    terms = replay_terms(path, group(past, 0), NO_NOISE, names)
+        monkeypatch.setattr(cvae, name, partial(counted_call, name, getattr(cvae, name)))
+    model = group_model(learner.params["mixed"], replay, 0, learner.networks)
+    terms = replay_terms(model, memory_group(replay, 0), NO_NOISE, names)
     assert set(terms) == set(names)
-    assert calls == halves
+    assert calls == calls_of_halves
 
 
-def test_a_weight_of_zero_drops_its_term_from_the_weights():
+def test_replay_weights_leave_out_zero_weights():
     config = lifelong.Config().with_settings({"playback_weight": 0, "circulate_weight": 0.25})
     assert config.learning.replay_weights == {"generate": 1.0, "recognize": 1.0, "circulate": 0.25}
 
 
-def terms_by_group(mixed, past, networks, names):
-    """The terms called `names` of each group, which need no noise."""
-    paths = [path_of(mixed, past, g, networks) for g in range(GROUPS)]
-    return [memory_terms(path, group(past, g), NO_NOISE, names) for g, path in enumerate(paths)]
+def terms_by_group(mixed, replay, networks, names):
+    """Terms of each group. They must be terms that need no noise."""
+    models = [group_model(mixed, replay, index, networks) for index in range(GROUPS)]
+    groups = [memory_group(replay, index) for index in range(GROUPS)]
+    return [jitted_replay_terms(*pair, NO_NOISE, names) for pair in zip(models, groups, strict=True)]
 
 
-def test_the_teacher_itself_recognises_what_it_remembered(learner, student, past):
-    for mixed, expected in ((learner.params["mixed"], True), (student, False)):
-        terms = [terms["recognize"] for terms in terms_by_group(mixed, past, learner.networks, ("recognize",))]
+def test_replay_term_recognize_is_zero_for_teacher_itself(learner, moved_mixed, replay):
+    for mixed, expected in ((learner.params["mixed"], True), (moved_mixed, False)):
+        terms = [terms["recognize"] for terms in terms_by_group(mixed, replay, learner.networks, ("recognize",))]
         assert (np.abs(terms) < 1e-4).all() == expected
         assert (np.asarray(terms) > 0.01).all() != expected
 
 
-def all_past(mixed, past, networks, weights, groups=GROUPS, step=0):
-    drawn = sample_replay_noise(past, jnp.int32(step), groups=groups)
-    return past_loss(mixed, past, drawn, networks=networks, weights=weights)
+def replay_loss_at_step(mixed, replay, networks, weights, groups=GROUPS, step=0):
+    noise = sample_replay_noise(replay, jnp.int32(step), groups=groups)
+    return jitted_replay_loss(mixed, replay, noise, networks=networks, weights=weights)
 
 
-def test_past_loss_weights_the_mean_over_groups_by_the_number_of_categories(learner, student, past):
-    # All groups, each of them once: terms without noise do not depend on the step.
+def test_replay_loss_is_weighted_mean_times_number_of_categories(learner, moved_mixed, replay):
+    # Every group once, and no noise: the terms do not depend on the step.
     weights = {"generate": 2.0, "recognize": 0.5}
-    total, terms = all_past(student, past, learner.networks, weights)
-    by_group = terms_by_group(student, past, learner.networks, tuple(weights))
+    total, terms = replay_loss_at_step(moved_mixed, replay, learner.networks, weights)
+    by_group = terms_by_group(moved_mixed, replay, learner.networks, tuple(weights))
     assert set(terms) == set(weights)
     for name in weights:
         expected = np.mean([terms[name] for terms in by_group])
         assert float(terms[name]) == pytest.approx(expected, rel=1e-4)
-    assert int(past.stack.count) == 3
+    assert int(replay.stack.count) == 3
     weighted = 3 * (2.0 * float(terms["generate"]) + 0.5 * float(terms["recognize"]))
     assert float(total) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_each_step_draws_groups_without_repetition_and_other_ones(learner, student, past):
-    by_group = terms_by_group(student, past, learner.networks, ("generate",))
+def test_sample_replay_noise_selects_other_groups_each_step_without_repetition(learner, moved_mixed, replay):
+    by_group = terms_by_group(moved_mixed, replay, learner.networks, ("generate",))
     single = {g: float(terms["generate"]) for g, terms in enumerate(by_group)}
 
-    def drawn_at(step, groups):
-        return float(all_past(student, past, learner.networks, {"generate": 1.0}, groups, step)[1]["generate"])
+    def generate_term(step, groups):
+        return float(
+            replay_loss_at_step(moved_mixed, replay, learner.networks, {"generate": 1.0}, groups, step)[1]["generate"]
+        )
 
     means = {(a, b): (single[a] + single[b]) / 2 for a in range(GROUPS) for b in range(a, GROUPS)}
-    drawn = [min(single, key=lambda g, v=v: abs(single[g] - v)) for v in (drawn_at(s, 1) for s in range(40))]
-    assert set(drawn) == set(range(GROUPS))
-    pairs = [min(means, key=lambda p, v=v: abs(means[p] - v)) for v in (drawn_at(s, 2) for s in range(40))]
+    values = [generate_term(step, 1) for step in range(40)]
+    selected = [min(single, key=lambda group, value=value: abs(single[group] - value)) for value in values]
+    assert set(selected) == set(range(GROUPS))
+    values = [generate_term(step, 2) for step in range(40)]
+    pairs = [min(means, key=lambda pair, value=value: abs(means[pair] - value)) for value in values]
     assert len(set(pairs)) > 5
     assert all(a != b for a, b in pairs)
 
@@ -184,9 +191,11 @@ def test_each_step_draws_groups_without_repetition_and_other_ones(learner, stude
         ("circulate", {"encoder", "decoder"}),
     ],
 )
-def test_each_term_teaches_the_halves_of_the_mixed_part_that_it_uses(learner, student, past, term, reached):
-    graph = jax.jit(jax.value_and_grad(lambda mixed: all_past(mixed, past, learner.networks, {term: 1.0})[0]))
-    gradient = graph(student)[1]
+def test_replay_terms_have_gradients_in_halves_that_they_use(learner, moved_mixed, replay, term, reached):
+    graph = jax.jit(
+        jax.value_and_grad(lambda mixed: replay_loss_at_step(mixed, replay, learner.networks, {term: 1.0})[0])
+    )
+    gradient = graph(moved_mixed)[1]
     for half in ("encoder", "decoder"):
         # One hidden layer: its kernel and its bias.
         norms = [float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(gradient[half])]
@@ -195,32 +204,29 @@ def test_each_term_teaches_the_halves_of_the_mixed_part_that_it_uses(learner, st
         assert any(norm > 0 for norm in norms) == (half in reached)
     size = 1e-3 / np.sqrt(sum(float(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradient)))
     ahead, behind = (
-        float(graph(jax.tree.map(lambda p, g, s=s: p + s * size * g, student, gradient))[0]) for s in (1, -1)
+        float(graph(jax.tree.map(lambda p, g, s=s: p + s * size * g, moved_mixed, gradient))[0]) for s in (1, -1)
     )
     slope = sum(float(jnp.square(leaf).sum()) for leaf in jax.tree.leaves(gradient))
     assert ahead - behind == pytest.approx(2 * size * slope, rel=0.1)
 
 
-def test_task_loss_sums_over_the_categories_and_reports_their_mean(learner, digits):
+def test_real_loss_sums_over_categories_and_reports_mean(learner, digits):
     names = ("2", "0", "1")
     images = jnp.stack([jnp.asarray(digits[name][:64].reshape(64, -1)) for name in names])
     data = TaskData(images, jnp.asarray([64, 10, 33]), jax.random.split(jax.random.key(1), 3), jnp.int32(9))
-    params = {
-        "mixed": learner.params["mixed"],
-        "categories": {TASK: stack_subtrees(learner, names)},
-    }
+    params = {"mixed": learner.params["mixed"], "categories": {TASK: stack_subtrees(learner, names)}}
 
     def loss(params, data):
-        drawn = sample_step_noise(data, jnp.int32(5), batch_size=16, latent_size=4)
-        return task_loss(params, data, drawn, networks=learner.networks)
+        noise = sample_step_noise(data, jnp.int32(5), batch_size=16, latent_size=4)
+        return jitted_real_loss(params, data, noise, networks=learner.networks)
 
     total, terms = loss(params, data)
     alone = []
     for index, name in enumerate(names):
         one = TaskData(*(leaf[index : index + 1] for leaf in data[:3]), data.total_steps)
         subtree = {TASK: stack_subtrees(learner, [name])}
-        value, own_terms = loss({**params, "categories": subtree}, one)
-        assert float(own_terms["real"]) == pytest.approx(float(value), rel=1e-6)
+        value, terms_of_one = loss({**params, "categories": subtree}, one)
+        assert float(terms_of_one["real"]) == pytest.approx(float(value), rel=1e-6)
         alone.append(float(value))
     assert set(terms) == {"real"}
     assert float(total) == pytest.approx(sum(alone), rel=1e-4)
@@ -228,12 +234,12 @@ def test_task_loss_sums_over_the_categories_and_reports_their_mean(learner, digi
     assert len({round(value, 3) for value in alone}) == 3
 
 
-def test_rows_of_padding_are_never_a_real_image(learner, digits):
+def test_sample_step_noise_never_selects_padded_rows(learner, digits):
     images = np.zeros((1, 64, 784), np.float32)
     images[0, 3:] = np.nan
     images[0, :3] = digits["2"][:3].reshape(3, -1) / 255
     data = TaskData(jnp.asarray(images), jnp.asarray([3]), jax.random.split(jax.random.key(1), 1), jnp.int32(9))
     params = {"mixed": learner.params["mixed"], "categories": {TASK: stack_subtrees(learner, ["2"])}}
-    drawn = sample_step_noise(data, jnp.int32(0), batch_size=256, latent_size=4)
-    total, _ = task_loss(params, data, drawn, networks=learner.networks)
+    noise = sample_step_noise(data, jnp.int32(0), batch_size=256, latent_size=4)
+    total, _ = jitted_real_loss(params, data, noise, networks=learner.networks)
     assert np.isfinite(total)
