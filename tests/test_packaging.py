@@ -90,14 +90,7 @@ def test_source_distribution_holds_launchers_tests_and_documents(distributions):
     with tarfile.open(source) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
     assert module_names(names) == source_modules()
-    for name in (
-        "README.md",
-        "BUILD.md",
-        "CHANGELOG.md",
-        "CITATION.cff",
-        "experiments/learn.py",
-        "tests/conftest.py",
-    ):
+    for name in ("README.md", "BUILD.md", "CHANGELOG.md", "CITATION.cff", "experiments/learn.py", "tests/conftest.py"):
         assert name in names
 
 
@@ -122,12 +115,7 @@ def test_distribution_installs_into_fresh_environment_and_learns(distributions, 
 
 def test_version_is_written_in_one_file():
     assert re.fullmatch(r"\d+\.\d+\.\d+", lifelong.__version__)
-    files = [
-        *ROOT.glob("*.cf[fg]"),
-        *ROOT.glob("*.toml"),
-        ROOT / "README.md",
-        *ROOT.glob("lifelong_cvae/*.py"),
-    ]
+    files = [*ROOT.glob("*.cf[fg]"), *ROOT.glob("*.toml"), ROOT / "README.md", *ROOT.glob("lifelong_cvae/*.py")]
     version = re.compile(rf"(?<![\d.]){re.escape(lifelong.__version__)}(?![\d.])")
     files_with_version = [file.name for file in files if version.search(file.read_text())]
     assert files_with_version == ["version.py"]

@@ -163,10 +163,7 @@ def test_with_settings_refuses_value_out_of_range(key, value):
         ({"memory_categories": -1}, "setting memory_categories: expected values above 0, got -1"),
         ({"replay_refresh_calls": 0}, "setting replay_refresh_calls: expected values above 0, got 0"),
         ({"cycles": -1}, "setting cycles: expected at least 0, got -1"),
-        (
-            {"mixed_mode": "frosen"},
-            "setting mixed_mode: expected one of frozen, playback, free, none, got 'frosen'",
-        ),
+        ({"mixed_mode": "frosen"}, "setting mixed_mode: expected one of frozen, playback, free, none, got 'frosen'"),
         *[({f"{t}_weight": -0.1}, f"setting {t}_weight: expected at least 0, got -0.1") for t in REPLAY_TERMS],
     ],
 )

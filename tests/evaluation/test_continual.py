@@ -100,12 +100,7 @@ def test_pooled_accuracy_is_the_mean_over_single_predictions(counts):
 
 
 def test_known_after_task_by_hand():
-    expected = {
-        "b": ["b"],
-        "a": ["b", "a", "d"],
-        "d": ["b", "a", "d"],
-        "c": ["b", "a", "d", "c"],
-    }
+    expected = {"b": ["b"], "a": ["b", "a", "d"], "d": ["b", "a", "d"], "c": ["b", "a", "d", "c"]}
     assert continual.known_after_task([["b"], ["a", "d"], ["c"]]) == expected
 
 

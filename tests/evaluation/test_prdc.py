@@ -144,10 +144,7 @@ def test_prdc_does_not_depend_on_the_block_size(block, monkeypatch):
 
 @pytest.mark.parametrize(
     ("imagined", "real", "message"),
-    [
-        (1, 9, "imagined images: expected at least two, got 1"),
-        (9, 0, "real images: expected at least two, got 0"),
-    ],
+    [(1, 9, "imagined images: expected at least two, got 1"), (9, 0, "real images: expected at least two, got 0")],
 )
 def test_prdc_rejects_a_set_without_neighbors(imagined, real, message):
     with pytest.raises(InputError) as error:

@@ -44,6 +44,12 @@ def test_recognize_accepts_deprecated_flags(launch, recognize_flags, tmp_path, o
     process = launch("recognize", *recognize_flags, f"--{old}={VALUES[new]}", f"--output={file}")
     assert_logged_once(process, f"--{old}", f"--{new}")
     assert file.read_bytes() == expected.read_bytes()
+    refusals = [
+        launch("recognize", *recognize_flags, f"--{name}={REFUSED_VALUES[new]}", f"--output={file}")
+        for name in (new, old)
+    ]
+    assert [process.code for process in refusals] == [2, 2]
+    assert refusals[0].err.splitlines() == refusals[1].err.splitlines()[1:]
 
 
 @pytest.mark.parametrize(("old", "new"), deprecated.FLAGS.items())

@@ -28,6 +28,8 @@ RESUME = ("--resume", *QUIET)
 LOST = "error: another process of this run was lost; restart all of them with --resume\n"
 # Message of JAX, which aborts a process whose peer sends no heartbeat.
 ABORTED = "JAX distributed service detected fatal errors"
+# Lines that the collectives of JAX print to stdout when they connect.
+GLOO_LINE = re.compile(r"^\[Gloo\] Rank \d+ is connected to \d+ peer ranks\. [^\n]*\n", re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +103,14 @@ class TwoProcesses:
                 file.close()
 
     def wait(self, index, timeout=600):
-        """Waits for one of the processes and returns its exit code and output."""
+        """Waits for one of the processes and returns its exit code and output, without lines of Gloo."""
         code = self.processes[index].wait(timeout)
         texts = []
         for file in self.files[index]:
             file.seek(0)
             texts.append(file.read())
-        return Ended(code, *texts)
+        out, err = texts
+        return Ended(code, GLOO_LINE.sub("", out), err)
 
 
 def environment_with_devices(count, cache):

@@ -45,11 +45,7 @@ def test_run_restarts_a_task_if_its_progress_is_damaged(tmp_path, run_of_three, 
     assert (saved.name, meta["names"], set(meta["terms"])) == ("10", ["1"], {"real"})
     teacher = lifelong.load(workdir / "checkpoints")
     assert meta["teacher"] == checkpoints.digest(teacher)
-    assert {name.split(".")[0] for name in meta["checksums"][0]} == {
-        "carry/params",
-        "carry/opt_state",
-        "carry/step",
-    }
+    assert {name.split(".")[0] for name in meta["checksums"][0]} == {"carry/params", "carry/opt_state", "carry/step"}
     flip_bit(saved)
     lines = []
     run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True, log_fn=lines.append)

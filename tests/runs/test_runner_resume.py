@@ -13,15 +13,7 @@ from lifelong_cvae.errors import InputError, Stopped
 from lifelong_cvae.runs.workdir import load_state
 from lifelong_cvae.training import train
 from lifelong_cvae.training.train import train_chunk
-from tests.conftest import (
-    assert_runs_equal,
-    full_disk,
-    lines_of,
-    one_line,
-    run_quietly,
-    snapshot,
-    without_times,
-)
+from tests.conftest import assert_runs_equal, full_disk, lines_of, one_line, run_quietly, snapshot, without_times
 from tests.runs.conftest import FIVE, THREE, recorded_source
 
 
