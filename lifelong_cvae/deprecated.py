@@ -108,11 +108,6 @@ def renamed_arguments(**names: str) -> Callable[[F], F]:
     return decorate
 
 
-def rename_parameter_keys(path: str) -> str:
-    """Returns the path of an array, keys separated by slashes, under the keys of this version."""
-    return "/".join(PARAMETER_KEYS.get(key, key) for key in path.split("/"))
-
-
 def with_old_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a result file with old keys beside new ones.
 

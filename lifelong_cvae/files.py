@@ -132,11 +132,6 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def json_round_trip(value: Any) -> Any:
-    """Returns a value as it is read back from JSON: tuples as lists, keys as strings."""
-    return json.loads(json.dumps(value))
-
-
 def utc_date() -> str:
     """Returns the date in UTC, as in 2026-01-31."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()

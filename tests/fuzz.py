@@ -43,11 +43,7 @@ def intact_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callabl
         files[name] = (stream.getvalue(), lambda path: read_npz(path, ("images", "labels")))
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
-    for name, pixels in (
-        ("gray.png", digits[0]),
-        ("color.png", digits.transpose(1, 2, 0)),
-        ("x.jpg", digits[0]),
-    ):
+    for name, pixels in (("gray.png", digits[0]), ("color.png", digits.transpose(1, 2, 0)), ("x.jpg", digits[0])):
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG" if name.endswith("jpg") else "PNG", exif=exif)
         files[name] = (stream.getvalue(), lambda path: read_image_files([path], 1))

@@ -27,12 +27,7 @@ def distinct_images(dtype=np.float32, count=4, shape=SHAPE):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        ((28, 28), (28, 28, 1)),
-        ([5, 7, 3], (5, 7, 3)),
-        ((np.int64(4), 4.0), (4, 4, 1)),
-    ],
+    ("shape", "expected"), [((28, 28), (28, 28, 1)), ([5, 7, 3], (5, 7, 3)), ((np.int64(4), 4.0), (4, 4, 1))]
 )
 def test_check_image_shape_returns_three_ints(shape, expected):
     checked = check_image_shape(shape)

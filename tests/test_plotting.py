@@ -135,17 +135,7 @@ def test_image_grid_creates_folder(tmp_path):
     assert read_pixels(tmp_path / "new" / "folder" / "x.png").size > 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "T-shirt/top",
-        "été ζ Ж",
-        "a, b; c\\d",
-        "x_1^2",
-        "猫",
-        "$\\frac$",
-    ],
-)
+@pytest.mark.parametrize("name", ["T-shirt/top", "été ζ Ж", "a, b; c\\d", "x_1^2", "猫", "$\\frac$"])
 def test_figures_draw_names_of_any_printable_characters(tmp_path, name):
     plotting.image_grid({name: plain_images(0.0)}, tmp_path / "grid.png", title=name)
     plotting.accuracy_matrix([{name: 0.5}], tmp_path / "matrix.png")

@@ -11,6 +11,7 @@ rows with figures of other authors, which are entered by hand.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from lifelong_cvae.deprecated import rename_settings
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.files import device_description, json_round_trip, package_versions, read_json, utc_date, write_json
+from lifelong_cvae.files import device_description, package_versions, read_json, utc_date, write_json
 
 PACKED = "cells.json"
 FLOOR = "floor.json"
@@ -81,7 +82,7 @@ def check_identity(recorded: Mapping[str, Any], identity: Mapping[str, Any], sub
         subject: beginning of the error message.
     """
     for key, value in identity.items():
-        if _current_settings(recorded.get(key)) != _current_settings(json_round_trip(value)):
+        if _current_settings(recorded.get(key)) != _current_settings(json.loads(json.dumps(value))):
             raise InputError(
                 f"{subject}: expected figures of the same {key}, got another run's: "
                 "choose another --workdir, or delete them"

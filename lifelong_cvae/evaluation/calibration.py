@@ -1,7 +1,5 @@
 """Calibration error of a recognizer's probabilities."""
 
-from __future__ import annotations
-
 import numpy as np
 
 BINS = 15

@@ -1,7 +1,5 @@
 """Pairs of categories that a recognizer confuses."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

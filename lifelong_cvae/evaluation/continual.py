@@ -3,8 +3,6 @@
 A is a list with one dict per task, category name to fraction, over the categories known after that task.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Features are those of the reference classifier (`reference_classifier.py`), so m
 set, not publications.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

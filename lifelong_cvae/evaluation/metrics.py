@@ -1,7 +1,5 @@
 """Metrics of a state on real images: recognition, density, generation and novelty detection."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ The score of an image is max_c log p(x|c) in nats. It is high if some category e
 if unknown images are simpler than known ones (Nalisnick et al. 2018, arXiv 1810.09136).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

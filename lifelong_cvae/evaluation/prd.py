@@ -8,8 +8,6 @@ The maxima over the curve of F_1/8 and F_8 stand for precision and recall; F_8 w
 precision, F_1/8 the reverse.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lifelong_cvae.errors import InputError, use_package

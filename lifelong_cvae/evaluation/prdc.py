@@ -6,8 +6,6 @@ neighbor in the set, or to its farthest neighbor if the set is smaller. Sources:
 its authors' k.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lifelong_cvae.errors import InputError, use_package

@@ -7,8 +7,6 @@ between sets of images.
 Convolutions are written as matrix products over patches, which is several times faster than XLA's on a CPU.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import partial

@@ -11,6 +11,7 @@ import numpy as np
 from lifelong_cvae import plotting, recognition, sampling
 from lifelong_cvae.config import REJECT_RATE
 from lifelong_cvae.errors import InputError, use_package
+from lifelong_cvae.evaluation import continual
 from lifelong_cvae.files import atomic_write, read_lines
 from lifelong_cvae.images import to_uint8
 from lifelong_cvae.recognition import ridge_classifier
@@ -92,7 +93,7 @@ def accuracy_columns(workdir: str | Path) -> dict[str, list[Any]]:
         InputError: as in `history_columns`.
     """
     # Keys of the run's recognizer have no suffix.
-    suffixes = {read_run_config(Path(workdir)).config.recognition.recognizer: "", "elbo": "_elbo"}
+    suffixes = {read_run_config(Path(workdir)).config.recognition.recognizer: "", "elbo": continual.ELBO_SUFFIX}
     rows = [
         {"task": line["task"], "category": category, "recognizer": name, "accuracy": accuracy}
         for line in _read_metrics(workdir)

@@ -155,7 +155,7 @@ def _imagined_tables(workdir: Path, names: Sequence[str], history: Sequence[Mapp
 
 def _recognizer_suffixes(run_config: RunConfig) -> dict[str, str]:
     """Recognizers in the report, and the suffix of their keys in metrics.jsonl."""
-    return {run_config.config.recognition.recognizer: "", "elbo": "_elbo"}
+    return {run_config.config.recognition.recognizer: "", "elbo": continual.ELBO_SUFFIX}
 
 
 def _accuracy_matrices(

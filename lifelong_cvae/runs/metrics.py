@@ -53,12 +53,12 @@ def run_result(
         seconds_total: duration of the run in seconds.
     """
     recognizer = state.config.recognition.recognizer
-    by_elbo = _metrics_over_time(config, history, log_posteriors["elbo"], state, suffix="_elbo")
+    by_elbo = _metrics_over_time(config, history, log_posteriors["elbo"], state, suffix=continual.ELBO_SUFFIX)
     return with_old_keys(
         {
             "recognizer": recognizer,
             **_metrics_over_time(config, history, log_posteriors[recognizer], state),
-            **{f"{key}_elbo": value for key, value in by_elbo.items()},
+            **continual.with_suffix(by_elbo, continual.ELBO_SUFFIX),
             "parameters_per_category": history[-1]["parameters_per_category"],
             "seconds_total": seconds_total,
             "seconds_learning": sum(line["seconds"] for line in history),

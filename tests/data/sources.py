@@ -31,10 +31,7 @@ def numbered_arrays(**changes):
 
 
 # Numbers of the images in `numbered_arrays()`, by split and category.
-NUMBERS = {
-    "train": {"2": [0, 2, 3, 6, 7], "7": [4], "10": [1, 5, 8]},
-    "test": {"2": [22], "7": [21], "10": [20, 23]},
-}
+NUMBERS = {"train": {"2": [0, 2, 3, 6, 7], "7": [4], "10": [1, 5, 8]}, "test": {"2": [22], "7": [21], "10": [20, 23]}}
 
 
 def read_numbers(source):

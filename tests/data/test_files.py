@@ -71,15 +71,7 @@ def test_read_idx_refuses_empty_gzip_file(tmp_path):
 
 @pytest.mark.parametrize(
     "magic",
-    [
-        b"\1\0\x08\x03",
-        b"\0\1\x08\x03",
-        b"\0\0\x0d\x03",
-        b"\0\0\x08\x00",
-        b"\0\0\x08\x05",
-        b"\x89PNG",
-        b"\0\0\x08",
-    ],
+    [b"\1\0\x08\x03", b"\0\1\x08\x03", b"\0\0\x0d\x03", b"\0\0\x08\x00", b"\0\0\x08\x05", b"\x89PNG", b"\0\0\x08"],
 )
 def test_read_idx_shows_wrong_magic_number(tmp_path, idx_name, magic):
     with pytest.raises(InputError, match=f"expected an IDX file of uint8 .*, got {magic.hex(' ')}$"):

@@ -89,8 +89,7 @@ def test_open_source_refuses_options_of_other_kinds(spec, names):
 
 
 @pytest.mark.parametrize(
-    "spec",
-    ["", "mnist", "MNIST5K", "mnist5k:", "idx", "idx:", "npz:", "images:", "tfds:", "zip:file", ":"],
+    "spec", ["", "mnist", "MNIST5K", "mnist5k:", "idx", "idx:", "npz:", "images:", "tfds:", "zip:file", ":"]
 )
 def test_open_source_refuses_unknown_kinds(spec):
     with pytest.raises(InputError) as error:

@@ -58,11 +58,7 @@ def test_from_arrays_accepts_negative_labels_and_mixed_integer_types():
 def test_from_arrays_keeps_color_channels():
     color = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
     source = from_arrays(
-        "mine",
-        train_images=color,
-        train_labels=[0, 1, 1, 0],
-        test_images=color[:2],
-        test_labels=[0, 1],
+        "mine", train_images=color, train_labels=[0, 1, 1, 0], test_images=color[:2], test_labels=[0, 1]
     )
     assert source.image_shape == (2, 3, 3)
     np.testing.assert_array_equal(source.read("train", "0"), color[[0, 3]])
@@ -238,13 +234,7 @@ def test_hold_out_refuses_unknown_splits():
 @given(count=st.integers(1, 60), fraction=st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_hold_out_parts_have_requested_sizes(count, fraction):
     images = numbered_images(*range(count))
-    source = from_arrays(
-        "mine",
-        train_images=images,
-        train_labels=[3] * count,
-        test_images=images[:1],
-        test_labels=[3],
-    )
+    source = from_arrays("mine", train_images=images, train_labels=[3] * count, test_images=images[:1], test_labels=[3])
     try:
         split_source = hold_out(source, fraction)
     except InputError:

@@ -95,10 +95,7 @@ def test_read_refuses_unknown_splits(tiny_options):
 def test_open_tfds_tests_on_last_fifth_without_test_split(tmp_path):
     options = prepare_noise_dataset(tmp_path, {"train": [0] * 11 + [1] * 3})
     source = open_source("tfds:tiny", options)
-    assert source.counts == {
-        "train": {"dress": 9, "T-shirt/top": 2},
-        "test": {"dress": 2, "T-shirt/top": 1},
-    }
+    assert source.counts == {"train": {"dress": 9, "T-shirt/top": 2}, "test": {"dress": 2, "T-shirt/top": 1}}
     images = np.concatenate([source.read(split, "dress") for split in ("train", "test")])
     assert sorted_contents(images) == sorted_contents([noise_image("train", index) for index in range(11)])
 

@@ -82,10 +82,7 @@ def test_prepare_refuses_files_of_other_checksum(tmp_path):
     one_line(error, tmp_path / "files", "kmnist as published", "SHA-256", "t10k-labels-idx1-ubyte.gz")
 
 
-@pytest.mark.parametrize(
-    ("name", "missing"),
-    [("mnist", "train-labels-idx1-ubyte.gz"), ("emnist/letters", "gzip.zip")],
-)
+@pytest.mark.parametrize(("name", "missing"), [("mnist", "train-labels-idx1-ubyte.gz"), ("emnist/letters", "gzip.zip")])
 def test_prepare_names_missing_file(tmp_path, name, missing):
     write_mnist_files(tmp_path / "files", 0)
     (tmp_path / "files" / "train-labels-idx1-ubyte.gz").unlink()

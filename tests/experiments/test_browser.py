@@ -39,12 +39,7 @@ class Browser:
         self.size, (width, height) = size, SIZES[size]
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
-        for argument in (
-            "headless=new",
-            "no-sandbox",
-            "disable-dev-shm-usage",
-            f"window-size={width},{height}",
-        ):
+        for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage", f"window-size={width},{height}"):
             options.add_argument(f"--{argument}")
         if size == "phone":
             metrics = {"width": width, "height": height, "pixelRatio": 2, "touch": True}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lifelong_cvae.deprecated import RESULT_KEYS, rename_parameter_keys
+from lifelong_cvae.deprecated import PARAMETER_KEYS, RESULT_KEYS
 
 ROOT = Path(__file__).parents[2]
 RESULT_KEYS_BY_OLD = {old: new for new, old in RESULT_KEYS.items()}
@@ -47,7 +47,9 @@ def canonical(name: str) -> str:
     case, kind, *keys = name.split("/")
     if kind == "loss":
         return "/".join([case, kind, *(RESULT_KEYS_BY_OLD.get(key, key) for key in keys)])
-    return "/".join([case, kind, rename_parameter_keys("/".join(keys))]) if kind == "params" else name
+    if kind == "params":
+        return "/".join([case, kind, *(PARAMETER_KEYS.get(key, key) for key in keys)])
+    return name
 
 
 def read(file: Path) -> dict[str, np.ndarray]:

@@ -20,12 +20,7 @@ def orthonormal(count, pixels, seed=0):
 
 
 @settings(max_examples=30)
-@given(
-    pixels=st.integers(2, 12),
-    count=st.integers(1, 4),
-    scale=st.floats(0, 50),
-    seed=st.integers(0, 2**32 - 1),
-)
+@given(pixels=st.integers(2, 12), count=st.integers(1, 4), scale=st.floats(0, 50), seed=st.integers(0, 2**32 - 1))
 def test_log_likelihood_gain_is_log_ratio_of_normal_densities(pixels, count, scale, seed):
     count = min(count, pixels)
     directions = orthonormal(count, pixels, seed)

@@ -98,11 +98,7 @@ def test_kl_to_prior_is_below_bound_of_each_component(mixture, rng):
 @pytest.mark.parametrize("unused", [0, 2])
 def test_kl_to_prior_of_equal_components_is_that_of_one(rng, unused):
     mean, log_var = jax.random.normal(rng, (2, 10, 2))
-    one = {
-        "means": jnp.asarray([[0.5, -1.0]]),
-        "log_vars": jnp.asarray([[0.3, -0.7]]),
-        "logits": jnp.zeros(1),
-    }
+    one = {"means": jnp.asarray([[0.5, -1.0]]), "log_vars": jnp.asarray([[0.3, -0.7]]), "logits": jnp.zeros(1)}
     repeated = {name: jnp.concatenate([jnp.repeat(v, 4, axis=0)] + [v + 9] * unused) for name, v in one.items()}
     repeated["logits"] = jnp.asarray([0.7] * 4 + [mixture_prior.UNUSED_LOGIT] * unused)
     expected = mixture_prior.kl_to_prior(mean, log_var, one)

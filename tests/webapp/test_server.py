@@ -31,9 +31,7 @@ def session(learner, tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(session):
     return TestClient(
-        server.app(session, [HOST, "localhost:8000"]),
-        base_url=f"http://{HOST}",
-        raise_server_exceptions=False,
+        server.app(session, [HOST, "localhost:8000"]), base_url=f"http://{HOST}", raise_server_exceptions=False
     )
 
 

@@ -154,11 +154,7 @@ def test_session_answers_and_refuses_changes_during_teach(session, digits, monke
     session.teach("7", digits["7"][:10])
     started.wait(60)
     assert session.answer(digits["0"][0]).best in learner.names
-    for change in (
-        lambda: session.teach("8", digits["8"][:10]),
-        lambda: session.drop("2"),
-        session.save,
-    ):
+    for change in (lambda: session.teach("8", digits["8"][:10]), lambda: session.drop("2"), session.save):
         with pytest.raises(BusyError, match="7 is being learned: wait until it is done"):
             change()
     may_end.set()

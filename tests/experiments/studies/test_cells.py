@@ -45,10 +45,7 @@ def test_run_cells_skips_finished_cells(run_config, tmp_path, run_names, mnist5k
     assert both[0] == first[0]
     assert json.loads((tmp_path / "strategy=none,images=all.json").read_text())["accuracy"] == 0.5
     assert lines[0] == "1/2  strategy=none,images=all: 50.00 %, 120 s; about 2 minutes left"
-    assert lines[1:] == [
-        "2/2  strategy=a_b,images=all: running",
-        "2/2  strategy=a_b,images=all: 50.00 %, 120 s",
-    ]
+    assert lines[1:] == ["2/2  strategy=a_b,images=all: running", "2/2  strategy=a_b,images=all: 50.00 %, 120 s"]
 
 
 def test_run_cells_reads_packed_figures(run_config, tmp_path, run_names, mnist5k):
