@@ -39,12 +39,14 @@ def read_idx(path: Path) -> np.ndarray:
                 start = magic.hex(" ") or "an empty file"
                 raise InputError(f"{path}: expected an IDX file of uint8 (00 00 08 and a rank of 1 to 4), got {start}")
             sizes = file.read(4 * magic[3])
+            if len(sizes) < 4 * magic[3]:
+                raise InputError(f"{path}: expected {4 * magic[3]} bytes of sizes in its header, got {len(sizes)}")
             shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
             length = math.prod(shape)
             data = _read_at_most(file, length + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: expected complete gzip data, got damaged gzip data ({error})") from error
-    if len(sizes) < 4 * magic[3] or len(data) != length:
+    if len(data) != length:
         actual = f"more than {length}" if len(data) > length else len(data)
         raise InputError(f"{path}: expected {length} bytes of data for the shape {shape} in its header, got {actual}")
     try:

@@ -4,11 +4,9 @@ import json
 
 import pytest
 
-from tests.experiments.conftest import launch  # noqa: F401
-
 
 @pytest.mark.slow
-def test_agreement_finds_no_difference_between_virtual_devices(launch, tmp_path):  # noqa: F811
+def test_agreement_finds_no_difference_between_virtual_devices(launch, tmp_path):
     figures = {}
     for count in (1, 4):
         file = tmp_path / f"{count}.json"
