@@ -18,7 +18,7 @@ import numpy as np
 from experiments.studies import store
 from experiments.studies.store import FLOOR
 from lifelong_cvae.data import Source
-from lifelong_cvae.evaluation import continual, metrics
+from lifelong_cvae.evaluation import continual, generation, metrics
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.state import LifelongState, init, parameters_per_category
@@ -70,7 +70,7 @@ def run_cell(cell: Cell, source: Source, classifier: ReferenceClassifier, *, sam
     Returns:
         `accuracy`; `history` (A[t, c], fractions) and `agreement_history` (the same of the classifier's agreement);
         their summaries `over_time` and `generation_over_time` (`continual.summary`); `forgetting_same_candidates`;
-        `imagined` (`metrics.generation_metrics`); `per_task`; `density`; `novelty` (halfway, with the categories of
+        `imagined` (`generation.generation_metrics`); `per_task`; `density`; `novelty` (halfway, with the categories of
         later tasks unknown); numbers of parameters; seconds.
     """
     run_config, rng, start = cell.run_config, jax.random.key(cell.run_config.seed), time.perf_counter()
@@ -119,8 +119,8 @@ def _final_figures(
     imagined = metrics.sample_images(state, source, samples, rng=rng)
     real = metrics.real_images(state.names, source, split)
     return {
-        "imagined": metrics.generation_metrics(imagined, real, classifier, rng=rng),
-        "per_task": metrics.per_task_metrics(imagined, real, run_config.tasks, classifier, seed=run_config.seed),
+        "imagined": generation.generation_metrics(imagined, real, classifier, rng=rng),
+        "per_task": generation.per_task_metrics(imagined, real, run_config.tasks, classifier, seed=run_config.seed),
         "density": metrics.density(state, source, split, rng=rng),
     }
 
@@ -129,7 +129,7 @@ def run_floor(source: Source, classifier: ReferenceClassifier, split: str, *, sa
     """Measures training images in place of imagined ones, the floor of all distances."""
     train_images = metrics.floor_images(source.categories, source, samples)
     real = metrics.real_images(source.categories, source, split)
-    return {"imagined": metrics.generation_metrics(train_images, real, classifier, rng=jax.random.key(0))}
+    return {"imagined": generation.generation_metrics(train_images, real, classifier, rng=jax.random.key(0))}
 
 
 def run_cells(

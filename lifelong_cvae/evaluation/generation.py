@@ -4,16 +4,21 @@ Features are those of the reference classifier (`reference_classifier.py`), so m
 set, not publications.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import scipy.linalg
 
-from lifelong_cvae.evaluation import prdc
+from lifelong_cvae.evaluation import prd, prdc
+from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier, fitting_capacity
 from lifelong_cvae.images import check_image_shape, flatten_images, to_float
 
 BATCH = 500
+
+# Category name to images `[n, h, w, c]`.
+Images = Mapping[str, Any]
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -98,3 +103,53 @@ def nearest_neighbor_metrics(
         "ratio": medians["imagined"] / medians["held_out"],
         "ratio_reconstructed": medians["imagined"] / medians["reconstructed"],
     }
+
+
+def similarity_metrics(images: Images, real: Images, classifier: ReferenceClassifier) -> dict[str, Any]:
+    """Compares images with real ones by features and predictions of the reference classifier.
+
+    Args:
+        images: imagined images by category, or real ones for a floor, `[n, h, w, c]`.
+        real: real images of the same categories, `[m, h, w, c]`.
+        classifier: reference classifier.
+
+    Returns:
+        `frechet_distance`, `precision`, `recall`, `density` and `coverage` of all images together; `agreement`, the
+        fraction of images that the classifier assigns to their category, as a mean over categories; and
+        `per_category`, the same metrics of each category.
+    """
+    outputs = {name: classifier.features_and_predictions(values) for name, values in images.items()}
+    features = {name: values for name, (values, _) in outputs.items()}
+    agreement = {name: float((predictions == name).mean()) for name, (_, predictions) in outputs.items()}
+    real_features = {name: classifier.features(values) for name, values in real.items()}
+    return {
+        **feature_metrics(*(np.concatenate(list(values.values())) for values in (features, real_features))),
+        "agreement": float(np.mean(list(agreement.values()))),
+        "per_category": {
+            name: {**feature_metrics(features[name], real_features[name]), "agreement": agreement[name]}
+            for name in images
+        },
+    }
+
+
+def generation_metrics(
+    images: Images, real: Images, classifier: ReferenceClassifier, *, rng: jax.Array
+) -> dict[str, Any]:
+    """Computes `similarity_metrics`, and `fitting_capacity` of a classifier trained with key `rng`."""
+    return {**similarity_metrics(images, real, classifier), "fitting_capacity": fitting_capacity(images, real, rng=rng)}
+
+
+def per_task_metrics(
+    imagined: Images, real: Images, tasks: Sequence[Sequence[str]], classifier: ReferenceClassifier, *, seed: int
+) -> dict[str, float]:
+    """Computes means over tasks of Fréchet distance, precision and recall of each task's images alone.
+
+    The protocol of Multiband VAE (Deja et al. 2021, arXiv 2106.12196), with its precision and recall (`prd.py`). Its
+    real images are a held-out part of the training set.
+    """
+    rows = []
+    for names in tasks:
+        first, second = (classifier.features(np.concatenate([images[n] for n in names])) for images in (imagined, real))
+        scores = prd.precision_and_recall(first, second, seed=seed)
+        rows.append({"frechet_distance": frechet_distance(first, second), **scores})
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 from lifelong_cvae import recognition, sampling
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation import continual, generation, ood, prd
-from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier, fitting_capacity
+from lifelong_cvae.evaluation import continual, generation, ood
+from lifelong_cvae.evaluation.generation import Images
+from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.state import LifelongState
 
@@ -20,9 +21,6 @@ BOUND_IMAGES = 1000
 BOUND_SAMPLES = 100
 # Features of more images than this are not cached.
 MAX_CACHED_IMAGES = 20_000
-
-# Category name to images `[n, h, w, c]`.
-Images = Mapping[str, Any]
 
 
 def evidence_by_category(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, np.ndarray]:
@@ -118,56 +116,6 @@ def floor_images(names: Sequence[str], source: Source, samples: int) -> dict[str
     return {name: source.read("train", name)[: counts[name]] for name in names}
 
 
-def similarity_metrics(images: Images, real: Images, classifier: ReferenceClassifier) -> dict[str, Any]:
-    """Compares images with real ones by features and predictions of the reference classifier.
-
-    Args:
-        images: imagined images by category, or real ones for a floor, `[n, h, w, c]`.
-        real: real images of the same categories, `[m, h, w, c]`.
-        classifier: reference classifier.
-
-    Returns:
-        `frechet_distance`, `precision`, `recall`, `density` and `coverage` of all images together; `agreement`, the
-        fraction of images that the classifier assigns to their category, as a mean over categories; and
-        `per_category`, the same metrics of each category.
-    """
-    outputs = {name: classifier.features_and_predictions(values) for name, values in images.items()}
-    features = {name: values for name, (values, _) in outputs.items()}
-    agreement = {name: float((predictions == name).mean()) for name, (_, predictions) in outputs.items()}
-    real_features = {name: classifier.features(values) for name, values in real.items()}
-    return {
-        **generation.feature_metrics(_concatenate(features), _concatenate(real_features)),
-        "agreement": float(np.mean(list(agreement.values()))),
-        "per_category": {
-            name: {**generation.feature_metrics(features[name], real_features[name]), "agreement": agreement[name]}
-            for name in images
-        },
-    }
-
-
-def generation_metrics(
-    images: Images, real: Images, classifier: ReferenceClassifier, *, rng: jax.Array
-) -> dict[str, Any]:
-    """Computes `similarity_metrics`, and `fitting_capacity` of a classifier trained with key `rng`."""
-    return {**similarity_metrics(images, real, classifier), "fitting_capacity": fitting_capacity(images, real, rng=rng)}
-
-
-def per_task_metrics(
-    imagined: Images, real: Images, tasks: Sequence[Sequence[str]], classifier: ReferenceClassifier, *, seed: int
-) -> dict[str, float]:
-    """Computes means over tasks of Fréchet distance, precision and recall of each task's images alone.
-
-    The protocol of Multiband VAE (Deja et al. 2021, arXiv 2106.12196), with its precision and recall (`prd.py`). Its
-    real images are a held-out part of the training set.
-    """
-    rows = []
-    for names in tasks:
-        first, second = (classifier.features(np.concatenate([images[n] for n in names])) for images in (imagined, real))
-        scores = prd.precision_and_recall(first, second, seed=seed)
-        rows.append({"frechet_distance": generation.frechet_distance(first, second), **scores})
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-
-
 def evaluate_generation(
     state: LifelongState,
     source: Source,
@@ -195,7 +143,8 @@ def evaluate_generation(
 
     Returns:
         `samples`, imagined images by category; `cycles`; `generation_metrics` of `imagined` images and of the `floor`,
-        as many training images; `per_task` (`per_task_metrics`); `nearest` (`generation.nearest_neighbor_metrics`).
+        as many training images; `per_task` (`per_task_metrics`); `nearest` (`nearest_neighbor_metrics`). The functions
+        are those of `generation`.
     """
     imagined = sample_images(state, source, samples, cycles=cycles, rng=rng)
     real = real_images(state.names, source, split)
@@ -206,8 +155,8 @@ def evaluate_generation(
     return {
         "samples": {name: len(images) for name, images in imagined.items()},
         "cycles": cycles,
-        **{kind: generation_metrics(images, real, classifier, rng=rng) for kind, images in kinds.items()},
-        "per_task": per_task_metrics(imagined, real, tasks, classifier, seed=0),
+        **{kind: generation.generation_metrics(images, real, classifier, rng=rng) for kind, images in kinds.items()},
+        "per_task": generation.per_task_metrics(imagined, real, tasks, classifier, seed=0),
         "nearest": generation.nearest_neighbor_metrics(imagined, train, held_out, reconstructed),
     }
 

@@ -4,10 +4,7 @@ log p(x|c) is replaced by a bound on it (`elbo`), by the scores of a ridge regre
 of both experts (`combined`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,20 +12,38 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lifelong_cvae import sharding
-from lifelong_cvae.config import RECOGNIZERS, REJECT_RATE, RecognitionConfig
+from lifelong_cvae.config import RECOGNIZERS, REJECT_RATE
 from lifelong_cvae.deprecated import renamed_arguments
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import concat_unpadded, flatten_images, padded_batches, to_float
-from lifelong_cvae.model import cvae, rejection
-from lifelong_cvae.model.networks import Networks
-from lifelong_cvae.recognition import ridge_classifier, shortlist
+from lifelong_cvae.images import flatten_images
+from lifelong_cvae.model import rejection
+from lifelong_cvae.recognition import bounds, ridge_classifier, shortlist
 from lifelong_cvae.ridge import temperature_scaling
 from lifelong_cvae.stacked import StackedCategories, category_groups, stack_categories
 from lifelong_cvae.state import LifelongState
 
-# Smallest number of images per batch.
-MIN_BATCH = 8
+
+class Recognizer(NamedTuple):
+    """A state prepared for recognition, from `make_recognizer`.
+
+    Attributes:
+        state: state of the learner.
+        kind: one of `config.RECOGNIZERS`.
+        elbo_weight: weight of the evidence, 1 / temperature.
+        score_weight: weight of the regression scores, 1 / temperature.
+        classifier: the solved regression. None for `elbo`, unless it selects the shortlist.
+        stacks: the stacked categories, one stack per group of `stacked.category_groups`. None if there are several
+            groups, which are then stacked in every call, or if the evidence has no weight.
+        candidates: length of the shortlist. None evaluates the evidence of all categories.
+    """
+
+    state: LifelongState
+    kind: str
+    elbo_weight: float = 1.0
+    score_weight: float = 0.0
+    classifier: ridge_classifier.RidgeClassifier | None = None
+    stacks: tuple[StackedCategories, ...] | None = None
+    candidates: int | None = None
 
 
 def evidence(
@@ -64,54 +79,13 @@ def evidence(
     if settings.bound != "mean" and rng is None:
         raise InputError(f"rng: expected a key for the bound {settings.bound!r}, which is sampled, got None")
     if recognizer.candidates is None:
-        return _all_evidence(recognizer, rows, rng=rng, mesh=mesh)
+        return bounds.all_evidence(recognizer.state, recognizer.stacks, rows, rng=rng, mesh=mesh)
     if isinstance(rows, jax.core.Tracer):
         raise InputError("recognizer with a shortlist: expected a call outside jit, got traced images")
     if scores is None:
         scores = ridge_classifier.scores(recognizer.classifier, images)
     candidates = shortlist.top_categories(scores, recognizer.candidates)
     return shortlist.pair_evidence(recognizer.state, recognizer.stacks, rows, candidates, rng=rng)
-
-
-def _all_evidence(recognizer: Recognizer, rows: Any, *, rng: jax.Array | None, mesh: Mesh | None) -> jax.Array:
-    """Computes the bounds of rows `[n, pixels]` for every category."""
-    state, columns = recognizer.state, []
-    bounds = partial(_batch_evidence, networks=state.networks, settings=state.config.recognition, mesh=mesh)
-    mixed, shards = sharding.device_put(state.params["mixed"], mesh), sharding.axis_size(mesh, sharding.CATEGORY_AXIS)
-    stacks = recognizer.stacks if mesh is None else None
-    for index, names in enumerate(category_groups(state)):
-        stack = stacks[index] if stacks else stack_categories(state, names, shards=shards).on_mesh(mesh)
-        parts = []
-        for start, batch in padded_batches(rows, MIN_BATCH, state.config.recognition.eval_batch_size):
-            batch_rng = None if rng is None else jax.random.fold_in(rng, start)
-            parts.append(bounds(mixed, stack, *sharding.device_put((batch, batch_rng), mesh)))
-        columns.append(concat_unpadded(parts, len(rows), len(names)))
-    if len(columns) == 1:
-        return columns[0]
-    traced = isinstance(columns[0], jax.core.Tracer)
-    return jnp.concatenate(columns, axis=1) if traced else jax.device_put(np.concatenate(columns, axis=1))
-
-
-@partial(jax.jit, static_argnames=("networks", "settings", "mesh"))
-def _batch_evidence(
-    mixed: Any,
-    stack: StackedCategories,
-    rows: jax.Array,
-    rng: jax.Array | None,
-    *,
-    networks: Networks,
-    settings: RecognitionConfig,
-    mesh: Mesh | None,
-) -> jax.Array:
-    """Computes the bounds of a batch, `[batch, capacity]`, with the same noise for all categories."""
-    with jax.default_matmul_precision("float32"):
-        x = to_float(sharding.constrain(rows, mesh, sharding.DATA_AXIS))
-        activations = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", x)
-
-        def bound(category: Any) -> jax.Array:
-            return cvae.evidence_bound(cvae.CategoryModel(mixed, category, networks), x, activations, settings, rng=rng)
-
-        return sharding.constrain(stack.map_categories(bound, mesh=mesh).T, mesh)
 
 
 def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
@@ -124,29 +98,6 @@ def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) 
     if log_prior is not None:
         log_evidence = log_evidence + log_prior[None]
     return jax.nn.log_softmax(log_evidence, axis=-1)
-
-
-class Recognizer(NamedTuple):
-    """A state prepared for recognition, from `make_recognizer`.
-
-    Attributes:
-        state: state of the learner.
-        kind: one of `config.RECOGNIZERS`.
-        elbo_weight: weight of the evidence, 1 / temperature.
-        score_weight: weight of the regression scores, 1 / temperature.
-        classifier: the solved regression. None for `elbo`, unless it selects the shortlist.
-        stacks: the stacked categories, one stack per group of `stacked.category_groups`. None if there are several
-            groups, which are then stacked in every call, or if the evidence has no weight.
-        candidates: length of the shortlist. None evaluates the evidence of all categories.
-    """
-
-    state: LifelongState
-    kind: str
-    elbo_weight: float = 1.0
-    score_weight: float = 0.0
-    classifier: ridge_classifier.RidgeClassifier | None = None
-    stacks: tuple[StackedCategories, ...] | None = None
-    candidates: int | None = None
 
 
 def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates: int | None = None) -> Recognizer:

@@ -18,7 +18,7 @@ def generation_values(learner, mnist5k, stranger, rng):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prd, "REPEATS", 1)
         # A stand-in whose value identifies the images that it was computed on.
-        patch.setattr(metrics, "fitting_capacity", lambda images, real, rng: float(images["0"].sum()))
+        patch.setattr(generation, "fitting_capacity", lambda images, real, rng: float(images["0"].sum()))
         return metrics.evaluate_generation(
             learner, mnist5k, "test", stranger, learned_from=learned_from, samples=120, tasks=TASKS, rng=rng
         )
@@ -77,7 +77,7 @@ def test_evaluate_generation_compares_imagined_with_real_images(
 def test_evaluate_generation_computes_the_floor_from_training_images(generation_values, mnist5k, stranger, real):
     train = {name: mnist5k.read("train", name)[:40] for name in "201"}
     floor = generation_values["floor"]
-    assert metrics.similarity_metrics(train, real, stranger) == {
+    assert generation.similarity_metrics(train, real, stranger) == {
         key: value for key, value in floor.items() if key != "fitting_capacity"
     }
     assert floor["frechet_distance"] < generation_values["imagined"]["frechet_distance"]
@@ -100,7 +100,7 @@ def test_per_task_metrics_are_means_over_tasks(generation_values, stranger, imag
 
 def test_similarity_metrics_of_identical_sets_are_perfect(stranger, real):
     two_categories = {name: real[name] for name in "01"}
-    values = metrics.similarity_metrics(two_categories, two_categories, stranger)
+    values = generation.similarity_metrics(two_categories, two_categories, stranger)
     for similarity in (values, *values["per_category"].values()):
         assert similarity["frechet_distance"] == pytest.approx(0, abs=1e-3)
         assert [similarity[key] for key in ("precision", "recall", "coverage")] == [1, 1, 1]
