@@ -165,8 +165,9 @@ def test_learn_from_float_images_equals_uint8(small_config, digits, rng):
     as_uint8 = digits["3"][:50]
     as_float = as_uint8.astype(np.float32) / np.float32(255)
     states = [learned_state(small_config, [{"3": images}], rng) for images in (as_uint8, as_float)]
+    # Each type compiles a program of its own, whose sums may round differently.
     for a, b in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_learned_state_has_constant_size_and_contains_no_image(small_config, digits, rng):

@@ -28,7 +28,7 @@ def test_read_alternating_takes_categories_in_turns(mnist5k):
 @pytest.mark.slow
 def test_growth_measures_every_number_of_categories(small_config, mnist5k):
     benchmark_config = BenchmarkConfig(0, small_config, lambda: mnist5k, {})
-    settings = {"mixed_mode": "playback", "prior_components": 0, "sample_style": "mean"}
+    settings = {"mixed_mode": "playback", "prior_components": 0, "sample_style": "mean", "random_features": 32}
     sizes = {"counts": (2, 4, 6), "candidates": 3, "images": (24, 12)}
     figures = growth.growth(benchmark_config, settings=settings, **sizes)
     assert [row["categories"] for row in figures["rows"]] == [2, 4, 6]
