@@ -102,7 +102,7 @@ class Browser:
             points = [(left + x * box["width"] / 28, top + y * box["height"] / 28) for x, y in stroke]
             self._draw_stroke([*points[::3], points[-1]])
         self.wait_for(f"{answers} > {before}")
-        time.sleep(0.05)  # the event of the last point may be pending
+        time.sleep(0.2)  # the event of the last point may be pending
         self.wait_for("document.querySelector('.answer').ariaBusy === 'false'")
         return self.find("#best").text.split(",")[0]
 
