@@ -116,19 +116,20 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values with a SHA-256 of them, for `verify_digest`."""
-    return {**values, "digest": _digest(values)}
+    return {**values, "digest": json_digest(values)}
 
 
 def verify_digest(file: Path, values: Mapping[str, Any]) -> None:
     """Raises InputError if values that `read_json` read from a file do not match their digest."""
     rest = {key: value for key, value in values.items() if key not in ("schema", "digest")}
-    if values.get("digest") != _digest(rest):
+    if values.get("digest") != json_digest(rest):
         raise InputError(
             f"{file}: expected the file as it was written, got another digest: undo the change, or start a new run"
         )
 
 
-def _digest(values: Mapping[str, Any]) -> str:
+def json_digest(values: Mapping[str, Any]) -> str:
+    """Computes the SHA-256 of values as JSON with sorted keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lifelong_cvae.errors import DamageError, InputError
+from lifelong_cvae.files import json_digest, with_digest
 
 T = TypeVar("T")
 
@@ -49,8 +49,7 @@ def write(folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, 
         InputError: a checkpoint of this number or a higher one exists.
         OSError: the disk is full or not writable.
     """
-    meta = {"schema": SCHEMA, **meta, "checksums": [checksums(part()) for part in parts]}
-    meta["digest"] = _digest(meta)
+    meta = with_digest({"schema": SCHEMA, **meta, "checksums": [checksums(part()) for part in parts]})
     arguments = ocp.args.Composite(params=_SaveParts(parts), meta=ocp.args.JsonSave(meta))
     newest = None
     try:
@@ -121,10 +120,10 @@ def _check_meta(folder: str | Path, step: int, meta: Any) -> None:
     if not isinstance(meta, dict):
         raise DamageError(folder, step, "is damaged: its settings are no JSON object")
     schema, digest = meta.get("schema"), meta.pop("digest", None)
-    if digest == _digest(meta) and schema in READABLE_SCHEMAS:
+    if digest == json_digest(meta) and schema in READABLE_SCHEMAS:
         return
     # If everything but the schema number fits, the number was damaged.
-    damaged_schema = any(digest == _digest({**meta, "schema": readable}) for readable in READABLE_SCHEMAS)
+    damaged_schema = any(digest == json_digest({**meta, "schema": readable}) for readable in READABLE_SCHEMAS)
     if schema in READABLE_SCHEMAS or damaged_schema:
         raise DamageError(folder, step, "is damaged: its settings differ from their checksum")
     raise InputError(
@@ -186,11 +185,6 @@ def checksums(arrays: Any) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): hashlib.sha256(np.ascontiguousarray(leaf)).hexdigest()
         for path, leaf in leaves
     }
-
-
-def _digest(meta: dict[str, Any]) -> str:
-    """Computes the SHA-256 of the JSON object beside the arrays."""
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _manager(folder: str | Path, *, keep: int | None = None, writes: bool = False) -> ocp.CheckpointManager:

@@ -4,8 +4,6 @@ The first part of a checkpoint holds everything outside the categories. Each fur
 stacked in order of learning.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from lifelong_cvae import deprecated
 from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import DamageError, InputError
+from lifelong_cvae.files import json_digest
 from lifelong_cvae.images import check_image_shape
 from lifelong_cvae.stacked import unstack_subtrees
 from lifelong_cvae.state import LifelongState, category_shapes, init, parameters_per_category
@@ -78,8 +77,7 @@ def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
 
 def digest(state: LifelongState) -> str:
     """Computes a SHA-256 over everything that a checkpoint of the state would hold."""
-    values = {**_meta(state), "checksums": [orbax_store.checksums(part()) for part in _parts(state)]}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return json_digest({**_meta(state), "checksums": [orbax_store.checksums(part()) for part in _parts(state)]})
 
 
 def _parts(state: LifelongState) -> list[orbax_store.Part]:

@@ -128,8 +128,6 @@ def _tile_evidence(
     settings: RecognitionConfig,
 ) -> jax.Array:
     """Computes the bounds of the rows `tile_images` `[tiles, TILE]` for each tile's category."""
-    with jax.default_matmul_precision("float32"):
-        activations = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", to_float(rows))
 
     def evaluate_tile(index: jax.Array) -> jax.Array:
         images = tile_images[index]
@@ -140,4 +138,5 @@ def _tile_evidence(
         return cvae.evidence_bound(model, to_float(rows[images]), tile_activations, settings, rng=tile_rng)
 
     with jax.default_matmul_precision("float32"):
+        activations = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", to_float(rows))
         return cpu.map_tiles(evaluate_tile, valid, tile_images.shape)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.errors import DamageError, InputError
+from lifelong_cvae.files import json_digest
 from tests.checkpoints.conftest import NAMES, read_meta, state_with_random_bits, write_meta
 from tests.conftest import assert_trees_equal, one_line
 
@@ -96,7 +96,7 @@ def test_load_reads_earlier_checkpoint_beside_damaged_one(state, copy):
 def test_load_refuses_unknown_schema_as_other_version_not_as_damage(copy, schema):
     meta = {**read_meta(copy), "schema": schema}
     del meta["digest"]
-    write_meta(copy, {**meta, "digest": orbax_store._digest(meta)})
+    write_meta(copy, {**meta, "digest": json_digest(meta)})
     with pytest.raises(InputError) as error:
         lifelong.load(copy)
     words = f"was written by another version of lifelong_cvae: expected schema 4 or 5, got {schema!r}"
