@@ -89,11 +89,7 @@ def accept_old_settings(cls: T) -> T:
 
 
 def renamed_arguments(**names: str) -> Callable[[F], F]:
-    """Function decorator: keyword arguments may have their old names.
-
-    Args:
-        **names: old name to new name.
-    """
+    """Function decorator: keyword arguments may have their old names, the keys of `names`."""
 
     def decorate(function: F) -> F:
         @functools.wraps(function)

@@ -19,11 +19,7 @@ def is_main_process() -> bool:
 
 
 def broadcast_from_main(values: T) -> T:
-    """Returns the main process's values on all processes. Collective: every process must call it.
-
-    Args:
-        values: values ready for JSON. Those of other processes are ignored.
-    """
+    """Returns the main process's values, ready for JSON, on all processes. Every process must call it."""
     if jax.process_count() == 1:
         return values
     text = np.frombuffer(json.dumps(values).encode(), np.uint8) if is_main_process() else np.zeros(0, np.uint8)
@@ -33,10 +29,7 @@ def broadcast_from_main(values: T) -> T:
 
 
 def run_on_main(function: Callable[[], T]) -> T | None:
-    """Calls a function on the main process while the others wait. Collective: every process must call it.
-
-    Returns:
-        The function's result on the main process, None on the others.
+    """Calls a function on the main process; the others wait and return None. Every process must call it.
 
     Raises:
         InputError: the function raised it. It is raised on all processes.

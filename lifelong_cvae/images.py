@@ -30,7 +30,7 @@ def check_image_shape(shape: Sequence[int]) -> Shape:
 
 
 def flatten_images(images: Any, image_shape: Shape, *, what: str = "images") -> Any:
-    """Checks images and flattens each to a row.
+    """Checks images and flattens them to `[n, h * w * c]`, uint8 or float32.
 
     Inside a `jit` of the caller the values are unknown: only type and shape are checked there.
 
@@ -38,9 +38,6 @@ def flatten_images(images: Any, image_shape: Shape, *, what: str = "images") -> 
         images: uint8, or float in [0, 1]; `[n, h, w, c]`, or `[n, h, w]` for one channel.
         image_shape: expected (h, w, c).
         what: name of the images in error messages.
-
-    Returns:
-        `[n, h * w * c]`, uint8 or float32.
 
     Raises:
         InputError: another type, rank or size, or values that are not finite or out of range.

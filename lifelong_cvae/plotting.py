@@ -69,14 +69,7 @@ def accuracy_matrix(history: Sequence[Mapping[str, float]], file: Path) -> None:
 
 
 def tile_images(rows: Mapping[str, Any]) -> np.ndarray:
-    """Places images side by side with a gap of two pixels, one row per entry.
-
-    Args:
-        rows: as for `image_grid`.
-
-    Returns:
-        float `[height, width, c]` in [0, 1], with c = 3 for color and 1 for gray.
-    """
+    """Places the rows of `image_grid` in one image with gaps, float `[height, width, 1 or 3]` in [0, 1]."""
     tiles = np.stack([_to_displayable(images) for images in rows.values()])
     padded = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)])
     count, columns, height, width, channels = padded.shape

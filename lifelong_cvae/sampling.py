@@ -60,15 +60,12 @@ def imagine(
 
 
 def reconstruct(state: LifelongState, name: str, images: Any) -> jax.Array:
-    """Reconstructs images with the model of one category: the decoder's mean at the mean of q(z|x,c).
+    """Reconstructs images `[n, h, w, c]` by one category: the decoder's mean at the mean of q(z|x,c).
 
     Args:
         state: state with the category.
         name: category.
         images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
-
-    Returns:
-        float32 `[n, h, w, c]` in [0, 1].
 
     Raises:
         InputError: an unknown category, or bad images.
@@ -105,11 +102,7 @@ def _imagine(
 
 
 def sample_pairs(model: cvae.CategoryModel, count: int, cycles: int, *, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Samples pairs: z ~ p(z|c), x the decoder's mean, then turns of the circle.
-
-    Returns:
-        z `[count, latent]` and x `[count, pixels]` in [0, 1].
-    """
+    """Samples z ~ p(z|c) `[count, latent]` and decoder means `[count, pixels]`, and circulates them."""
     latent_rng, circle_rng = jax.random.split(rng)
     z = mixture_prior.sample(model.prior, count, rng=latent_rng)
     return cvae.circulate(model, z, cvae.decode_mean(model, z), cycles, rng=circle_rng)
@@ -117,7 +110,7 @@ def sample_pairs(model: cvae.CategoryModel, count: int, cycles: int, *, rng: jax
 
 @partial(jax.jit, static_argnames="turns")
 def circle_images(model: cvae.CategoryModel, x: jax.Array, turns: int, *, rng: jax.Array) -> jax.Array:
-    """Runs images around the circle and returns the displayed images after each turn.
+    """Runs images around the circle; returns them as displayed after each turn, `[turns, batch, pixels]`.
 
     The decoder's mean goes on to the next turn, as in `cvae.circulate`. The displayed image is `cvae.sample_image`
     without texture at the same latent point.
@@ -127,9 +120,6 @@ def circle_images(model: cvae.CategoryModel, x: jax.Array, turns: int, *, rng: j
         x: images in [0, 1], `[batch, pixels]`.
         turns: number of turns (static).
         rng: source of the latent samples.
-
-    Returns:
-        float32 `[turns, batch, pixels]` in [0, 1].
     """
 
     def turn(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -52,15 +52,12 @@ class StackedCategories(flax.struct.PyTreeNode):
         return self.replace(categories=categories, count=sharding.device_put(self.count, mesh))
 
     def map_categories(self, function: Callable[..., Any], *rows: jax.Array, mesh: Mesh | None = None) -> Any:
-        """Computes `function(subtree, *row)` for every category.
+        """Computes `function(subtree, *row)` for every category, in their order. Padding is zero on a CPU.
 
         Args:
             function: from a subtree, and a row of each of `rows`, to a tree of arrays.
             *rows: arrays `[capacity, ...]` in the order of the categories.
             mesh: devices that share the categories; each maps over its own part.
-
-        Returns:
-            Results `[capacity, ...]` in the order of the categories. Padding is zero on a CPU.
         """
         if mesh is None:
             return cpu.map_valid(function, self.count, self.categories, *rows)
@@ -137,11 +134,7 @@ def category_groups(state: LifelongState) -> list[tuple[str, ...]]:
 
 
 def stack_subtrees(state: LifelongState, names: Sequence[str], *, leave_out: Collection[str] = ("ridge",)) -> Any:
-    """Stacks the subtrees of `names`, at least one and all known, without the keys `leave_out`.
-
-    Returns:
-        One tree of copies with leaves `[len(names), ...]`.
-    """
+    """Copies subtrees, without the keys `leave_out`, into one tree with leaves `[len(names), ...]`."""
     trees = [
         {key: part for key, part in state.params["categories"][name].items() if key not in leave_out} for name in names
     ]

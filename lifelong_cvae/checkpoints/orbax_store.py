@@ -80,15 +80,12 @@ def read_meta(folder: str | Path, step: int) -> dict[str, Any]:
 def read(
     folder: str | Path, step: int, templates: Callable[[dict[str, Any]], Sequence[Any]]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Reads a checkpoint and verifies everything in it.
+    """Reads the JSON object and the parts of a checkpoint, and verifies everything in it.
 
     Args:
         folder: folder that `write` wrote to.
         step: number of the checkpoint.
         templates: from the JSON object to the shapes and types of each part.
-
-    Returns:
-        The JSON object and the parts.
 
     Raises:
         InputError: the checkpoint has an unknown schema.
@@ -143,15 +140,12 @@ def steps(folder: str | Path) -> list[int]:
 def read_newest(
     folder: str | Path, read: Callable[[int], T], on_damage: Callable[[DamageError], None]
 ) -> tuple[int, T] | None:
-    """Reads the newest checkpoint that is not damaged.
+    """Returns number and content of the newest checkpoint that is not damaged, or None if there is none.
 
     Args:
         folder: folder of the checkpoints.
         read: from the number of a checkpoint to its content.
         on_damage: called with the error of each newer, damaged checkpoint.
-
-    Returns:
-        Number and content, or None if there is none.
     """
     for step in reversed(steps(folder)):
         try:

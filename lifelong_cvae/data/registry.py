@@ -21,6 +21,8 @@ OPTIONS_BY_KIND = {
     "images": ("image_size", "grayscale"),
     "tfds": ("image_size", "grayscale", "tfds_data_dir", "tfds_manual_dir"),
 }
+# Arrays of an npz file.
+NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 # Test images of each digit of mnist5k, the last ones.
 MNIST5K_TEST_IMAGES = 100
 
@@ -104,7 +106,9 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
         return open_tfds(spec, location, **vars(options))
     if kind == "idx":
         return _open_idx(spec, Path(location))
-    return _open_npz(spec, Path(location)) if kind == "npz" else _open_mnist5k()
+    if kind == "npz":
+        return from_arrays(spec, **dict(zip(NPZ_KEYS, read_npz(Path(location), NPZ_KEYS), strict=True)))
+    return _open_mnist5k()
 
 
 def _open_mnist5k() -> Source:
@@ -141,8 +145,3 @@ def _open_idx(spec: str, folder: Path) -> Source:
         test_images=read("t10k-images-idx3-ubyte"),
         test_labels=read("t10k-labels-idx1-ubyte"),
     )
-
-
-def _open_npz(spec: str, path: Path) -> Source:
-    keys = ("train_images", "train_labels", "test_images", "test_labels")
-    return from_arrays(spec, **dict(zip(keys, read_npz(path, keys), strict=True)))

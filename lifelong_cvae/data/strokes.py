@@ -115,13 +115,10 @@ def _centered_start(weights: np.ndarray, side: int) -> int:
 
 
 def extract_ink(photo: Any) -> np.ndarray:
-    """Extracts the ink of a photo or scan of writing on even ground, light on black.
+    """Extracts the ink of a photo or scan of writing on even ground, uint8 `[height, width]`; 255 is most.
 
     Args:
         photo: uint8 `[height, width]` or `[height, width, 1]`, dark on light or light on dark.
-
-    Returns:
-        uint8 `[height, width]`; 0 is the ground, 255 the strongest ink.
     """
     gray = np.asarray(photo, np.float32).reshape(np.shape(photo)[:2])
     ground = np.median(gray)

@@ -23,9 +23,6 @@ def make_tasks(
         order_seed: seed of a random order; None keeps the order.
         categories_per_task: categories of a task; the last task may have fewer.
 
-    Returns:
-        Categories of each task.
-
     Raises:
         InputError: an unknown or repeated category, or a number out of range.
     """

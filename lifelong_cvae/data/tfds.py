@@ -58,7 +58,10 @@ def open_tfds(
     """
     if not NAME.fullmatch(name):
         raise InputError(f"{spec}: expected a name such as mnist, emnist/letters or mnist:3.0.1, got {name!r}")
-    builder = _prepared_builder(spec, name, tfds_data_dir, tfds_manual_dir)
+    builder = _builder(spec, name, tfds_data_dir)
+    if not builder.is_prepared():
+        prepare(spec, builder, None if tfds_manual_dir is None else Path(tfds_manual_dir))
+        builder = _builder(spec, name, tfds_data_dir)
     shape = _image_shape(spec, builder.info.features, image_size, grayscale)
     records = _open_records(spec, builder)
     names = builder.info.features["label"].names
@@ -83,15 +86,6 @@ def open_tfds(
 
     counts = {split: {name: len(rows) for name, (_, rows) in parts.items()} for split, parts in index.items()}
     return Source(spec, tuple(index["train"]), shape, digest.hexdigest(), counts, read)
-
-
-def _prepared_builder(spec: str, name: str, data_dir: str | None, manual_dir: str | None) -> Any:
-    """Returns the builder of a data set, and prepares the data set if necessary."""
-    builder = _builder(spec, name, data_dir)
-    if not builder.is_prepared():
-        prepare(spec, builder, None if manual_dir is None else Path(manual_dir))
-        builder = _builder(spec, name, data_dir)
-    return builder
 
 
 def _builder(spec: str, name: str, data_dir: str | None) -> Any:

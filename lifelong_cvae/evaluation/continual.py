@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from lifelong_cvae.evaluation import calibration
-
 # Suffix of the keys of metrics that the recognizer `elbo` yields, beside those of the run's recognizer.
 ELBO_SUFFIX = "_elbo"
+# Bins of the calibration error.
+CALIBRATION_BINS = 15
 
 # A row of A: category name to fraction.
 Accuracies = Mapping[str, float]
@@ -68,14 +68,11 @@ def pooled_accuracy(accuracies: Accuracies, counts: Mapping[str, int]) -> float:
 
 
 def recognition_accuracies(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """Computes accuracies and calibration error of one recognizer.
+    """Computes `accuracy`, `accuracy_per_category` and `calibration_error` of one recognizer.
 
     Args:
         log_posteriors: as in `accuracy_per_category`; their softmax is p(c|x).
         names: category of each column.
-
-    Returns:
-        `accuracy` over all images, `accuracy_per_category`, and `calibration_error`.
     """
     per_category = accuracy_per_category(log_posteriors, names)
     counts = {name: len(values) for name, values in log_posteriors.items()}
@@ -85,8 +82,23 @@ def recognition_accuracies(log_posteriors: Mapping[str, np.ndarray], names: Sequ
     return {
         "accuracy": pooled_accuracy(per_category, counts),
         "accuracy_per_category": per_category,
-        "calibration_error": calibration.expected_calibration_error(probabilities.max(axis=1), correct),
+        "calibration_error": expected_calibration_error(probabilities.max(axis=1), correct),
     }
+
+
+def expected_calibration_error(probabilities: np.ndarray, correct: np.ndarray) -> float:
+    """Computes the mean over images of |accuracy - confidence| of their bin, a fraction in [0, 1].
+
+    There are `CALIBRATION_BINS` bins of equal width, by the probability of an image's predicted category. Source: Guo
+    et al. 2017 (arXiv 1706.04599).
+
+    Args:
+        probabilities: p(c|x) of the predicted category, `[n]`.
+        correct: whether the prediction is right, bool `[n]`.
+    """
+    bins = np.minimum((np.asarray(probabilities) * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, np.asarray(correct, np.float64) - probabilities, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(bins))
 
 
 def average_accuracy(history: Sequence[Accuracies]) -> float:
@@ -98,10 +110,7 @@ def average_accuracy(history: Sequence[Accuracies]) -> float:
 
 
 def average_incremental_accuracy(history: Sequence[Accuracies]) -> float:
-    """Computes the mean over t of the average accuracy after task t, as a fraction.
-
-    Source: Rebuffi et al. 2017 (arXiv 1611.07725), average incremental accuracy.
-    """
+    """Computes the mean of the average accuracy after each task (Rebuffi et al. 2017, arXiv 1611.07725)."""
     return float(np.mean([average_accuracy([row]) for row in history]))
 
 

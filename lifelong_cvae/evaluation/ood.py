@@ -10,9 +10,7 @@ import numpy as np
 
 
 def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
-    """Computes the area under the ROC curve.
-
-    It is the probability that a known image scores higher than an unknown one; ties count one half.
+    """Computes the area under the ROC curve: P(known image > unknown image), ties counted one half.
 
     Args:
         known: scores of images of known categories, `[n]`.
@@ -24,7 +22,7 @@ def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
 
 
 def leave_one_out_auroc(evidence: Mapping[str, np.ndarray], names: Sequence[str]) -> float | None:
-    """Computes the AUROC with each category in turn as the unknown one, and returns the mean.
+    """Computes the mean AUROC with each category in turn as the unknown one, or None if there is only one.
 
     The column of the unknown category is left out of every score. If categories do not depend on each other, this
     equals the AUROC of a learner that never met the category.
@@ -32,9 +30,6 @@ def leave_one_out_auroc(evidence: Mapping[str, np.ndarray], names: Sequence[str]
     Args:
         evidence: true category to bounds on log p(x|c) in nats, `[n, len(names)]`.
         names: category of each column.
-
-    Returns:
-        The mean over categories, or None if there is only one.
     """
     if len(names) < 2:
         return None

@@ -28,9 +28,6 @@ def precision_and_recall(imagined: np.ndarray, real: np.ndarray, *, seed: int = 
         real: features, `[m, features]`.
         seed: seed of the subset and of the clusterings.
 
-    Returns:
-        `precision` and `recall`.
-
     Raises:
         InputError: a set is empty.
     """
@@ -58,14 +55,11 @@ def precision_and_recall(imagined: np.ndarray, real: np.ndarray, *, seed: int = 
 
 
 def curve(real: np.ndarray, imagined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Computes precision and recall at `ANGLES` slopes.
+    """Computes precision and recall `[ANGLES]` at as many slopes, in increasing order.
 
     Args:
         real: share of the real images in each cluster, `[clusters]`.
         imagined: share of the imagined images in each cluster, `[clusters]`.
-
-    Returns:
-        Precision and recall, `[ANGLES]` each, in order of increasing slope.
     """
     # The authors use the angles 0 and pi / 2 themselves, whose slopes are 0 and infinity.
     slopes = np.tan(np.linspace(1e-6, np.pi / 2 - 1e-6, ANGLES))[:, None]

@@ -115,7 +115,7 @@ def decode_mean(model: CategoryModel, z: jax.Array) -> jax.Array:
 
 
 def sample_image(model: CategoryModel, z: jax.Array, *, rng: jax.Array | None = None) -> jax.Array:
-    """Generates images for display: the decoder's mean with the category's contrast and texture.
+    """Generates images `[batch, pixels]`: the decoder's mean with the category's contrast and texture.
 
         y = sigmoid(contrast * logits) + scale * uncertainty / rms(uncertainty) * sum_j deviation_j f_j direction_j
 
@@ -128,9 +128,6 @@ def sample_image(model: CategoryModel, z: jax.Array, *, rng: jax.Array | None = 
         model: model of the category.
         z: latents, `[batch, latent]`.
         rng: key of the texture; None leaves it out.
-
-    Returns:
-        Images `[batch, pixels]` in [0, 1].
     """
     logits = decode(model, z)
     image = jax.nn.sigmoid(model.contrast * logits)
@@ -244,7 +241,7 @@ def evidence_bound(
 def circulate(
     model: CategoryModel, z: jax.Array, x: jax.Array, cycles: int, *, rng: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Runs turns of the circle: z_k ~ q(z|x_(k-1),c), then x_k = E[x|z_k,c].
+    """Runs turns of the circle: z_k ~ q(z|x_(k-1),c), then x_k = E[x|z_k,c]. Returns the last z and x.
 
     Args:
         model: model of the category.
@@ -252,9 +249,6 @@ def circulate(
         x: images in [0, 1], `[batch, pixels]`.
         cycles: number of turns (static).
         rng: key of the samples.
-
-    Returns:
-        z and x after the last turn.
     """
 
     def turn(pair: tuple[jax.Array, jax.Array], key: jax.Array):

@@ -50,12 +50,8 @@ def _squared_distances(prior: MixturePrior, first_moment: jax.Array, second_mome
     """Computes E[(z - mean_k)^2 / variance_k], summed over the latent, `[batch, components]`.
 
     Matrix products are many times faster than the differences of all pairs. The products nearly cancel where a variance
-    is small, so they are never computed less precisely than in float32.
-
-    Args:
-        prior: the components.
-        first_moment: E[z], `[batch, latent]`.
-        second_moment: E[z^2], `[batch, latent]`.
+    is small, so they are never computed less precisely than in float32. The moments E[z] and E[z^2] are
+    `[batch, latent]`.
     """
     precisions = jnp.exp(-prior["log_vars"])
     weighted = prior["means"] * precisions
@@ -98,7 +94,7 @@ def kl_between(mean: jax.Array, log_var: jax.Array, other_mean: jax.Array, other
 
 
 def kl_to_prior(mean: jax.Array, log_var: jax.Array, prior: MixturePrior) -> jax.Array:
-    """Computes the tightest variational upper bound of KL(N(mean, exp(log_var)) || p(z|c)) in nats.
+    """Computes the best variational upper bound of KL(N(mean, exp(log_var)) || p(z|c)), nats `[batch]`.
 
     KL(q || sum_k w_k p_k) <= -log sum_k w_k exp(-KL(q || p_k)): exact for one component and where components are far
     apart. An ELBO with this bound stays a lower bound. Source: Hershey and Olsen 2007 (the variational approximation,
@@ -108,9 +104,6 @@ def kl_to_prior(mean: jax.Array, log_var: jax.Array, prior: MixturePrior) -> jax
         mean: mean of q, `[batch, latent]`.
         log_var: log variance of q, `[batch, latent]`.
         prior: p(z|c).
-
-    Returns:
-        `[batch]`.
     """
     if prior["means"].shape[0] == 1:
         return kl_between(mean, log_var, prior["means"], prior["log_vars"])
@@ -134,9 +127,6 @@ def fit(points: jax.Array, components: int, *, images: jax.Array | int | None = 
         images: number of images that the points were encoded from; default n. At most one component is used per
             `IMAGES_PER_COMPONENT` images and points, and at least one.
         rng: key of the initial means, which are points far from each other.
-
-    Returns:
-        A prior of `components` components.
     """
     count = points.shape[0]
     images = count if images is None else images
@@ -214,12 +204,8 @@ def _kmeans_plus_plus(points: jax.Array, count: int, *, rng: jax.Array) -> jax.A
 def principal_directions(prior: MixturePrior) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes the directions in which p(z|c) is widest, in float64 on the host.
 
-    Args:
-        prior: mixture of one category.
-
-    Returns:
-        Mean `[latent]`, standard deviations `[latent]` with the widest first, and unit directions `[latent, latent]`,
-        one per row in the same order.
+    Returns the mean `[latent]`, standard deviations `[latent]` with the widest first, and unit directions
+    `[latent, latent]`, one per row in the same order.
     """
     mean, covariance = mean_and_covariance(prior)
     variances, directions = np.linalg.eigh(covariance)

@@ -25,30 +25,20 @@ def uncalibrated_thresholds() -> jnp.ndarray:
 
 
 def fit_thresholds(evidence: np.ndarray) -> np.ndarray:
-    """Computes the evidence quantiles of one category.
-
-    Args:
-        evidence: log p(x|c) of images of category c, in nats, `[n]` with n >= 1.
-
-    Returns:
-        Quantiles at `RATES`, float32 `[rates]`.
-    """
+    """Computes quantiles `[rates]` of a category's evidence of its own images, `[n]` in nats."""
     return np.quantile(np.asarray(evidence, np.float64), RATES).astype(np.float32)
 
 
 def is_unknown(
     thresholds: Sequence[np.ndarray], evidence: np.ndarray, predictions: np.ndarray, rate: float
 ) -> np.ndarray:
-    """Flags images whose evidence is below the threshold of their predicted category.
+    """Flags images, `[n]`, whose evidence is below the threshold of their predicted category.
 
     Args:
         thresholds: one `[rates]` array per category.
         evidence: log p(x|c) in nats, `[n, categories]`.
         predictions: index of the predicted category, `[n]`.
         rate: fraction of known images that may be rejected, in [0, 1). Zero rejects nothing.
-
-    Returns:
-        bool `[n]`.
     """
     if rate == 0:
         return np.zeros(len(predictions), bool)

@@ -89,12 +89,7 @@ def evidence(
 
 
 def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
-    """Computes log p(c|x) in nats.
-
-    Args:
-        log_evidence: log p(x|c) up to a constant of the image, `[n, categories]`.
-        log_prior: log p(c), `[categories]`; default uniform.
-    """
+    """Computes log p(c|x) from log p(x|c) `[n, categories]` and log p(c) `[categories]`, default uniform."""
     if log_prior is not None:
         log_evidence = log_evidence + log_prior[None]
     return jax.nn.log_softmax(log_evidence, axis=-1)
@@ -149,7 +144,7 @@ def log_likelihoods(
     rng: jax.Array | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Computes a recognizer's log p(x|c), up to a constant of the image.
+    """Computes a recognizer's log p(x|c), up to a constant of the image, `[n, categories]`.
 
     Args:
         recognizer: from `make_recognizer`.
@@ -158,9 +153,6 @@ def log_likelihoods(
         scores: `ridge_classifier.scores` of the images, if already computed.
         rng: key of the samples, for bounds that are sampled.
         mesh: as in `evidence`.
-
-    Returns:
-        `[n, categories]`.
     """
     if not recognizer.score_weight:
         return evidence(recognizer, images, rng=rng, mesh=mesh) if log_evidence is None else log_evidence
@@ -173,16 +165,13 @@ def log_likelihoods(
 
 @renamed_arguments(part="rate")
 def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, rate: float = REJECT_RATE) -> np.ndarray:
-    """Flags images that belong to no known category, by evidence alone (see `rejection`).
+    """Flags images, `[n]`, that belong to no known category, by evidence alone (see `rejection`).
 
     Args:
         state: state of the learner. One-hot categories have no thresholds and reject nothing.
         log_evidence: `evidence` of the images, `[n, categories]` in nats.
         names: categories that `recognize` assigned to the images, `[n]`.
         rate: fraction of the images of known categories that may be rejected, in [0, 1). Zero rejects nothing.
-
-    Returns:
-        bool `[n]`.
 
     Raises:
         InputError: the rate is outside [0, 1).

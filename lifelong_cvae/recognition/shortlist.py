@@ -37,7 +37,7 @@ def pair_evidence(
     *,
     rng: jax.Array | None,
 ) -> jax.Array:
-    """Computes `recognition.evidence` for each image's candidates; other categories are -inf.
+    """Computes `recognition.evidence` for each image's candidates, `[n, categories]`; others are -inf.
 
     Args:
         state: state of the learner.
@@ -45,9 +45,6 @@ def pair_evidence(
         rows: images `[n, pixels]`, uint8 or float in [0, 1].
         candidates: columns of the categories on each image's shortlist, `[n, candidates]`.
         rng: key of the samples, for bounds that are sampled. Each pair has its own samples.
-
-    Returns:
-        float32 `[n, categories]`, nats per image.
     """
     evidence = np.full((len(rows), len(state.names)), -np.inf, np.float32)
     for start, batch in padded_batches(rows, *BATCH_SIZES):
@@ -76,16 +73,9 @@ def _stack_evidence(
     max_pairs: int,
     rng: jax.Array | None,
 ) -> np.ndarray:
-    """Computes the bounds of pairs: `[pairs]`.
+    """Computes the bounds `[pairs]` of rows `images` of `rows` for categories `categories` of the stack.
 
-    Args:
-        state: state of the learner.
-        stack: some of its categories.
-        rows: batch of images `[batch, pixels]`.
-        images: row of `rows` in each pair, `[pairs]`.
-        categories: row of `stack` in each pair, `[pairs]`.
-        max_pairs: largest number of pairs of any batch of this size.
-        rng: key of the samples.
+    No batch of this size has more than `max_pairs` pairs.
     """
     order = np.argsort(categories, kind="stable")
     pair_counts = np.bincount(categories, minlength=stack.capacity)

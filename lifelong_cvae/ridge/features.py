@@ -124,7 +124,7 @@ def expansion_matrix(dictionary: Dictionary, settings: ClosedFormConfig, image_s
 def extract(
     dictionary: Dictionary, expand: jax.Array, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
 ) -> jax.Array:
-    """Computes the features of images. Pure and traceable.
+    """Computes the features of images, float32 `[n, random_features + 1]`. The last one is 1. Traceable.
 
     Args:
         dictionary: from `fit_dictionary`.
@@ -132,9 +132,6 @@ def extract(
         rows: images `[n, pixels]`, uint8 or float in [0, 1].
         image_shape: shape of an image.
         settings: settings that the dictionary was fitted with.
-
-    Returns:
-        float32 `[n, random_features + 1]`; the last feature is 1.
     """
     with jax.default_matmul_precision("float32"):
         pooled = _pool_responses(dictionary, rows, image_shape=image_shape, settings=settings)

@@ -118,7 +118,7 @@ def compute_sums(
     image_shape: Shape,
     settings: ClosedFormConfig,
 ) -> tuple[Sums, Sums]:
-    """Computes E[phi phi'] and E[phi] of one category, split into `fit` and `held_out` images.
+    """Computes E[phi phi'], packed, and E[phi] of one category, split into `fit` and `held_out` images.
 
     Args:
         dictionary: from `features.fit_dictionary`.
@@ -126,9 +126,6 @@ def compute_sums(
         rows: images `[n, pixels]`, uint8 or float in [0, 1].
         image_shape: shape of an image.
         settings: settings that the dictionary was fitted with.
-
-    Returns:
-        Gram matrices `[packed]` and vectors `[features]`.
     """
     held_out, size = held_out_mask(len(rows)), settings.random_features + 1
     grams, vectors = _zero_sums(_packed_size(size)), _zero_sums(size)
@@ -167,22 +164,19 @@ def _accumulate(
 
 
 def solve(gram: HostSums, vectors: HostSums, ridge: float) -> np.ndarray:
-    """Solves for the weights on the host, held-out images included.
+    """Solves for the weights `[features, categories]` on the host, held-out images included.
 
     Args:
         gram: `[packed]`, summed over all categories.
         vectors: `[features, categories]`.
         ridge: penalty, above 0.
-
-    Returns:
-        float32 `[features, categories]`.
     """
     total_gram, total_vectors = (sums["fit"] + sums["held_out"] for sums in (gram, vectors))
     return _solve(unpack_gram(total_gram, len(total_vectors)), total_vectors, ridge)
 
 
 def select_ridge(gram: HostSums, vectors: HostSums) -> tuple[float, np.ndarray]:
-    """Selects the ridge penalty on held-out images, and solves without them.
+    """Selects the ridge penalty on held-out images; returns it and weights `[features, categories]`.
 
     The selected penalty is half a decade below the one with the least squared error, because squared error asks for
     more shrinkage than accuracy does. The search goes downhill from `FIRST_RIDGE`, which stays if nothing is held out.
@@ -190,9 +184,6 @@ def select_ridge(gram: HostSums, vectors: HostSums) -> tuple[float, np.ndarray]:
     Args:
         gram: `[packed]`, summed over all categories.
         vectors: `[features, categories]`.
-
-    Returns:
-        The penalty, and weights float32 `[features, categories]`.
     """
     best = RIDGES.index(FIRST_RIDGE)
     if vectors["held_out"].any():

@@ -26,15 +26,12 @@ def empty_grid() -> jnp.ndarray:
 
 
 def loss_grid(evidence: np.ndarray, scores: np.ndarray, category: int) -> np.ndarray:
-    """Computes the mean of -log p(c|x) for every pair of temperatures.
+    """Computes the mean of -log p(c|x) in nats, `[elbo_temperatures, score_temperatures]`.
 
     Args:
         evidence: log p(x|c) in nats of held-out images of one category, `[n, categories]`.
         scores: regression scores of the same images, `[n, categories]`.
         category: column of the true category.
-
-    Returns:
-        float32 `[elbo_temperatures, score_temperatures]`, in nats.
     """
     evidence, scores = np.asarray(evidence, np.float64), np.asarray(scores, np.float64)
     losses = np.empty(GRID_SHAPE, np.float32)
@@ -46,14 +43,11 @@ def loss_grid(evidence: np.ndarray, scores: np.ndarray, category: int) -> np.nda
 
 
 def expert_weights(grids: Sequence[np.ndarray], *, use_elbo: bool) -> tuple[float, float]:
-    """Selects the temperatures with the lowest summed loss.
+    """Returns `(1 / T_elbo, 1 / T_score)` of the lowest summed loss; the first is 0 without the ELBO.
 
     Args:
         grids: one `loss_grid` per category.
         use_elbo: whether the ELBO is one of the experts.
-
-    Returns:
-        `(1 / T_elbo, 1 / T_score)`; the first is 0 without the ELBO.
     """
     total = np.sum([np.asarray(grid, np.float64) for grid in grids], axis=0)
     # Row 0 has no ELBO. Column 0 has no scores and is never used.

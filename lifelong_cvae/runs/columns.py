@@ -63,10 +63,7 @@ def prediction_columns(
 
 
 def history_columns(workdir: str | Path) -> dict[str, list[Any]]:
-    """Reads the metrics of a run, one row per task.
-
-    Args:
-        workdir: directory of the run.
+    """Reads the metrics of the run in `workdir`, one row per task.
 
     Returns:
         The numbers of `metrics.jsonl` by key, nested ones under names such as `terms.real`, and `categories`, the
@@ -81,13 +78,7 @@ def history_columns(workdir: str | Path) -> dict[str, list[Any]]:
 
 
 def accuracy_columns(workdir: str | Path) -> dict[str, list[Any]]:
-    """Reads the accuracy of each category after each task, one row per figure.
-
-    Args:
-        workdir: directory of the run.
-
-    Returns:
-        `task` (from 1), `category`, `recognizer`, `accuracy` (a fraction).
+    """Reads `task` (from 1), `category`, `recognizer` and `accuracy` of each category after each task.
 
     Raises:
         InputError: as in `history_columns`.

@@ -6,13 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae.data import Source, hold_out, open_source
+from lifelong_cvae.data import hold_out, open_source
 from lifelong_cvae.deprecated import with_old_keys
 from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
 from lifelong_cvae.files import device_description, package_versions, write_json
-from lifelong_cvae.images import Shape
 from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.runs.workdir import load_state
 
@@ -44,8 +43,10 @@ def evaluate_run(
     source = hold_out(open_source(run_config.dataset, run_config.options), run_config.validation_fraction)
     other = {}
     if unknown is not None:
-        unknown_source = open_source(unknown, run_config.options.for_dataset(unknown))
-        other["other"] = _all_test_images(unknown_source, state.image_shape)
+        opened = open_source(unknown, run_config.options.for_dataset(unknown))
+        if opened.image_shape != state.image_shape:
+            raise InputError(f"{unknown}: expected the run's image shape {state.image_shape}, got {opened.image_shape}")
+        other["other"] = np.concatenate([opened.read("test", name) for name in opened.categories])
     classifier, split = load_or_train(source, classifiers_dir), run_config.evaluate_on
     log_posteriors = metrics.log_posteriors_by_category(state, source, split, rng=rng)
     # The state of an unfinished run lacks the categories of later tasks.
@@ -75,9 +76,3 @@ def evaluate_run(
     values = with_old_keys(values)
     write_json(workdir / "evaluation.json", values)
     return values
-
-
-def _all_test_images(source: Source, image_shape: Shape) -> np.ndarray:
-    if source.image_shape != image_shape:
-        raise InputError(f"{source.name}: expected the run's image shape {image_shape}, got {source.image_shape}")
-    return np.concatenate([source.read("test", name) for name in source.categories])

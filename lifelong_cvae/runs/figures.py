@@ -115,7 +115,7 @@ def plot_circle(state: LifelongState, source: Source, split: str, file: Path, *,
 def circle_images(
     state: LifelongState, names: Sequence[str], source: Source, split: str, *, rng: jax.Array
 ) -> dict[str, np.ndarray]:
-    """Runs a real and an imagined image of each category around the circle.
+    """Runs a real and an imagined image of each category around the circle: `[TURNS, h, w, c]` by label.
 
     Args:
         state: the model.
@@ -123,9 +123,6 @@ def circle_images(
         source: images, of which the first of each category in `split` is taken.
         split: `test` or `validation`.
         rng: the seed's key.
-
-    Returns:
-        Row label to the images after each number of turns in `TURNS`, float32 `[turns, h, w, c]` in [0, 1].
     """
     rows = {}
     for name in names:

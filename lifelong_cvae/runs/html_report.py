@@ -28,13 +28,7 @@ MAX_CONFUSED_IMAGES = 10
 
 
 def report_run(workdir: Path) -> Path:
-    """Writes the report of a run, finished or not, from its directory and its data.
-
-    Args:
-        workdir: run directory.
-
-    Returns:
-        Path of the report.
+    """Writes the report of the run in `workdir` from its files and its data, and returns its path.
 
     Raises:
         InputError: no run, no finished task, missing data, or Jinja2 is not installed.
@@ -75,7 +69,7 @@ def write_report(
     *,
     rng: jax.Array,
 ) -> Path:
-    """Writes `report.html` into a run directory.
+    """Writes `report.html` into a run directory, and returns its path.
 
     Args:
         workdir: run directory.
@@ -85,14 +79,10 @@ def write_report(
         history: lines of metrics.jsonl of the tasks that the state has learned.
         log_posteriors: log-posteriors of the state on the split `run_config.evaluate_on`.
         rng: the seed's key.
-
-    Returns:
-        Path of the report.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    names = _select_evenly(state.names)
-    split = run_config.evaluate_on
+    names, split, recorded = _select_evenly(state.names), run_config.evaluate_on, read_config_file(workdir)
     environment = Environment(
         loader=PackageLoader("lifelong_cvae.runs"),
         autoescape=True,
@@ -117,7 +107,7 @@ def write_report(
         circle=_circle_rows(state, source, split, rng=rng),
         confusions=_worst_confusions(log_posteriors, source, run_config, state),
         settings=_settings(run_config),
-        versions=_versions(workdir),
+        versions={**recorded["versions"], "device": recorded["device"], "date of the report": utc_date()},
         commands=_commands(workdir, run_config, source, num_tasks=len(history)),
     )
     file = workdir / "report.html"
@@ -224,12 +214,6 @@ def _settings(run_config: RunConfig) -> dict[str, list[tuple[str, Any, bool]]]:
     for section, settings in run_config.config.to_dict().items():
         sections[section] = [(key, value, value == defaults[section][key]) for key, value in settings.items()]
     return sections
-
-
-def _versions(workdir: Path) -> dict[str, str]:
-    """Package versions and device of the run, and the date of the report."""
-    recorded = read_config_file(workdir)
-    return {**recorded["versions"], "device": recorded["device"], "date of the report": utc_date()}
 
 
 def _commands(workdir: Path, run_config: RunConfig, source: Source, *, num_tasks: int) -> dict[str, str]:

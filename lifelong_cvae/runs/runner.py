@@ -72,7 +72,7 @@ class _Run(NamedTuple):
 def run(
     workdir: Path, config: RunConfig, source: Source, options: RunOptions | None = None, *, resume: bool = False
 ) -> dict[str, Any]:
-    """Learns all tasks of a run into `workdir`.
+    """Learns all tasks of a run into `workdir`, and returns the content of `result.json`.
 
     With several processes (`jax.distributed`), every process calls it with the same arguments and a mesh of all
     devices. The main process writes; `workdir` must be visible to all.
@@ -83,9 +83,6 @@ def run(
         source: images. Those of earlier categories are read for evaluation, never for learning.
         options: options that do not affect what is learned.
         resume: whether to resume from the newest checkpoint.
-
-    Returns:
-        The content of `result.json`.
 
     Raises:
         InputError: the directory holds another run or none to resume, another process writes to it, or a package is
@@ -157,11 +154,7 @@ def _check_source(config: RunConfig, source: Source) -> Source:
 def _learn_tasks(
     this: _Run, state: LifelongState, history: list[dict[str, Any]]
 ) -> tuple[LifelongState, LogPosteriors]:
-    """Learns the remaining tasks and appends their metrics to `history`.
-
-    Returns:
-        The last state, and its log posteriors of all test images.
-    """
+    """Learns the remaining tasks. Returns the last state, and its log posteriors of all test images."""
     workdir, options, tasks = this.workdir, this.options, this.config.tasks
     log_posteriors, feature_cache = None, {}
     for index in range(len(history), len(tasks)):
@@ -205,7 +198,9 @@ def _learn_task(this: _Run, state: LifelongState, index: int, *, first_step: int
 
         def on_progress(progress: TaskProgress, total: int) -> None:
             nonlocal last_saved
-            _show_progress(bar, progress, total)
+            bar.total = total
+            bar.set_postfix({name: f"{value:.1f}" for name, value in progress.terms.items()}, refresh=False)
+            bar.update(progress.steps - bar.n)
             losses = {f"loss/{name}": value for name, value in progress.terms.items()}
             this.events.scalars(losses, step=first_step + progress.steps)
             stop = options.should_stop()
@@ -217,12 +212,6 @@ def _learn_task(this: _Run, state: LifelongState, index: int, *, first_step: int
                 raise Stopped(f"stopped in {label}, at step {progress.steps} of {total}: resume with {command}")
 
         return learn(state, images, rng=this.rng, progress=on_progress, resume_from=resume_from, mesh=options.mesh)
-
-
-def _show_progress(bar: tqdm, progress: TaskProgress, total: int) -> None:
-    bar.total = total
-    bar.set_postfix({name: f"{value:.1f}" for name, value in progress.terms.items()}, refresh=False)
-    bar.update(progress.steps - bar.n)
 
 
 def _draw_task(this: _Run, state: LifelongState, history: list[Mapping[str, Any]]) -> None:

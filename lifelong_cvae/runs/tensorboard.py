@@ -76,11 +76,7 @@ class EventWriter:
             self._file = None
 
     def _write(self, **fields: Any) -> None:
-        """Writes one event to disk.
-
-        Raises:
-            OSError: the disk is full or not writable.
-        """
+        """Writes one event to disk. Raises OSError where that fails."""
         from tensorboardX import RecordWriter
         from tensorboardX.proto.event_pb2 import Event
 

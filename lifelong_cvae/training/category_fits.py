@@ -76,9 +76,6 @@ def fit_contrast(logits: jax.Array, x: jax.Array) -> jax.Array:
     Args:
         logits: decoder outputs, `[n, pixels]`.
         x: images that they reconstruct, in [0, 1], `[n, pixels]`.
-
-    Returns:
-        Scalar in `CONTRAST_RANGE`.
     """
     grayness = jnp.mean(x * (1 - x))
 
@@ -100,9 +97,6 @@ def shift_priors(teacher: Teacher, mixed: Any) -> dict[str, dict[str, mixture_pr
     Args:
         teacher: the model before the task.
         mixed: mixed parameters after it.
-
-    Returns:
-        `{"prior": ...}` by category.
     """
     stack = stack_categories(teacher.state, teacher.names, leave_out=NOT_USED_IN_TRAINING)
     rngs = category_rngs(teacher.rng, teacher.names, stack.capacity)

@@ -2,23 +2,17 @@
 
 import contextlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import jax.monitoring
 
 _EVENT = "/jax/core/compile/backend_compile_duration"
 
 
-class CompilationCounter:
-    """Number of compilations so far."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
 @contextlib.contextmanager
-def count_compilations(function: str | None = None) -> Iterator[CompilationCounter]:
-    """Counts compilations within the block: those of one jitted function by its name, or all."""
-    counter = CompilationCounter()
+def count_compilations(function: str | None = None) -> Iterator[SimpleNamespace]:
+    """Counts compilations within the block as `count`: those of one jitted function by its name, or all."""
+    counter = SimpleNamespace(count=0)
 
     def listen(event: str, duration: float, **details: str) -> None:
         if event == _EVENT and function in (None, details.get("fun_name", "").removeprefix("jit(").rstrip(")")):

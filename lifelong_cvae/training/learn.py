@@ -75,7 +75,7 @@ def learn(
     resume_from: TaskProgress | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[LifelongState, Report]:
-    """Learns one task: one category or several at once.
+    """Learns one task: one category or several at once. Returns the state after it, and a report.
 
     New categories are added, known ones are trained further.
 
@@ -86,9 +86,6 @@ def learn(
         progress: called after every chunk of steps. An exception that it raises ends the task.
         resume_from: last argument of `progress` in an interrupted call with the same arguments.
         mesh: devices that share each batch (`sharding.make_mesh`). Results differ from one device by rounding only.
-
-    Returns:
-        The state after the task, and a report.
 
     Raises:
         InputError: a bad name, no category, images of a wrong type, shape, range or number, or a batch size that

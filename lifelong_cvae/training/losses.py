@@ -124,7 +124,7 @@ def replay_terms(model: cvae.CategoryModel, memory: ReplayMemory, noise: jax.Arr
 def real_loss(
     params: dict[str, Any], data: TaskData, noise: StepNoise, *, networks: Networks, mesh: Mesh | None = None
 ) -> tuple[jax.Array, Terms]:
-    """Computes the loss on real images, summed over the task's categories so that each learns as if alone.
+    """Computes the summed loss on real images, by which each category learns as if alone, and mean terms.
 
     Args:
         params: `{"mixed": ..., "categories": {TASK: subtrees [categories, ...]}}`.
@@ -132,9 +132,6 @@ def real_loss(
         noise: random numbers of the step.
         networks: modules.
         mesh: devices that share a batch.
-
-    Returns:
-        The sum, and each term as a mean over the categories.
     """
 
     def category_terms(category: Any, images: jax.Array, activations: Any, noise: StepNoise) -> Terms:
@@ -157,7 +154,7 @@ def replay_loss(
     weights: dict[str, float],
     mesh: Mesh | None = None,
 ) -> tuple[jax.Array, Terms]:
-    """Computes the loss on replayed pairs: an estimate of the sum over all earlier categories.
+    """Computes the loss on replayed pairs, estimated for all earlier categories, and mean terms.
 
     Args:
         mixed: mixed parameters.
@@ -166,9 +163,6 @@ def replay_loss(
         networks: modules.
         weights: weight of each term.
         mesh: devices that share a group.
-
-    Returns:
-        The weighted sum, and each term, unweighted, as a mean over the groups.
     """
     memory = jax.tree.map(lambda leaf: leaf[noise.groups], replay.memory)
     categories = jax.tree.map(lambda leaf: leaf[memory.category], replay.stack.categories)

@@ -63,7 +63,7 @@ def make_teacher(state: LifelongState, task: tuple[str, ...], *, rng: jax.Array,
 
 
 def sample_replay(teacher: Teacher, refresh: int) -> ReplayData | None:
-    """Samples a fixed number of pairs (z*, x*) of the replayed categories.
+    """Samples a fixed number of pairs (z*, x*) of the replayed categories, or None if there is none.
 
     The number does not depend on the number of categories. If there are more categories than groups of pairs, a
     random subset is replayed, so the cost of a task stays constant.
@@ -71,9 +71,6 @@ def sample_replay(teacher: Teacher, refresh: int) -> ReplayData | None:
     Args:
         teacher: the model before the task.
         refresh: how many times memory has been sampled before; selects the key.
-
-    Returns:
-        Pairs in groups of one category each, or None if nothing is replayed.
     """
     if not teacher.names:
         return None

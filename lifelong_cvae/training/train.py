@@ -97,7 +97,7 @@ def train_chunk(
     train_mixed: bool,
     mesh: Mesh | None = None,
 ) -> tuple[TrainCarry, Terms]:
-    """Runs `learning.steps_per_call` training steps.
+    """Runs `learning.steps_per_call` training steps. Returns the carry, and each loss term `[steps]`.
 
     How earlier parameters stay frozen:
 
@@ -116,9 +116,6 @@ def train_chunk(
         learning: settings.
         train_mixed: whether the mixed part is trained.
         mesh: devices that share each batch. All of them hold the whole carry.
-
-    Returns:
-        The carry after the steps, and each loss term `[steps]`.
     """
     optimizer = make_optimizer(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
 
@@ -168,7 +165,7 @@ def train(
     start: float = 0.0,
     mesh: Mesh | None = None,
 ) -> TaskProgress:
-    """Runs all chunks of a task, or the remaining ones.
+    """Runs all chunks of a task, or the remaining ones, and returns the progress at its end.
 
     Args:
         state: state with the task's categories.
@@ -178,9 +175,6 @@ def train(
         progress: called after every chunk.
         start: time at which the task began, in seconds of `time.perf_counter`.
         mesh: devices that share each batch.
-
-    Returns:
-        Progress at the end of the task.
 
     Raises:
         FloatingPointError: a loss or a parameter is not finite.

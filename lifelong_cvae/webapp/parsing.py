@@ -167,10 +167,9 @@ def read_upload(content: bytes, shape: Shape, *, writing: bool) -> np.ndarray:
         InputError: not a picture, a damaged picture, or no ink in it.
     """
     height, width, channels = shape
-    what = "the file"
     if writing:
-        gray = read_image_file(io.BytesIO(content), 1, image_size=WRITING_PIXELS, what=what)
+        gray = read_image_file(io.BytesIO(content), 1, image_size=WRITING_PIXELS, what="the file")
         return center_ink(extract_ink(gray), shape)
     if height != width:
         raise InputError(f"uploads are scaled to squares: expected a run on square images, got {height} x {width}")
-    return read_image_file(io.BytesIO(content), channels, image_size=height, what=what)
+    return read_image_file(io.BytesIO(content), channels, image_size=height, what="the file")

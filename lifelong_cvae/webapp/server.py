@@ -38,17 +38,19 @@ def app(session: Session, hosts: list[str]) -> Starlette:
         session: the session.
         hosts: allowed values of the Host header, such as `127.0.0.1:8000`.
     """
-    post_handlers = {"answer": _answer, "upload": _upload, "teach": _teach, "drop": _drop, "save": _save}
-    get_handlers = {"state": _state, "imagine": _imagine, "along": _along}
+    handlers = {
+        "GET": {"state": _state, "imagine": _imagine, "along": _along},
+        "POST": {"answer": _answer, "upload": _upload, "teach": _teach, "drop": _drop, "save": _save},
+    }
     return Starlette(
         routes=[
             *[Route(path, _file_endpoint(STATIC_DIR / name)) for path, name in PAGE_FILES.items()],
             Route("/common.css", _file_endpoint(COMMON_CSS)),
             *[
-                Route(f"/api/{name}", _post_endpoint(session, handler), methods=["POST"])
-                for name, handler in post_handlers.items()
+                Route(f"/api/{name}", _endpoint(session, handler), methods=[method])
+                for method, by_name in handlers.items()
+                for name, handler in by_name.items()
             ],
-            *[Route(f"/api/{name}", _get_endpoint(session, handler)) for name, handler in get_handlers.items()],
         ],
         middleware=[Middleware(parsing.SameOriginOnly, hosts=hosts)],
         exception_handlers={
@@ -98,17 +100,10 @@ def _file_endpoint(path: Path) -> Endpoint:
     return endpoint
 
 
-def _post_endpoint(session: Session, handler: Callable[[Session, bytes, QueryParams], dict[str, Any]]) -> Endpoint:
+def _endpoint(session: Session, handler: Callable[[Session, bytes, QueryParams], dict[str, Any]]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         content = await parsing.read_body(request)
         return JSONResponse(await run_in_threadpool(handler, session, content, request.query_params))
-
-    return endpoint
-
-
-def _get_endpoint(session: Session, handler: Callable[[Session, QueryParams], dict[str, Any]]) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(handler, session, request.query_params))
 
     return endpoint
 
@@ -122,7 +117,7 @@ def _error_handler(status: int, message: str | None = None) -> Callable[[Request
     return handler
 
 
-def _state(session: Session, _: QueryParams) -> dict[str, Any]:
+def _state(session: Session, _: bytes, __: QueryParams) -> dict[str, Any]:
     state, teaching = session.state, session.teaching
     return {
         "names": state.names,
@@ -177,13 +172,13 @@ def _save(session: Session, _: bytes, __: QueryParams) -> dict[str, Any]:
     return {"folder": str(session.save())}
 
 
-def _imagine(session: Session, query: QueryParams) -> dict[str, Any]:
+def _imagine(session: Session, _: bytes, query: QueryParams) -> dict[str, Any]:
     count = _get_whole_number(query, "count", default=10, maximum=MAX_IMAGES)
     seed = _get_whole_number(query, "seed", default=0, maximum=2**32 - 1)
     return {"picture": plotting.png_data_url(session.imagine(query.get("category", ""), count, seed=seed))}
 
 
-def _along(session: Session, query: QueryParams) -> dict[str, Any]:
+def _along(session: Session, _: bytes, query: QueryParams) -> dict[str, Any]:
     text = query.get("positions", "")
     try:
         positions = [float(part) for part in text.split(",") if part]

@@ -3,8 +3,9 @@
 States are immutable, so every answer comes from one consistent state, even if another thread changes it meanwhile.
 """
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,15 +124,12 @@ class Session:
         )
 
     def image_at(self, name: str, positions: Sequence[float]) -> np.ndarray:
-        """Returns the image of a category at a position along its principal latent directions.
+        """Returns the image `[h, w, c]` of a category at a position along its principal latent directions.
 
         Args:
             name: the category.
             positions: standard deviations from the mean along each direction, the widest first. At most
                 `NUM_DIRECTIONS` and the latent size.
-
-        Returns:
-            float32 `[h, w, c]` in [0, 1].
 
         Raises:
             InputError: an unknown category, too many positions, or one beyond SLIDER_RANGE.
@@ -183,14 +181,11 @@ class Session:
             InputError: the category is unknown, or the only one.
             BusyError: another change is in progress.
         """
-        self._acquire_change_lock()
-        try:
+        with self._changing():
             check_known(self.state, [name])
             if len(self.state.names) == 1:
                 raise InputError(f"drop: expected another category to remain, got {name!r}, the only one")
             self._set_state(ridge_classifier.drop(self.state, name))
-        finally:
-            self._change_lock.release()
 
     def save(self) -> Path:
         """Saves the state as a checkpoint, and returns the directory of checkpoints.
@@ -200,15 +195,11 @@ class Session:
             BusyError: another change is in progress.
             OSError: the disk is full or not writable.
         """
-        self._acquire_change_lock()
-        try:
-            folder = self._workdir / TAUGHT_DIR
-            with lock_workdir(self._workdir):
-                checkpoints.save(self.state, folder)
+        folder = self._workdir / TAUGHT_DIR
+        with self._changing(), lock_workdir(self._workdir):
+            checkpoints.save(self.state, folder)
             self.saved = True
-            return folder
-        finally:
-            self._change_lock.release()
+        return folder
 
     def _acquire_change_lock(self) -> None:
         if not self._change_lock.acquire(blocking=False):
@@ -216,6 +207,14 @@ class Session:
             is_learning = teaching is not None and not teaching.result
             change = f"{teaching.name} is being learned" if is_learning else "another change is in progress"
             raise BusyError(f"{change}: wait until it is done")
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        self._acquire_change_lock()
+        try:
+            yield
+        finally:
+            self._change_lock.release()
 
     def _set_state(self, state: LifelongState) -> None:
         self._recognizer = recognition.make_recognizer(state)
