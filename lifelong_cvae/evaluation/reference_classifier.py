@@ -137,9 +137,7 @@ def load_or_train(source: Source, folder: Path) -> ReferenceClassifier:
         return _read(file, source)
     images = {name: source.read("train", name) for name in source.categories}
     classifier = train_classifier(images, source.image_shape, rng=jax.random.key(0))
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as draft:
-        np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(classifier.params).items()})
+    _write(classifier, file)
     return classifier
 
 
@@ -149,6 +147,12 @@ def file_name(source: Source) -> str:
     The name depends on all images of the source and on the number of training images that are not held out.
     """
     return f"judge-{source.fingerprint[:16]}-{sum(source.counts['train'].values())}.npz"
+
+
+def _write(classifier: ReferenceClassifier, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as draft:
+        np.savez(draft, **{"/".join(path): leaf for path, leaf in flatten_dict(classifier.params).items()})
 
 
 def _read(file: Path, source: Source) -> ReferenceClassifier:
