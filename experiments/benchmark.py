@@ -20,12 +20,11 @@ Run it from a checkout of the repository.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import jax
 from absl import flags
 
-from experiments import launcher
+from experiments import common_flags, launcher
 from experiments.benchmarks import registry
 from experiments.benchmarks.config import BenchmarkConfig
 from experiments.studies import tables
@@ -34,9 +33,9 @@ from lifelong_cvae.data import open_source
 from lifelong_cvae.presets import PRESETS
 
 FLAGS = flags.FLAGS
-launcher.define_data()
-launcher.define_seed()
-launcher.define_settings()
+common_flags.define_data()
+common_flags.define_seed()
+common_flags.define_settings()
 flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
 flags.DEFINE_enum("what", "playback", list(registry.BENCHMARKS), "Benchmark to run.")
 flags.DEFINE_enum(
@@ -53,13 +52,13 @@ def main() -> None:
     """Runs the benchmark that the flags name, and prints its figures as Markdown tables."""
     benchmark_config = BenchmarkConfig(
         seed=FLAGS.seed,
-        config=preset(FLAGS.preset).with_settings(launcher.parse_settings(FLAGS.set)),
-        open_source=lambda: open_source(FLAGS.dataset, launcher.source_options()),
+        config=preset(FLAGS.preset).with_settings(common_flags.parse_settings(FLAGS.set)),
+        open_source=lambda: open_source(FLAGS.dataset, common_flags.source_options()),
         flags={name: FLAGS[name].value for name in ("preset", "set", "precision")},
     )
     precision = None if FLAGS.precision == "default" else FLAGS.precision
     with jax.default_matmul_precision(precision):
-        values = registry.run_benchmark(FLAGS.what, Path(FLAGS.output), benchmark_config)
+        values = registry.run_benchmark(FLAGS.what, common_flags.path("output"), benchmark_config)
     sys.stdout.write(tables.benchmark_markdown(values))
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import launcher
+from experiments import common_flags, launcher
 from experiments.studies import grids
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Folder of the figures; default results/STUDY/DATASET.")
-launcher.define_data()
-launcher.define_settings()
-launcher.define_evaluation()
+common_flags.define_data()
+common_flags.define_settings()
+common_flags.define_evaluation()
 flags.DEFINE_enum("study", "strategies", list(grids.STUDIES), "Study to run.")
 flags.DEFINE_list("strategies", None, "Presets to compare; default, or all: every strategy of the study.")
 flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds of the runs and of the order of the categories.")
@@ -35,18 +35,18 @@ def main() -> None:
     """Calls `grids.compare` with the flags, and prints the tables."""
     all_strategies = FLAGS.strategies in (None, ["all"])
     tables = grids.compare(
-        Path(FLAGS.workdir or Path("results") / FLAGS.study / Path(FLAGS.dataset.split(":")[-1]).stem),
+        common_flags.path("workdir") or Path("results") / FLAGS.study / Path(FLAGS.dataset.split(":")[-1]).stem,
         FLAGS.study,
         FLAGS.dataset,
-        options=launcher.source_options(),
+        options=common_flags.source_options(),
         strategies=None if all_strategies else FLAGS.strategies,
         categories_per_task=FLAGS.categories_per_task,
-        settings=launcher.parse_settings(FLAGS.set),
-        seeds=launcher.parse_whole_numbers("seeds", FLAGS.seeds),
+        settings=common_flags.parse_settings(FLAGS.set),
+        seeds=common_flags.parse_whole_numbers("seeds", FLAGS.seeds),
         validation_fraction=FLAGS.validation_fraction,
         evaluate_on=FLAGS.evaluate_on,
         samples=FLAGS.samples,
-        classifiers_dir=Path(FLAGS.judges),
+        classifiers_dir=common_flags.path("judges"),
         draw=FLAGS.figures,
     )
     print(tables)

@@ -9,19 +9,19 @@ checkout of the repository; it needs the extra `evaluation`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from experiments import launcher
+from experiments import common_flags, launcher
 
 FLAGS = flags.FLAGS
-launcher.define_workdir()
-launcher.define_seed()
-launcher.define_evaluation()
+common_flags.define_workdir()
+common_flags.define_seed()
+common_flags.define_evaluation()
+common_flags.define_moved_data()
 flags.DEFINE_integer("cycles", 0, "Turns of the circle before an imagined image is evaluated.", lower_bound=0)
-flags.DEFINE_string("unknown", None, f"Data set whose images serve as unknown: {launcher.DATASETS}.")
+flags.DEFINE_string("unknown", None, f"Data set whose images serve as unknown: {common_flags.DATASETS}.")
 
 # Label of a row of the table to key, factor, unit and digits.
 ROWS = {
@@ -41,12 +41,13 @@ def main() -> None:
     from lifelong_cvae.runs.evaluate import evaluate_run
 
     values = evaluate_run(
-        launcher.workdir(),
-        Path(FLAGS.judges),
+        common_flags.workdir(),
+        common_flags.path("judges"),
         samples=FLAGS.samples,
         cycles=FLAGS.cycles,
         seed=FLAGS.seed,
         unknown=FLAGS.unknown,
+        dataset=FLAGS.dataset,
     )
     print("\n".join(_lines(values)))
 

@@ -9,18 +9,21 @@ CPU cores. Run it from a checkout of the repository.
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from tqdm import tqdm
 
-from experiments import launcher, processes
+from experiments import common_flags, launcher, processes, signals
 from lifelong_cvae import InputError, preset
 from lifelong_cvae.config import CHECKPOINT_EVERY
+from lifelong_cvae.errors import Stopped
 from lifelong_cvae.presets import PRESETS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jax.sharding import Mesh
 
     from lifelong_cvae.data import SourceOptions
@@ -28,17 +31,21 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Run directory: a new one, or with --resume that of the run.", required=True)
-launcher.define_data()
+common_flags.define_data()
 flags.DEFINE_enum("preset", "default", list(PRESETS), "Settings to start from.")
-launcher.define_settings()
-launcher.define_seed()
+common_flags.define_settings()
+common_flags.define_seed()
 processes.define()
-flags.DEFINE_list("categories", None, "Categories in order of learning; default all, in label order.")
+flags.DEFINE_list(
+    "categories",
+    None,
+    'Categories in order of learning; default all, in label order. Quote names that hold commas: a,"b, c".',
+)
 flags.DEFINE_integer("order_seed", None, "Seed of a random order of the categories.", lower_bound=0)
 flags.DEFINE_integer("categories_per_task", 1, "Number of categories per task.", lower_bound=1)
 flags.DEFINE_integer("images_per_category", None, "Training images per category; default all.", lower_bound=1)
 flags.DEFINE_integer("full_categories", 0, "Number of first categories that keep all their images.", lower_bound=0)
-launcher.define_recognizer(
+common_flags.define_recognizer(
     "Recognizer whose accuracy is reported as `accuracy`; default that of the preset. The accuracy of elbo is always "
     "reported too."
 )
@@ -49,7 +56,7 @@ flags.DEFINE_enum("keep", "last", ["last", "all"], "Checkpoints to keep: of the 
 flags.DEFINE_float(
     "checkpoint_every",
     CHECKPOINT_EVERY,
-    "Seconds between checkpoints within a task. A run that receives SIGTERM saves first.",
+    "Seconds between checkpoints within a task. A run that receives SIGTERM or Ctrl-C saves first.",
     lower_bound=0,
 )
 flags.DEFINE_bool("figures", True, "Draw figures (extra `figures`).")
@@ -65,24 +72,36 @@ flags.DEFINE_bool(
 
 def main() -> None:
     """Calls `runner.run` in each of the processes that learn together."""
-    with processes.connect() as mesh:
-        _learn(Path(FLAGS.workdir), mesh)
+    stop = signals.StopRequest()
+    try:
+        with processes.connect() as mesh:
+            _learn(common_flags.workdir(), mesh, stop)
+    except KeyboardInterrupt:
+        launcher.fail(
+            f"interrupted before learning began, nothing was changed in {FLAGS.workdir}: start again with the same "
+            "flags, --resume included if it was among them",
+            code=stop.exit_code,
+        )
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        launcher.leave(stop.exit_code)
 
 
-def _learn(workdir: Path, mesh: Mesh | None) -> None:
+def _learn(workdir: Path, mesh: Mesh | None, stop: signals.StopRequest) -> None:
     # Imported here so that --help and flag errors do not wait for JAX.
-    from lifelong_cvae.data import hold_out, open_source
+    from lifelong_cvae.data import absolute_spec, hold_out, open_source
     from lifelong_cvae.distributed import is_main_process, run_on_main
     from lifelong_cvae.runs import runner
     from lifelong_cvae.runs.config import read_run_config
 
     recorded = read_run_config(workdir) if FLAGS.resume else None
-    source_options = launcher.source_options(recorded and recorded.options)
-    dataset = _flag_or_recorded("dataset", recorded)
+    source_options = common_flags.source_options(recorded and recorded.options)
+    dataset = absolute_spec(_flag_or_recorded("dataset", recorded))
     # The main process prepares the data set first if that is needed.
     source = run_on_main(lambda: open_source(dataset, source_options)) or open_source(dataset, source_options)
     source = hold_out(source, _flag_or_recorded("validation_fraction", recorded))
-    config = _run_config(source.categories, source_options, recorded)
+    config = _run_config(source.categories, source_options, recorded, dataset=dataset)
+    stop.wait()
     options = runner.RunOptions(
         keep_all=FLAGS.keep == "all",
         checkpoint_every=FLAGS.checkpoint_every,
@@ -90,7 +109,7 @@ def _learn(workdir: Path, mesh: Mesh | None) -> None:
         tensorboard=FLAGS.tensorboard,
         write_report=FLAGS.report,
         log_fn=tqdm.write,
-        should_stop=launcher.stop_requested(),
+        should_stop=stop,
         mesh=mesh,
     )
     result = runner.run(workdir, config, source, options, resume=FLAGS.resume)
@@ -106,13 +125,15 @@ def _flag_or_recorded(name: str, recorded: RunConfig | None) -> Any:
     return getattr(recorded, name) if recorded and not FLAGS[name].present else FLAGS[name].value
 
 
-def _run_config(available: tuple[str, ...], options: SourceOptions, recorded: RunConfig | None) -> RunConfig:
+def _run_config(
+    available: tuple[str, ...], options: SourceOptions, recorded: RunConfig | None, *, dataset: str
+) -> RunConfig:
     from lifelong_cvae.data import make_tasks
     from lifelong_cvae.runs.config import RunConfig
 
     if FLAGS.full_categories and _flag_or_recorded("images_per_category", recorded) is None:
         raise InputError("--full_categories: expected --images_per_category with it, got none")
-    names = set(RunConfig.__dataclass_fields__) - {"tasks", "options", "config"}
+    names = set(RunConfig.__dataclass_fields__) - {"dataset", "tasks", "options", "config"}
     values = {name: _flag_or_recorded(name, recorded) for name in names}
     config = preset(FLAGS.preset) if FLAGS["preset"].present or not recorded else recorded.config
     stream = ("categories", "order_seed", "categories_per_task")
@@ -120,10 +141,10 @@ def _run_config(available: tuple[str, ...], options: SourceOptions, recorded: Ru
         tasks = recorded.tasks
     else:
         tasks = make_tasks(available, **{name: FLAGS[name].value for name in stream})
-    settings = launcher.parse_settings(FLAGS.set)
+    settings = common_flags.parse_settings(FLAGS.set)
     if FLAGS.recognizer is not None:
         settings["recognizer"] = FLAGS.recognizer
-    return RunConfig(tasks=tasks, options=options, config=config.with_settings(settings), **values)
+    return RunConfig(dataset=dataset, tasks=tasks, options=options, config=config.with_settings(settings), **values)
 
 
 if __name__ == "__main__":

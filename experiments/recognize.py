@@ -2,30 +2,30 @@
 
     python -m experiments.recognize --workdir=runs/digits --images=pictures/ --output=answers.csv
 
-writes a row per image, in the order given: index, category, probability, log_evidence (nats), unknown. It takes a few
-seconds. Run it from a checkout of the repository.
+writes a row per image, in the order given: index, category, probability, log_evidence (nats), unknown, file. It takes a
+few seconds. Run it from a checkout of the repository.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
 from absl import flags
 
-from experiments import launcher
+from experiments import common_flags, launcher
 from lifelong_cvae.config import REJECT_RATE
 
 FLAGS = flags.FLAGS
-launcher.define_workdir()
-launcher.define_seed()
+common_flags.define_workdir()
+common_flags.define_seed()
 flags.DEFINE_string(
     "images",
     None,
-    "Images: an .npz with `images`, an IDX file, a PNG or JPEG, or a folder of these. Pictures are scaled like those "
+    "Images: an .npz with `images`, an IDX file, a picture, or a folder of pictures. Pictures are scaled like those "
     "that the run was trained on, if it had an --image_size.",
     required=True,
 )
-launcher.define_recognizer("Recognizer; default that of the run.")
+common_flags.define_recognizer("Recognizer; default that of the run.")
 flags.DEFINE_integer(
     "candidates",
     None,
@@ -45,21 +45,24 @@ flags.DEFINE_string("output", None, "CSV file to write.", required=True)
 def main() -> None:
     """Calls `columns.write_predictions`."""
     # Imported here so that --help and flag errors do not wait for JAX.
-    from lifelong_cvae.data.files import read_images
+    from lifelong_cvae.data.pictures import read_images
     from lifelong_cvae.runs import columns
     from lifelong_cvae.runs.config import read_run_config
     from lifelong_cvae.runs.workdir import load_state
 
-    state = load_state(launcher.workdir())
-    images = read_images(
-        Path(FLAGS.images),
+    state = load_state(common_flags.workdir())
+    images, files, skipped = read_images(
+        common_flags.path("images"),
         channels=state.image_shape[-1],
-        image_size=read_run_config(launcher.workdir()).options.image_size,
+        image_size=read_run_config(common_flags.workdir()).options.image_size,
     )
+    if skipped:
+        print(skipped, file=sys.stderr)
     columns.write_predictions(
         state,
         images,
-        Path(FLAGS.output),
+        common_flags.path("output"),
+        files=files,
         recognizer=FLAGS.recognizer,
         candidates=FLAGS.candidates,
         seed=FLAGS.seed,

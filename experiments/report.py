@@ -8,9 +8,12 @@ same file at its end. Takes a few seconds. Run it from a checkout of the reposit
 
 from __future__ import annotations
 
-from experiments import launcher
+from absl import flags
 
-launcher.define_workdir()
+from experiments import common_flags, launcher
+
+common_flags.define_workdir()
+common_flags.define_moved_data()
 
 
 def main() -> None:
@@ -18,7 +21,7 @@ def main() -> None:
     # Imported here, so that --help and wrong flags are answered before JAX is imported.
     from lifelong_cvae.runs import html_report
 
-    print(f"wrote {html_report.report_run(launcher.workdir())}")
+    print(f"wrote {html_report.report_run(common_flags.workdir(), flags.FLAGS.dataset)}")
 
 
 if __name__ == "__main__":

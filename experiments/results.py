@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import launcher
+from experiments import common_flags, launcher
 from experiments.studies import documents
 
 FLAGS = flags.FLAGS
@@ -23,7 +23,7 @@ flags.DEFINE_bool("check", False, "Write nothing; exit with 1 if a table is out 
 
 def main() -> None:
     """Calls `documents.update_document` with the flags."""
-    file = Path(FLAGS.document)
+    file = common_flags.path("document")
     changed = documents.update_document(file, Path(), check=FLAGS.check)
     print(f"{file} {'is up to date' if not changed else 'is out of date' if FLAGS.check else 'written'}")
     if changed and FLAGS.check:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import launcher
+from experiments import common_flags, launcher
 
 FLAGS = flags.FLAGS
-launcher.define_workdir()
-launcher.define_seed()
+common_flags.define_workdir()
+common_flags.define_seed()
 flags.DEFINE_integer("port", 8000, "Port of the page; 0 selects a free one.", lower_bound=0, upper_bound=65535)
 flags.DEFINE_bool("taught", True, "Continue from the state that was last saved on the page, if there is one.")
 
@@ -25,7 +25,7 @@ def main() -> None:
     # Imported here, so that --help and wrong flags are answered before JAX is imported.
     from lifelong_cvae import webapp
 
-    webapp.open_page(launcher.workdir(), port=FLAGS.port, seed=FLAGS.seed, taught=FLAGS.taught)
+    webapp.open_page(common_flags.workdir(), port=FLAGS.port, seed=FLAGS.seed, taught=FLAGS.taught)
 
 
 if __name__ == "__main__":

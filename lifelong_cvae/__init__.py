@@ -13,7 +13,7 @@ _PUBLIC = {
     "presets": ("preset",),
     "recognition": ("evidence", "make_recognizer", "recognize", "unknown"),
     "recognition.ridge_classifier": ("drop",),
-    "sampling": ("imagine",),
+    "sampling": ("decode", "encode", "imagine"),
     "sharding": ("make_mesh",),
     "state": ("LifelongState", "init"),
     "training.learn": ("Report", "learn", "learn_stream"),

@@ -1,12 +1,15 @@
 """Files of a run: atomic JSON files, JSON lines, digests, and the versions that produced them."""
 
 import contextlib
+import csv
 import datetime
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,27 @@ from lifelong_cvae.version import __version__
 
 SCHEMA = 1
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def local_path(path: str | Path, *, what: str = "path") -> Path:
+    """Returns a path on this machine, with `~` expanded.
+
+    Raises:
+        InputError: an address such as gs://bucket/folder, or the home folder of an unknown user.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise InputError(f"{what}: expected a path on this machine, got the address {path}")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{what}: expected the home folder of a user, got {path} ({error})") from error
+
+
+def csv_line(names: Sequence[str]) -> str:
+    """Returns names as `--categories` reads them: separated by commas, quoted if they hold one."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return line.getvalue()
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
@@ -107,7 +131,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
     draft = draft_path(file)
     try:
         yield draft
-        with draft.open("rb") as stream:
+        with draft.open("ab") as stream:  # a file has to be writable for this on Windows
             os.fsync(stream.fileno())
         os.replace(draft, file)
     finally:

@@ -1,8 +1,10 @@
 """Images: checks, flattening to rows of pixels, conversion, padding and batching."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,10 @@ import numpy as np
 from lifelong_cvae.errors import InputError
 
 Shape = tuple[int, int, int]
+# Values that may stand for white: of masks, of 16 gray levels, and of 8, 10, 12, 14 and 16 bits.
+MAX_VALUES = (1, 16, 255, 1023, 4095, 16383, 65535)
+# Images whose brightest pixel is at most this fraction of white are taken for images of another range.
+DARK = 16 / 255
 # Number of images from which on `mean_image` keeps single pixels: a mean of fewer would show the images themselves.
 MIN_AVERAGED = 50
 
@@ -29,42 +35,166 @@ def check_image_shape(shape: Sequence[int]) -> Shape:
     return int(height), int(width), int(channels)
 
 
-def flatten_images(images: Any, image_shape: Shape, *, what: str = "images") -> Any:
-    """Checks images and flattens them to `[n, h * w * c]`, uint8 or float32.
+class PixelValues(NamedTuple):
+    """Values of pixels in a set of images.
+
+    Attributes:
+        low: smallest value.
+        high: largest value.
+        is_float: whether the pixels are of a float type.
+        is_whole: whether all values are whole numbers.
+    """
+
+    low: float
+    high: float
+    is_float: bool
+    is_whole: bool
+
+    def __str__(self) -> str:
+        kind = "floats" if self.is_float else "whole numbers"
+        return f"{kind} from {self.low:g} to {self.high:g}"
+
+    def merge(self, other: PixelValues) -> PixelValues:
+        """Returns the values of both sets together."""
+        return PixelValues(
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.is_float or other.is_float,
+            self.is_whole and other.is_whole,
+        )
+
+
+def pixel_values(images: np.ndarray, *, what: str = "images") -> PixelValues:
+    """Summarizes the pixels of images, at least one.
+
+    Raises:
+        InputError: a type that is not of real numbers, or values that are not finite.
+    """
+    if images.dtype.kind not in "biu" and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(f"{what}: expected whole numbers or floats, got {images.dtype}")
+    is_float = images.dtype.kind not in "biu"
+    if is_float and not np.isfinite(images).all():
+        raise InputError(f"{what}: expected finite values, got NaN or infinity in image {_first(~np.isfinite(images))}")
+    high = float(images.max())
+    is_whole = not is_float or (high > 1 and bool((images == np.rint(images)).all()))
+    return PixelValues(float(images.min()), high, is_float, is_whole)
+
+
+def find_max_value(values: PixelValues, *, what: str = "images") -> float | None:
+    """Returns the value that stands for white, or None if it is that of the type: 255, or 1 for floats.
+
+    It is the smallest of `MAX_VALUES` that no pixel exceeds. Values up to 16 of whole numbers, such as those of masks
+    and of scikit-learn's digits, are therefore not taken for almost black ones.
+
+    Raises:
+        InputError: the values fit none, or float values leave more than one possibility.
+    """
+    hint = "; scale them to [0, 1], or give max_value, the value that stands for white"
+    if values.low < 0:
+        raise InputError(f"{what}: expected no value below 0, got {values}{hint}")
+    if values.is_float and values.high <= 1:
+        return None
+    if values.high == 0 or (not values.is_float and MAX_VALUES[1] < values.high <= 255):
+        return None
+    fits = [value for value in MAX_VALUES if values.high <= value]
+    if not fits or (values.is_float and not values.is_whole and not MAX_VALUES[1] < values.high <= 255):
+        raise InputError(f"{what}: expected values up to 1, 16, 255 or 65535, got {values}{hint}")
+    return float(fits[0])
+
+
+def flatten_images(
+    images: Any, image_shape: Shape, *, max_value: float | None = None, refuse_dark: bool = False, what: str = "images"
+) -> Any:
+    """Checks images and flattens them to `[n, h * w * c]`, uint8 or float32 in [0, 1].
 
     Inside a `jit` of the caller the values are unknown: only type and shape are checked there.
 
     Args:
-        images: uint8, or float in [0, 1]; `[n, h, w, c]`, or `[n, h, w]` for one channel.
+        images: whole numbers up to `max_value`, or floats in [0, 1] or up to `max_value`; `[n, h, w, c]`,
+            `[n, c, h, w]`, or `[n, h, w]` for one channel.
         image_shape: expected (h, w, c).
+        max_value: value that stands for white. None: 255 for whole numbers, 1 for floats.
+        refuse_dark: whether to refuse whole numbers so small that they probably have another range (`DARK`).
         what: name of the images in error messages.
 
     Raises:
-        InputError: another type, rank or size, or values that are not finite or out of range.
+        InputError: another type, rank or size, or values that are not finite, out of range, or too small.
     """
-    traced = isinstance(images, jax.core.Tracer)
-    if not traced:
+    if not isinstance(images, jax.core.Tracer):
         images = np.asarray(images)
-    if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+    is_float = jnp.issubdtype(images.dtype, jnp.floating)
+    if not is_float and images.dtype.kind not in "biu":
         raise InputError(f"{what}: expected uint8 or float in [0, 1], got {images.dtype}")
+    height, width, channels = image_shape
+    if images.shape[1:] == (channels, height, width) != image_shape:
+        images = images.transpose(0, 2, 3, 1)
     if images.ndim not in (3, 4) or (*images.shape[1:], 1)[:3] != image_shape:
         raise InputError(f"{what}: expected shape [n, {', '.join(map(str, image_shape))}], got {images.shape}")
-    rows = images.reshape(images.shape[0], math.prod(image_shape))
-    if rows.dtype == np.uint8:
-        return rows
-    if not traced and rows.size:
-        if not np.isfinite(rows).all():
-            index = _first(~np.isfinite(rows))
-            raise InputError(f"{what}: expected finite values, got NaN or infinity in image {index}")
-        if rows.min() < 0 or rows.max() > 1:
-            index = _first((rows < 0) | (rows > 1))
+    rows, limit = images.reshape(len(images), math.prod(image_shape)), _limit(images, max_value)
+    if not isinstance(images, jax.core.Tracer) and images.size:
+        values = check_pixel_range(rows, max_value, what=what)
+        if refuse_dark and not is_float and 0 < values.high <= DARK * limit:
+            raise InputError(
+                f"{what}: expected values from 0 to {limit:g}, got {values}, which would be almost black; "
+                "scale them to floats in [0, 1]"
+            )
+        is_float = is_float and values.high <= 1
+    if is_float:
+        return rows.astype(np.float32)
+    return rows if rows.dtype == np.uint8 and limit == 255 else rows.astype(np.float32) / np.float32(limit)
+
+
+def unify_types(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Converts images by category, uint8 or float32 in [0, 1], to float32 unless they all are uint8."""
+    if len({values.dtype for values in images.values()}) < 2:
+        return dict(images)
+    return {name: np.asarray(to_float(values), np.float32) for name, values in images.items()}
+
+
+def to_certain_pixels(images: np.ndarray, max_value: float | None) -> np.ndarray:
+    """Brings pixels of known `max_value` to what `flatten_images` reads without it, uint8 or float32.
+
+    Almost black images become floats, whose meaning is certain.
+    """
+    limit = _limit(images, max_value)
+    if images.dtype == np.uint8 and limit == 255 and not 0 < images.max(initial=0) <= DARK * limit:
+        return images
+    return images.astype(np.float32) / np.float32(limit)
+
+
+def _limit(images: Any, max_value: float | None) -> float:
+    return max_value or (1.0 if jnp.issubdtype(images.dtype, jnp.floating) else 255.0)
+
+
+def move_channels_last(images: np.ndarray) -> np.ndarray:
+    """Returns images `[n, h, w, c]`, given so, without channels, or certainly as `[n, c, h, w]`.
+
+    The order is certain if only the second axis can be that of channels: of length 1, 3 or 4, and the last two longer.
+    """
+    if images.ndim == 3:
+        return images[..., None]
+    is_first = images.ndim == 4 and images.shape[1] in (1, 3, 4) and min(images.shape[2:]) > 4
+    return images.transpose(0, 2, 3, 1) if is_first else images
+
+
+def check_pixel_range(images: np.ndarray, max_value: float | None, *, what: str = "images") -> PixelValues:
+    """Raises InputError unless all pixels are from 0 to `max_value`; None stands for 255, or 1 for floats.
+
+    Returns their values.
+    """
+    values = pixel_values(images, what=what)
+    limit = _limit(images, max_value)
+    if values.low < 0 or values.high > limit:
+        index = _first((images < 0) | (images > limit))
+        if values.is_float and limit == 1:
             raise InputError(f"{what}: expected uint8 or float in [0, 1], got float outside [0, 1] in image {index}")
-    return rows.astype(np.float32)
+        raise InputError(f"{what}: expected values from 0 to {limit:g}, got {values} in image {index}")
+    return values
 
 
 def _first(mask: np.ndarray) -> int:
     """Returns the index of the first row of `mask` that holds a True."""
-    return int(np.argmax(mask.any(axis=1)))
+    return int(np.argmax(mask.reshape(len(mask), -1).any(axis=1)))
 
 
 def to_float(rows: jax.Array) -> jax.Array:

@@ -1,9 +1,14 @@
 """PNG pictures: labeled grids of images, and the accuracy matrix."""
 
 import base64
+import contextlib
+import functools
 import io
+import logging
+import os
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,9 @@ from lifelong_cvae.images import to_uint8
 
 DOTS_PER_INCH = 150
 TILE_INCHES = 0.42
+DEFAULT_FONT = "DejaVu Sans"
+
+_logger = logging.getLogger("lifelong_cvae")
 
 
 def image_grid(rows: Mapping[str, Any], file: Path, *, title: str = "") -> None:
@@ -85,19 +93,56 @@ def _to_displayable(images: Any) -> np.ndarray:
 
 def _make_figure(width: float, height: float) -> tuple[Any, Any]:
     # Without pyplot, which has global state and needs a window system.
-    from matplotlib.figure import Figure
+    with _without_backend():
+        from matplotlib.figure import Figure
 
     # The axes fill the figure. `write_figure` extends it by the labels around them.
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
+@contextlib.contextmanager
+def _without_backend() -> Iterator[None]:
+    """Hides MPLBACKEND from matplotlib's first import: the backend of a notebook may be missing here."""
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+@functools.cache
+def find_font(character: str) -> str | None:
+    """Returns a font family of this system that has a character, matplotlib's default if possible."""
+    from matplotlib import font_manager
+
+    default = font_manager.findfont(DEFAULT_FONT)
+    fonts = font_manager.fontManager.ttflist
+    for font in sorted(fonts, key=lambda font: (font.fname != default, font.name, font.fname)):
+        with contextlib.suppress(OSError, RuntimeError):  # a damaged font file
+            if font_manager.get_font(font.fname).get_char_index(ord(character)):
+                return font.name
+    return None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    _logger.warning(message)
+
+
 def write_figure(figure: Any, file: Path) -> None:
     """Writes a matplotlib figure as PNG, and creates its folder. Dollar signs are not parsed as math."""
     from matplotlib.text import Text
 
-    for text in figure.findobj(Text):
+    texts = figure.findobj(Text)
+    characters = {character for text in texts for character in text.get_text() if not character.isspace()}
+    families = {character: find_font(character) for character in sorted(characters)}
+    if None in families.values():
+        _warn_once("figures: no font of this system has all characters of the names, which are drawn as boxes")
+    for text in texts:
         text.set_parse_math(False)  # category names may contain dollar signs
+        text.set_fontfamily(list(dict.fromkeys([DEFAULT_FONT, *filter(None, families.values())])))
     file.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)

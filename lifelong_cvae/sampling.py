@@ -1,4 +1,4 @@
-"""Sampling from learned categories: imagined images, reconstructions, and the circle turn by turn."""
+"""Images and latent codes of learned categories: imagined, encoded, decoded, reconstructed, turned in the circle."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,17 +6,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from lifelong_cvae import sharding
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import flatten_images, to_float
+from lifelong_cvae.images import concat_unpadded, flatten_images, padded_batches, to_float
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.model.networks import Networks
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.stacked import StackedCategories, category_rngs, stack_categories
-from lifelong_cvae.state import LifelongState
+from lifelong_cvae.state import LifelongState, check_known
+
+# Smallest and largest number of images that are encoded or decoded at once.
+BATCH_SIZES = (8, 1024)
 
 
+@own_types()
 def imagine(
     state: LifelongState, names: Sequence[str], count: int, *, rng: jax.Array, cycles: int = 0, mesh: Mesh | None = None
 ) -> dict[str, jax.Array]:
@@ -38,13 +44,14 @@ def imagine(
     Raises:
         InputError: an unknown or repeated category, or a negative number.
     """
-    if len(set(names)) < len(names):
+    known = check_known(state, names)
+    if len(set(known)) < len(names):
         raise InputError(f"categories: expected each one once, got {', '.join(names)}")
     for name, number in (("count", count), ("cycles", cycles)):
         if number < 0:
             raise InputError(f"{name}: expected at least 0, got {number}")
-    stack = stack_categories(state, names, shards=sharding.axis_size(mesh, sharding.CATEGORY_AXIS))
-    rngs = category_rngs(rng, names, stack.capacity)
+    stack = stack_categories(state, known, shards=sharding.axis_size(mesh, sharding.CATEGORY_AXIS))
+    rngs = category_rngs(rng, known, stack.capacity)
     images = _imagine(
         sharding.device_put(state.params["mixed"], mesh),
         stack.on_mesh(mesh),
@@ -59,19 +66,73 @@ def imagine(
     return {name: images[index].reshape(shape) for index, name in enumerate(names)}
 
 
+@own_types()
+def encode(state: LifelongState, name: str, images: Any) -> jax.Array:
+    """Encodes images by one category: the mean of q(z|x,c), float32 `[n, latent]`.
+
+    Latent spaces of different categories are unrelated.
+
+    Args:
+        state: state with the category.
+        name: category.
+        images: `[n, h, w, c]`, or `[n, h, w]` for one channel; uint8, float in [0, 1], or as in the first task.
+
+    Raises:
+        InputError: an unknown category, or bad images.
+    """
+    model = state.model(name)
+    rows = flatten_images(images, state.image_shape, max_value=state.max_value, refuse_dark=True)
+    parts = [_encode_mean(model, batch) for _, batch in padded_batches(rows, *BATCH_SIZES)]
+    return concat_unpadded(parts, len(rows), model.networks.latent_size)
+
+
+@own_types()
+def decode(state: LifelongState, name: str, codes: Any) -> jax.Array:
+    """Decodes latent codes `[n, latent]` by one category: the decoder's mean, `[n, h, w, c]` in [0, 1].
+
+    `decode` of the result of `encode` is that of `reconstruct`.
+
+    Args:
+        state: state with the category.
+        name: category.
+        codes: finite numbers.
+
+    Raises:
+        InputError: an unknown category, or codes of another shape or type.
+    """
+    model = state.model(name)
+    size = model.networks.latent_size
+    codes = np.asarray(codes)
+    if codes.dtype.kind not in "iuf" or codes.ndim != 2 or codes.shape[1] != size:
+        raise InputError(f"codes: expected numbers [n, {size}], got {codes.dtype} {codes.shape}")
+    if not np.isfinite(codes).all():
+        raise InputError("codes: expected finite numbers, got NaN or infinity")
+    parts = [_decode_mean(model, batch) for _, batch in padded_batches(codes.astype(np.float32), *BATCH_SIZES)]
+    return concat_unpadded(parts, len(codes), model.networks.pixels).reshape(len(codes), *state.image_shape)
+
+
+@jax.jit
+def _encode_mean(model: cvae.CategoryModel, rows: jax.Array) -> jax.Array:
+    return cvae.encode(model, to_float(rows)).mean
+
+
+_decode_mean = jax.jit(cvae.decode_mean)
+
+
+@own_types()
 def reconstruct(state: LifelongState, name: str, images: Any) -> jax.Array:
     """Reconstructs images `[n, h, w, c]` by one category: the decoder's mean at the mean of q(z|x,c).
 
     Args:
         state: state with the category.
         name: category.
-        images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
+        images: as in `encode`.
 
     Raises:
         InputError: an unknown category, or bad images.
     """
     model = state.model(name)
-    rows = flatten_images(images, state.image_shape)
+    rows = flatten_images(images, state.image_shape, max_value=state.max_value)
     return _reconstruct(model, jnp.asarray(rows)).reshape(len(rows), *state.image_shape)
 
 
@@ -108,6 +169,7 @@ def sample_pairs(model: cvae.CategoryModel, count: int, cycles: int, *, rng: jax
     return cvae.circulate(model, z, cvae.decode_mean(model, z), cycles, rng=circle_rng)
 
 
+@own_types()
 @partial(jax.jit, static_argnames="turns")
 def circle_images(model: cvae.CategoryModel, x: jax.Array, turns: int, *, rng: jax.Array) -> jax.Array:
     """Runs images around the circle; returns them as displayed after each turn, `[turns, batch, pixels]`.

@@ -113,7 +113,7 @@ def stack_categories(
     Raises:
         InputError: a category is unknown, or there is none.
     """
-    check_known(state, names)
+    names = check_known(state, names)
     if not names:
         raise InputError("expected at least one category, got none")
     capacity = power_of_two(len(names), MIN_CAPACITY)

@@ -8,6 +8,7 @@ subtree and dropping one deletes a key.
 
 import dataclasses
 import hashlib
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,10 +20,11 @@ import numpy as np
 
 from lifelong_cvae import deprecated
 from lifelong_cvae.config import Config
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.errors import InputError, check
 from lifelong_cvae.images import Shape, check_image_shape
 from lifelong_cvae.model import cvae
 from lifelong_cvae.model.networks import PARTS_BESIDE_NETWORKS, Networks, build_networks
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import regression
 
 # Parts of a category's subtree that are fitted or counted after training, not trained.
@@ -41,6 +43,7 @@ class LifelongState(flax.struct.PyTreeNode):
         base_categories_left: number of further categories during which the mixed part learns.
         image_shape: (height, width, channels).
         config: settings.
+        max_value: pixel value that stands for white; None if that of the type (`images.flatten_images`).
     """
 
     params: dict[str, Any]
@@ -49,6 +52,7 @@ class LifelongState(flax.struct.PyTreeNode):
     base_categories_left: int = flax.struct.field(pytree_node=False)
     image_shape: Shape = flax.struct.field(pytree_node=False)
     config: Config = flax.struct.field(pytree_node=False)
+    max_value: float | None = flax.struct.field(pytree_node=False, default=None)
 
     @property
     def networks(self) -> Networks:
@@ -82,7 +86,7 @@ class LifelongState(flax.struct.PyTreeNode):
         Raises:
             InputError: the category is unknown.
         """
-        check_known(self, [name])
+        (name,) = check_known(self, [name])
         return cvae.CategoryModel(self.params["mixed"], self.params["categories"][name], self.networks)
 
     def path(self, name: str) -> cvae.CategoryModel:
@@ -91,17 +95,22 @@ class LifelongState(flax.struct.PyTreeNode):
         return self.model(name)
 
 
-def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> LifelongState:
+@own_types()
+def init(
+    config: Config, image_shape: Sequence[int], *, rng: jax.Array, max_value: float | None = None
+) -> LifelongState:
     """Creates a state without categories.
 
     Args:
         config: settings.
         image_shape: (height, width, channels), or (height, width) for one channel.
         rng: key of the mixed part's initial parameters.
+        max_value: pixel value that stands for white; default that of the first task (`images.find_max_value`).
 
     Raises:
-        InputError: the shape is invalid.
+        InputError: the shape or the value is invalid.
     """
+    check(max_value is None or max_value > 0, f"max_value: expected a number above 0, got {max_value}")
     shape = check_image_shape(image_shape)
     networks = build_networks(config.network, shape, has_mixed=config.has_mixed)
     params = {"mixed": _init_mixed(networks, rng=rng), "categories": {}}
@@ -114,6 +123,7 @@ def init(config: Config, image_shape: Sequence[int], *, rng: jax.Array) -> Lifel
         base_categories_left=config.learning.base_categories if config.has_mixed else 0,
         image_shape=shape,
         config=config,
+        max_value=None if max_value is None else float(max_value),
     )
 
 
@@ -127,6 +137,7 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
 
 
+@own_types()
 def add_category(
     state: LifelongState, name: str, mean_image: jax.Array | None = None, *, rng: jax.Array
 ) -> LifelongState:
@@ -141,7 +152,7 @@ def add_category(
     Raises:
         InputError: the name is not printable, or known already.
     """
-    check_name(name)
+    name = check_name(name)
     if name in state.names:
         raise InputError(f"expected the name of a new category, got {name!r}, which is known already")
     mean_image = jnp.full((state.networks.pixels,), 0.5, jnp.float32) if mean_image is None else mean_image
@@ -174,7 +185,7 @@ def drop_category(state: LifelongState, name: str) -> LifelongState:
     Raises:
         InputError: the category is unknown.
     """
-    check_known(state, [name])
+    (name,) = check_known(state, [name])
     index = state.names.index(name)
     return state.replace(
         params={**state.params, "categories": {k: v for k, v in state.params["categories"].items() if k != name}},
@@ -201,6 +212,7 @@ def freeze_mask(params: dict[str, Any], names: Collection[str], *, train_mixed: 
     return jax.tree_util.tree_map_with_path(is_frozen, params)
 
 
+@own_types()
 def category_shapes(state: LifelongState) -> Any:
     """Returns the shapes and types of the subtree that one more category appends."""
     pixels = jax.ShapeDtypeStruct((state.networks.pixels,), jnp.float32)
@@ -223,15 +235,35 @@ def add_image_counts(state: LifelongState, images: Mapping[str, np.ndarray]) -> 
     return state.replace(params={**state.params, "categories": categories})
 
 
-def check_name(name: Any) -> None:
-    """Raises InputError unless `name` is a non-empty string of printable characters."""
+def check_name(name: Any) -> str:
+    """Returns a category name in Unicode's form NFC, so that equal texts are the same name.
+
+    Raises:
+        InputError: not a non-empty string of printable characters.
+    """
     if not isinstance(name, str) or not name or not name.isprintable():
         raise InputError(f"category name: expected a non-empty string of printable characters, got {name!r}")
+    return unicodedata.normalize("NFC", name)
 
 
-def check_known(state: LifelongState, names: Sequence[str]) -> None:
-    """Raises InputError unless all names are categories of the state."""
-    known = set(state.names)
+def find_name(state: LifelongState, name: str) -> str:
+    """Returns a name as the state has it, found in Unicode's form NFC; an unknown name in that form."""
+    if name in state.names:
+        return name
+    normal = unicodedata.normalize("NFC", name)
+    return next((known for known in state.names if unicodedata.normalize("NFC", known) == normal), normal)
+
+
+def check_known(state: LifelongState, names: Sequence[str]) -> tuple[str, ...]:
+    """Returns names as the state has them.
+
+    Raises:
+        InputError: a name is that of no category of the state.
+    """
+    known, found = set(state.names), []
     for name in names:
-        if name not in known:
+        is_text = isinstance(name, str)
+        found.append(name if is_text and name in known else find_name(state, name) if is_text else None)
+        if found[-1] not in known:
             raise InputError(f"unknown category: expected one of {', '.join(state.names) or '(none)'}, got {name!r}")
+    return tuple(found)

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lifelong_cvae.data.files import read_idx, read_image_files, read_npz
+from lifelong_cvae.data.files import read_idx, read_npz
+from lifelong_cvae.data.pictures import read_pictures
 from lifelong_cvae.errors import InputError
 
 # Sizes that are written into headers: none, one, slightly too large, and the largest possible.
@@ -46,7 +47,7 @@ def intact_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callabl
     for name, pixels in (("gray.png", digits[0]), ("color.png", digits.transpose(1, 2, 0)), ("x.jpg", digits[0])):
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "JPEG" if name.endswith("jpg") else "PNG", exif=exif)
-        files[name] = (stream.getvalue(), lambda path: read_image_files([path], 1))
+        files[name] = (stream.getvalue(), lambda path: read_pictures([path], 1))
     return files
 
 

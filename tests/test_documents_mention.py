@@ -45,7 +45,7 @@ FILES_OF_RUNS = re.compile(
 OTHER_NAMESPACES = {"jax", "os", "numpy", "pandas", "optax", "terms", "experience"}
 # Commands, packages, types, environment variables and words of examples.
 OTHER_NAMES = {
-    *("flock", "jit", "mkdocs", "pip", "pytest", "ruff", "tensorboard", "uint8", "vmap", "json_normalize"),
+    *("filelock", "jit", "mkdocs", "pip", "pytest", "ruff", "tensorboard", "uint8", "vmap", "json_normalize"),
     *("JAX_PLATFORMS", "XLA_FLAGS", "BROWSER_PICTURES", "DIR", "accuracy_elbo", "white", "external", "slow", "sh"),
 }
 # Flags of other commands, and the former name of a flag that a figure in RESULTS.md was measured with.
@@ -113,7 +113,9 @@ def dotted_name_exists(name):
         return True
     for module in sorted(module_names()):
         path = module.split(".")
-        if re.fullmatch(r"tests.*|experiments\.(?!launcher)\w+", module):  # importing a launcher defines its flags
+        if re.fullmatch(
+            r"tests.*|experiments\.(?!launcher|common_flags)\w+", module
+        ):  # importing a launcher defines its flags
             continue
         if parts[: len(path)] == path and attribute_exists(importlib.import_module(module), parts[len(path) :]):
             return True

@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +33,8 @@ SCHEMA = 5
 READABLE_SCHEMAS = (4, 5)
 
 Part = Callable[[], Any]
+
+_logger = logging.getLogger("lifelong_cvae")
 
 
 def write(folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, Any], *, keep: int | None) -> None:
@@ -53,7 +57,7 @@ def write(folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, 
     arguments = ocp.args.Composite(params=_SaveParts(parts), meta=ocp.args.JsonSave(meta))
     newest = None
     try:
-        with _manager(folder, keep=keep, writes=True) as manager:
+        with _manager(folder, writes=True) as manager:
             newest = manager.latest_step()
             # Orbax skips a step that is not above the newest, and says so only by its return value.
             written = (newest is None or step > newest) and manager.save(step, args=arguments)
@@ -62,6 +66,9 @@ def write(folder: str | Path, step: int, parts: Sequence[Part], meta: dict[str, 
         raise OSError(f"{folder}: checkpoint {step} could not be written ({error_summary(error)}); {intact}") from error
     if not written:
         raise InputError(f"{folder}: expected a checkpoint number above {newest}, the newest there, got {step}")
+    if keep is not None:
+        for old in steps(folder)[:-keep]:
+            delete_folder(Path(folder) / str(old))
 
 
 def read_meta(folder: str | Path, step: int) -> dict[str, Any]:
@@ -155,6 +162,14 @@ def read_newest(
     return None
 
 
+def delete_folder(folder: Path) -> None:
+    """Deletes a folder. A failure is logged as a warning."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        _logger.warning("%s could not be deleted (%s)", folder, error)
+
+
 def move_checkpoint(folder: str | Path, step: int, place: str | Path) -> Path:
     """Moves a checkpoint into the folder `place` under a free name, and returns its new path."""
     place = Path(place)
@@ -181,7 +196,7 @@ def checksums(arrays: Any) -> dict[str, str]:
     }
 
 
-def _manager(folder: str | Path, *, keep: int | None = None, writes: bool = False) -> ocp.CheckpointManager:
+def _manager(folder: str | Path, *, writes: bool = False) -> ocp.CheckpointManager:
     """Creates a manager for one process, even if there are several.
 
     A reader neither creates nor cleans up anything, since another process may be writing.
@@ -190,7 +205,6 @@ def _manager(folder: str | Path, *, keep: int | None = None, writes: bool = Fals
         Path(folder).mkdir(parents=True, exist_ok=True)
     multiprocessing = _single_process()
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
         create=False,
         enable_async_checkpointing=False,
         cleanup_tmp_directories=writes,

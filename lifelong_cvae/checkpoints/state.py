@@ -17,8 +17,9 @@ from lifelong_cvae import deprecated
 from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import DamageError, InputError
-from lifelong_cvae.files import json_digest
+from lifelong_cvae.files import json_digest, local_path
 from lifelong_cvae.images import check_image_shape
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.stacked import unstack_subtrees
 from lifelong_cvae.state import LifelongState, category_shapes, init, parameters_per_category
 
@@ -28,6 +29,7 @@ PART_BYTES = 2**27
 OLD_KEYS_SCHEMA = 4
 
 
+@own_types()
 def save(state: LifelongState, folder: str | Path, *, step: int | None = None, keep: int | None = None) -> None:
     """Writes a checkpoint. It is complete when this function returns.
 
@@ -41,17 +43,19 @@ def save(state: LifelongState, folder: str | Path, *, step: int | None = None, k
         InputError: a checkpoint of this number or a higher one exists.
         OSError: the disk is full or not writable. Earlier checkpoints are intact.
     """
+    folder = local_path(folder, what="folder")
     if keep is not None and keep < 1:
         raise InputError(f"keep: expected a whole number of at least 1, got {keep}")
     if step is not None and (step < 0 or int(step) != step):
         raise InputError(f"step: expected a whole number of at least 0, got {step}")
-    if Path(folder).exists() and not Path(folder).is_dir():
+    if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder, got a file")
     if step is None:
         step = max(orbax_store.steps(folder), default=-1) + 1
     orbax_store.write(folder, step, _parts(state), _meta(state), keep=keep)
 
 
+@own_types()
 def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
     """Reads a checkpoint and verifies the checksum of every array.
 
@@ -63,6 +67,7 @@ def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
         InputError: the checkpoint does not exist, or has an unknown schema.
         DamageError: the checkpoint is damaged.
     """
+    folder = local_path(folder, what="folder")
     steps = orbax_store.steps(folder)
     if not steps or (step is not None and step not in steps):
         expected = "a checkpoint" if step is None else f"checkpoint {step}"
@@ -75,6 +80,7 @@ def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
         raise DamageError(folder, step, f"cannot be read ({orbax_store.error_summary(error)})") from error
 
 
+@own_types()
 def digest(state: LifelongState) -> str:
     """Computes a SHA-256 over everything that a checkpoint of the state would hold."""
     return json_digest({**_meta(state), "checksums": [orbax_store.checksums(part()) for part in _parts(state)]})
@@ -110,6 +116,7 @@ def _meta(state: LifelongState) -> dict[str, Any]:
         "image_shape": list(state.image_shape),
         "config": state.config.to_dict(),
         "group_size": _group_size(state),
+        **({} if state.max_value is None else {"max_value": state.max_value}),
     }
 
 
@@ -157,4 +164,5 @@ def _to_state(meta: dict[str, Any], parts: Sequence[dict[str, Any]]) -> Lifelong
         base_categories_left=meta["base_categories_left"],
         image_shape=check_image_shape(meta["image_shape"]),
         config=Config.from_dict(meta["config"]),
+        max_value=meta.get("max_value"),
     )

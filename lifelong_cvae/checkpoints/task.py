@@ -15,11 +15,13 @@ import jax.numpy as jnp
 from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.checkpoints.state import digest
 from lifelong_cvae.errors import DamageError
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.state import LifelongState
 from lifelong_cvae.training.learn import initial_carry
 from lifelong_cvae.training.train import TaskProgress
 
 
+@own_types()
 def save_task(folder: Path, progress: TaskProgress, teacher: str) -> None:
     """Writes the progress of a task, in place of the last one.
 
@@ -37,6 +39,7 @@ def save_task(folder: Path, progress: TaskProgress, teacher: str) -> None:
     orbax_store.write(folder, progress.steps, [lambda: part], meta, keep=1)
 
 
+@own_types()
 def load_task(
     folder: Path,
     state: LifelongState,
@@ -72,7 +75,7 @@ def load_task(
     meta, (arrays,) = newest[1]
     if meta["names"] != list(names) or meta["teacher"] != digest(state):
         return None
-    carry = structure.unflatten(jnp.asarray(arrays["carry"][_leaf_name(path)]) for path, _ in template)
+    carry = structure.unflatten(jnp.asarray(arrays["carry"][_leaf_name(path)], leaf.dtype) for path, leaf in template)
     return TaskProgress(tuple(names), carry, meta["terms"], meta["seconds"])
 
 

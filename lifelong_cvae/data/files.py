@@ -1,20 +1,21 @@
-"""Readers of image files: IDX, npz, PNG and JPEG. Errors are one line that names the file."""
+"""Readers of files of arrays: IDX and npz. Errors are one line that names the file."""
 
 import gzip
 import math
 import re
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lifelong_cvae.errors import InputError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+# Names of IDX files: of MNIST, with a dot as by 7-Zip and Kaggle, or with the name of a set in front as in EMNIST.
+IDX_NAME = re.compile(
+    r"(?:(?P<set>.+)-)?(?P<split>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13][-.]ubyte(?:\.gz)?", re.IGNORECASE
+)
 # Bytes that one read adds to memory.
 READ_BYTES = 1 << 20
 # Largest ratio of sizes that deflate can reach.
@@ -33,7 +34,7 @@ def read_idx(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected an IDX file")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
                 start = magic.hex(" ") or "an empty file"
@@ -53,6 +54,36 @@ def read_idx(path: Path) -> np.ndarray:
         return np.frombuffer(data, np.uint8).reshape(shape)
     except ValueError as error:
         raise InputError(f"{path}: expected a possible shape of an array, got {shape} ({error})") from error
+
+
+def find_idx_files(folder: Path) -> dict[tuple[str, str], Path]:
+    """Finds the four IDX files of a data set, as MNIST, EMNIST, Kaggle and 7-Zip name them.
+
+    Returns:
+        Path by split (`train`, `test`) and kind (`images`, `labels`).
+
+    Raises:
+        InputError: a file is missing, or there are several data sets.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected one with the four IDX files")
+    found: dict[str, dict[tuple[str, str], Path]] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.suffix.lower() == ".gz", path.name)):
+        match = IDX_NAME.fullmatch(path.name)
+        inner = path / path.name if path.is_dir() else path  # Kaggle unpacks each file into a folder of its name
+        if match and inner.is_file():
+            split = "train" if match["split"].lower() == "train" else "test"
+            found.setdefault(match["set"] or "", {}).setdefault((split, match["kind"].lower()), inner)
+    if len(found) > 1:
+        raise InputError(f"{folder}: expected the IDX files of one data set, got those of {', '.join(sorted(found))}")
+    files = next(iter(found.values()), {})
+    for split in ("train", "test"):
+        for kind in ("images", "labels"):
+            if (split, kind) not in files:
+                raise InputError(
+                    f"{folder}: expected IDX files such as train-images-idx3-ubyte.gz, got none of the {split} {kind}"
+                )
+    return files
 
 
 def _read_at_most(file: IO[bytes], count: int) -> bytes:
@@ -118,85 +149,3 @@ def _check_header(path: Path, archive: zipfile.ZipFile, name: str) -> None:
             f"{path}: {name}: expected {header_bytes} bytes of data for {shape} of {dtype} in its header, "
             f"got {data_bytes} in a file of {file_bytes} bytes"
         )
-
-
-def read_image_file(
-    file: Path | IO[bytes], channels: int, *, image_size: int | None = None, what: Any = None
-) -> np.ndarray:
-    """Reads a picture as uint8 `[h, w, channels]`, turned upright by its EXIF data.
-
-    Args:
-        file: a path, or the content of a file.
-        channels: 1 for gray, 3 for color.
-        image_size: side of a square in pixels. The middle square of the picture is scaled to it (bicubic with
-            antialiasing). None keeps the picture as it is.
-        what: name of the file in error messages; default its path.
-
-    Raises:
-        InputError: no picture, a damaged one, one of more than 8 bits per channel or of over 89 million pixels, or
-            another number of channels.
-    """
-    if channels not in (1, 3):
-        raise InputError(f"pictures: expected 1 or 3 channels, got {channels}; use an npz file for such images")
-    what = file if what is None else what
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged EXIF data
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                if picture.mode.startswith(("I", "F")):
-                    raise InputError(f"{what}: expected 8 bits per channel, got mode {picture.mode}")
-                if image_size is not None:  # avoids decoding most of a large JPEG
-                    picture.draft(None, (2 * image_size, 2 * image_size))
-                upright = ImageOps.exif_transpose(picture).convert("L" if channels == 1 else "RGB")
-        if image_size is not None:
-            upright = ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BICUBIC)
-    except (InputError, MemoryError):
-        raise
-    except UnidentifiedImageError as error:
-        raise InputError(f"{what}: not a readable picture: expected PNG or JPEG, got unknown content") from error
-    except Exception as error:  # Pillow raises many types for damaged files
-        reason = " ".join(str(error).split())
-        raise InputError(f"{what}: not a readable picture: expected PNG or JPEG, got an error ({reason})") from error
-    pixels = np.asarray(upright)
-    return pixels[..., None] if channels == 1 else pixels
-
-
-def read_image_files(paths: list[Path], channels: int, *, image_size: int | None = None) -> np.ndarray:
-    """Reads pictures of one size by `read_image_file`: uint8 `[n, h, w, channels]`.
-
-    Raises:
-        InputError: a file is no picture, or the pictures differ in size.
-    """
-    images: list[np.ndarray] = []
-    for path in paths:
-        pixels = read_image_file(path, channels, image_size=image_size)
-        if images and pixels.shape != images[0].shape:
-            raise InputError(f"{path}: expected the size {images[0].shape[:2]} of {paths[0]}, got {pixels.shape[:2]}")
-        images.append(pixels)
-    return np.stack(images)
-
-
-def read_images(path: Path, channels: int, *, image_size: int | None = None) -> np.ndarray:
-    """Reads images from an npz file, an IDX file, a picture, or a folder of pictures.
-
-    An npz file holds them as `images`. Pictures of a folder are in natural order of their names. Pictures are scaled
-    as in `read_image_file`; images of other files keep their size.
-
-    Raises:
-        InputError: no such file, or none that can be read.
-    """
-    if path.is_dir():
-        paths = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_order)
-        if not paths:
-            raise InputError(f"{path}: no picture in this folder, expected files {', '.join(IMAGE_SUFFIXES)}")
-        return read_image_files(paths, channels, image_size=image_size)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return read_image_files([path], channels, image_size=image_size)
-    return read_npz(path, ("images",))[0] if path.suffix == ".npz" else read_idx(path)
-
-
-def natural_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    """Returns a sort key by which `image2` precedes `image10` and different names differ."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], path.name

@@ -3,18 +3,35 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from lifelong_cvae.data.files import IMAGE_SUFFIXES, natural_order, read_image_file, read_image_files
+from lifelong_cvae.data.pictures import (
+    PICTURE_SUFFIXES,
+    check_same_kind,
+    describe_skipped,
+    find_pictures,
+    read_picture,
+    read_pictures,
+    visible_entries,
+)
 from lifelong_cvae.data.source import ALL, Source, check_split
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, check_image_shape
+from lifelong_cvae.images import (
+    PixelValues,
+    Shape,
+    check_image_shape,
+    check_pixel_range,
+    find_max_value,
+    pixel_values,
+    to_certain_pixels,
+)
 from lifelong_cvae.state import check_name
 
-SPLITS = ("train", "test")
+# Names of the folders that hold a split, the preferred one first.
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 # Without folders of splits, one picture in this many of a category is a test image.
 TEST_EVERY = 5
 
@@ -22,79 +39,102 @@ TEST_EVERY = 5
 Paths = dict[str, dict[str, list[Path]]]
 
 
-def open_image_folder(spec: str, folder: Path, *, image_size: int | None = None, grayscale: bool = False) -> Source:
-    """Opens a folder of PNG and JPEG files as a source.
+def open_image_folder(
+    spec: str, folder: Path, *, image_size: int | None = None, grayscale: bool = False, max_value: float | None = None
+) -> Source:
+    """Opens a folder of pictures as a source.
 
-    The files are `train/CATEGORY/*` and `test/CATEGORY/*`, or `CATEGORY/*` alone. Without `train` and `test` every
-    fifth picture of a category, in natural order, is a test image (the last one if there are fewer than five). So the
-    split is a function of the file names, and the fingerprint, which every run records, covers it. Categories and
-    the pictures in them are in natural order of their names.
+    The files are `train/CATEGORY/*` and `test/CATEGORY/*` (`SPLITS` lists further names), or `CATEGORY/*` alone. In the
+    second case every fifth picture of a category, in natural order, is a test image (the last one if there are fewer
+    than five). So the split is a function of the file names, and the fingerprint, which every run records, covers it.
+    Categories and the pictures in them are in natural order of their names.
 
     Every picture is decoded once here, so that a damaged one is reported before learning begins. None is kept: `read`
     decodes the pictures of its category again.
 
     Args:
         spec: name of the source in error messages and records.
-        folder: the folder. Hidden files and files of other kinds in it are skipped.
+        folder: the folder. Files that are no pictures are skipped and counted.
         image_size: side in pixels of the square to which the middle of each picture is scaled; None keeps the size.
         grayscale: True for images of one channel, False for three.
+        max_value: value that stands for white; default that of the training pictures (`images.find_max_value`).
 
     Raises:
         InputError: no category, a category without pictures or with one split only, a damaged picture, or pictures
             of different sizes without an `image_size`.
     """
-    paths = _find_pictures(folder)
-    categories = tuple(paths["train"])
-    for name in categories:
-        check_name(name)
+    paths, skipped = _find_splits(folder)
     channels = 1 if grayscale else 3
-    shape, fingerprint = _check_pictures(paths, channels, image_size)
+    shape, values, fingerprint = _check_pictures(paths, channels, image_size)
+    max_value = find_max_value(values["train"], what=spec) if max_value is None else max_value
 
     def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         check_split(spec, split, paths)
-        return read_image_files(paths[split][category][rows], channels, image_size=image_size)
+        images = read_pictures(paths[split][category][rows], channels, image_size=image_size)
+        check_pixel_range(images, max_value, what=f"{spec}: {split} images of category {category!r}")
+        return to_certain_pixels(images, max_value)
 
     counts = {split: {name: len(files) for name, files in by_name.items()} for split, by_name in paths.items()}
-    return Source(spec, categories, shape, fingerprint, counts, read)
+    return Source(
+        name=spec,
+        categories=tuple(paths["train"]),
+        image_shape=shape,
+        fingerprint=fingerprint,
+        counts=counts,
+        read=read,
+        values=values["train"],
+        max_value=max_value,
+        note=describe_skipped(skipped),
+    )
 
 
-def _find_pictures(folder: Path) -> Paths:
-    """Returns the pictures of each split and category, in natural order."""
+def _find_splits(folder: Path) -> tuple[Paths, Counter[str]]:
+    """Returns the pictures by split and category, in natural order, and the kinds of other entries."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with a folder of pictures per category")
-    splits = [split for split in SPLITS if (folder / split).is_dir()]
-    if not splits:
-        return _split_pictures(_find_categories(folder))
-    if len(splits) == 1:
-        other = SPLITS[1 - SPLITS.index(splits[0])]
-        raise InputError(
-            f"{folder}: expected train/ and test/, or a folder per category alone, got {splits[0]}/ without {other}/"
-        )
-    paths = {split: _find_categories(folder / split) for split in SPLITS}
-    in_one_split = paths["train"].keys() ^ paths["test"].keys()
-    for split in SPLITS:
-        for name in paths[split]:
-            if name in in_one_split:
-                raise InputError(f"{folder}: category {name!r}: expected in train/ and test/, got in {split}/ only")
-    return paths
+    folders = {path.name.lower(): path for path in visible_entries(folder) if path.is_dir() and not _has_pictures(path)}
+    found = {split: [folders[name] for name in names if name in folders] for split, names in SPLITS.items()}
+    if not any(found.values()):
+        by_name, skipped = _find_categories(folder)
+        return _split_pictures(by_name), skipped
+    for split, other in (("train", "test"), ("test", "train")):
+        if not found[other]:
+            raise InputError(
+                f"{folder}: expected train/ and test/, or a folder per category alone, "
+                f"got {found[split][0].name}/ without {other}/"
+            )
+    (train, skipped), (test, more_skipped) = (_find_categories(found[split][0]) for split in SPLITS)
+    for name in train.keys() ^ test.keys():
+        split = found["train" if name in train else "test"][0].name
+        raise InputError(f"{folder}: category {name!r}: expected in train/ and test/, got in {split}/ only")
+    used = [found[split][0] for split in SPLITS]
+    unused = [path for path in visible_entries(folder) if path not in used]
+    skipped += more_skipped + Counter(f"{path.name}{'/' * path.is_dir()}" for path in unused)
+    return {"train": train, "test": {name: test[name] for name in train}}, skipped
 
 
-def _find_categories(folder: Path) -> dict[str, list[Path]]:
-    """Returns the pictures of each category in a folder of categories, in natural order."""
-    categories = sorted((path for path in _visible_entries(folder) if path.is_dir()), key=natural_order)
+def _has_pictures(folder: Path) -> bool:
+    return bool(find_pictures(folder)[0])
+
+
+def _find_categories(folder: Path) -> tuple[dict[str, list[Path]], Counter[str]]:
+    """Returns the pictures by category of a folder of categories, and the kinds of other entries."""
+    entries = visible_entries(folder)
+    categories = [path for path in entries if path.is_dir()]
+    skipped = Counter(path.suffix.lower() or "without ending" for path in entries if not path.is_dir())
     if not categories:
-        raise InputError(f"{folder}: no category folder, expected CATEGORY/*.png or CATEGORY/*.jpg")
-    paths = {}
+        raise InputError(f"{folder}: no category folder, expected CATEGORY/*.png, CATEGORY/*.jpg or the like")
+    paths: dict[str, list[Path]] = {}
     for category in categories:
-        pictures = [p for p in _visible_entries(category) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        name = check_name(category.name)
+        pictures, others = find_pictures(category)
+        if name in paths:
+            raise InputError(f"{folder}: category {name!r}: expected one folder of this name, got two Unicode forms")
         if not pictures:
-            raise InputError(f"{category}: no picture in this category folder, expected {', '.join(IMAGE_SUFFIXES)}")
-        paths[category.name] = sorted(pictures, key=natural_order)
-    return paths
-
-
-def _visible_entries(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if not path.name.startswith("."))
+            raise InputError(f"{category}: no picture in this category folder, expected {', '.join(PICTURE_SUFFIXES)}")
+        paths[name] = pictures
+        skipped += others
+    return paths, skipped
 
 
 def _split_pictures(by_name: dict[str, list[Path]]) -> Paths:
@@ -109,22 +149,20 @@ def _split_pictures(by_name: dict[str, list[Path]]) -> Paths:
     return paths
 
 
-def _check_pictures(paths: Paths, channels: int, image_size: int | None) -> tuple[Shape, str]:
-    """Decodes all pictures. Returns their shape, and a hash of their names, contents and options."""
+def _check_pictures(paths: Paths, channels: int, image_size: int | None) -> tuple[Shape, dict[str, PixelValues], str]:
+    """Decodes all pictures. Returns their shape, values by split, and a hash of their names, contents and options."""
     digest = hashlib.sha256(repr((image_size, channels)).encode())
-    first_shape, first_path = None, None
+    first, first_path, values = None, None, {}
     for split, by_name in paths.items():
         for path in (path for pictures in by_name.values() for path in pictures):
             content = path.read_bytes()
             name = os.fsencode(Path(split, path.parent.name, path.name))
             digest.update(repr((name, len(content))).encode())
             digest.update(content)
-            shape = read_image_file(io.BytesIO(content), channels, image_size=image_size, what=path).shape
-            if first_shape is None:
-                first_shape, first_path = shape, path
-            elif shape != first_shape:
-                raise InputError(
-                    f"{path}: expected the size {first_shape[:2]} of {first_path}, got {shape[:2]}; "
-                    "give an image_size to scale all pictures"
-                )
-    return check_image_shape(first_shape), digest.hexdigest()
+            pixels = read_picture(io.BytesIO(content), channels, image_size=image_size, what=path)
+            if first is None:
+                first, first_path = pixels, path
+            check_same_kind(path, pixels, first_path, first)
+            found = pixel_values(pixels[None], what=str(path))
+            values[split] = found.merge(values.get(split, found))
+    return check_image_shape(first.shape), values, digest.hexdigest()

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lifelong_cvae.data.files import read_idx, read_npz
+from lifelong_cvae.data.arrays import from_arrays
+from lifelong_cvae.data.files import find_idx_files, read_idx, read_npz
 from lifelong_cvae.data.image_folder import open_image_folder
-from lifelong_cvae.data.source import Source, from_arrays
+from lifelong_cvae.data.source import Source
 from lifelong_cvae.data.tfds import open_tfds
 from lifelong_cvae.errors import InputError, use_package
+from lifelong_cvae.files import local_path
 
 KINDS = "mnist5k, idx:DIR, npz:FILE, images:DIR, tfds:NAME"
 # Kinds of sources that are not listed have no options.
 OPTIONS_BY_KIND = {
-    "images": ("image_size", "grayscale"),
-    "tfds": ("image_size", "grayscale", "tfds_data_dir", "tfds_manual_dir"),
+    "idx": ("max_value",),
+    "npz": ("max_value",),
+    "images": ("image_size", "grayscale", "max_value"),
+    "tfds": ("image_size", "grayscale", "max_value", "tfds_data_dir", "tfds_manual_dir"),
 }
 # Arrays of an npz file.
 NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -34,6 +37,7 @@ class SourceOptions:
     Attributes:
         image_size: side in pixels of the square to which pictures are scaled; None keeps their size.
         grayscale: True for gray pictures, False for color.
+        max_value: pixel value that stands for white; None for that of the training images.
         tfds_data_dir: folder of prepared data sets; None for the default of TensorFlow Datasets.
         tfds_manual_dir: folder of the files from which a data set is prepared.
 
@@ -43,6 +47,7 @@ class SourceOptions:
 
     image_size: int | None = None
     grayscale: bool = False
+    max_value: float | None = None
     tfds_data_dir: str | None = None
     tfds_manual_dir: str | None = None
 
@@ -50,6 +55,9 @@ class SourceOptions:
         size = self.image_size
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise InputError(f"option image_size: expected a whole number of at least 1, got {size!r}")
+        white = self.max_value
+        if white is not None and (not isinstance(white, int | float) or isinstance(white, bool) or not white > 0):
+            raise InputError(f"option max_value: expected a number above 0, got {white!r}")
         if not isinstance(self.grayscale, bool):
             raise InputError(f"option grayscale: expected true or false, got {self.grayscale!r}")
         for name in ("tfds_data_dir", "tfds_manual_dir"):
@@ -80,6 +88,14 @@ class SourceOptions:
         return cls(**values)
 
 
+def absolute_spec(spec: str) -> str:
+    """Returns a specification whose files are found from every folder."""
+    kind, _, location = spec.partition(":")
+    if kind not in ("idx", "npz", "images") or not location:
+        return spec
+    return f"{kind}:{local_path(location, what=spec).absolute()}"
+
+
 def open_source(spec: str, options: SourceOptions | None = None) -> Source:
     """Opens a source.
 
@@ -100,14 +116,19 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
         if name not in OPTIONS_BY_KIND.get(kind, ()):
             kinds = " or ".join(kind for kind, names in OPTIONS_BY_KIND.items() if name in names)
             raise InputError(f"option {name}: expected a dataset {kinds}, got {spec}; leave it out")
+    path = local_path(location, what=spec)
     if kind == "images":
-        return open_image_folder(spec, Path(location), image_size=options.image_size, grayscale=options.grayscale)
+        names = OPTIONS_BY_KIND[kind]
+        return open_image_folder(spec, path, **{name: getattr(options, name) for name in names})
     if kind == "tfds":
         return open_tfds(spec, location, **vars(options))
     if kind == "idx":
-        return _open_idx(spec, Path(location))
+        files = find_idx_files(path)
+        arrays = {f"{split}_{part}": read_idx(file) for (split, part), file in files.items()}
+        return from_arrays(spec, **arrays, max_value=options.max_value)
     if kind == "npz":
-        return from_arrays(spec, **dict(zip(NPZ_KEYS, read_npz(Path(location), NPZ_KEYS), strict=True)))
+        arrays = dict(zip(NPZ_KEYS, read_npz(path, NPZ_KEYS), strict=True))
+        return from_arrays(spec, **arrays, max_value=options.max_value)
     return _open_mnist5k()
 
 
@@ -127,21 +148,4 @@ def _open_mnist5k() -> Source:
         train_labels=labels[~is_test],
         test_images=images[is_test],
         test_labels=labels[is_test],
-    )
-
-
-def _open_idx(spec: str, folder: Path) -> Source:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected one with the four IDX files")
-
-    def read(stem: str) -> np.ndarray:
-        plain, gzipped = folder / stem, folder / f"{stem}.gz"
-        return read_idx(plain if plain.is_file() else gzipped)
-
-    return from_arrays(
-        spec,
-        train_images=read("train-images-idx3-ubyte"),
-        train_labels=read("train-labels-idx1-ubyte"),
-        test_images=read("t10k-images-idx3-ubyte"),
-        test_labels=read("t10k-labels-idx1-ubyte"),
     )

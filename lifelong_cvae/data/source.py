@@ -1,17 +1,14 @@
 """Sources of labeled images, read one category at a time."""
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, check_image_shape, flatten_images
-from lifelong_cvae.state import check_name
+from lifelong_cvae.images import PixelValues, Shape, to_float
 
 ALL = slice(None)
 
@@ -26,9 +23,12 @@ class Source:
         image_shape: (height, width, channels).
         fingerprint: hash of all images and labels.
         counts: number of images by split and category.
+        values: values of the pixels as they are stored; None if not known.
+        max_value: stored value that stands for white; None if that of the type (`images.find_max_value`).
+        note: a remark for the log, such as what was skipped.
         read: `read(split, category)` returns the images `[n, h, w, c]` of a category in the order of the source.
             Splits are `train`, `test`, and `validation` if images are held out. A third argument, a `slice`, selects
-            some of the images.
+            some of the images. They are uint8, or float32 in [0, 1], whatever is stored.
     """
 
     name: str
@@ -37,55 +37,9 @@ class Source:
     fingerprint: str
     counts: Mapping[str, Mapping[str, int]]
     read: Callable[..., np.ndarray]
-
-
-def from_arrays(name: str, *, train_images: Any, train_labels: Any, test_images: Any, test_labels: Any) -> Source:
-    """Creates a source of arrays in memory. The text of a label is the name of its category.
-
-    Args:
-        name: name of the source in error messages and records.
-        train_images: `[n, h, w]` or `[n, h, w, c]`.
-        train_labels: whole numbers or texts, `[n]`.
-        test_images: as `train_images`.
-        test_labels: as `train_labels`.
-
-    Raises:
-        InputError: shapes, lengths or labels do not fit together.
-    """
-    splits = {}
-    for split, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
-        splits[split] = _check_pair(name, split, np.asarray(images), np.asarray(labels))
-    (images, labels), (test_images, test_labels) = splits["train"], splits["test"]
-    if images.shape[1:] != test_images.shape[1:]:
-        raise InputError(
-            f"{name}: expected train and test images of one shape, got {images.shape[1:]} and {test_images.shape[1:]}"
-        )
-    if labels.dtype.kind != test_labels.dtype.kind and "U" in (labels.dtype.kind, test_labels.dtype.kind):
-        raise InputError(
-            f"{name}: expected train and test labels of one type, got {labels.dtype} and {test_labels.dtype}"
-        )
-    distinct = np.unique(labels)
-    in_one_split = np.setxor1d(distinct, np.unique(test_labels))
-    if in_one_split.size:
-        split = "train" if in_one_split[0] in distinct else "test"
-        raise InputError(f"{name}: label {in_one_split[0]}: expected train and test images, got {split} images only")
-    by_name = {str(label): label for label in distinct}
-
-    def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
-        check_split(name, split, splits)
-        images, labels = splits[split]
-        return images[np.flatnonzero(labels == by_name[category])[rows]]
-
-    counts = {
-        split: {category: int((labels == label).sum()) for category, label in by_name.items()}
-        for split, (_, labels) in splits.items()
-    }
-    digest = hashlib.sha256()
-    for images, labels in splits.values():
-        digest.update(repr((images.shape, images.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(images))
-        digest.update("\n".join(map(str, labels.tolist())).encode())
-    return Source(name, tuple(by_name), check_image_shape(images.shape[1:]), digest.hexdigest(), counts, read)
+    values: PixelValues | None = None
+    max_value: float | None = None
+    note: str = ""
 
 
 def check_split(name: str, split: str, splits: Iterable[str]) -> None:
@@ -158,6 +112,8 @@ def split_reading(source: Source) -> Source:
         starts = [min(process * length, len(indices) - length) for process in range(processes)]
         start = starts[jax.process_index()]
         local = source.read(split, category, _as_slice(indices[start : start + length]))
+        if multihost_utils.process_allgather(np.int32(local.dtype != np.uint8)).any():
+            local = np.asarray(to_float(local))
         images = np.empty((len(indices), *local.shape[1:]), local.dtype)
         for start, part in zip(starts, multihost_utils.process_allgather(local), strict=True):
             images[start : start + length] = part
@@ -168,21 +124,3 @@ def split_reading(source: Source) -> Source:
 
 def _as_slice(indices: range) -> slice:
     return slice(indices.start, indices.stop, indices.step)
-
-
-def _check_pair(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Checks the images and labels of a split. Returns images with a channel axis, and labels."""
-    if images.ndim not in (3, 4) or not len(images):
-        raise InputError(f"{name}: {split} images: expected [n, h, w] or [n, h, w, c], got {images.shape}")
-    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-        raise InputError(
-            f"{name}: {split} labels: expected whole numbers or texts [n], got {labels.dtype} {labels.shape}"
-        )
-    if len(images) != len(labels):
-        raise InputError(
-            f"{name}: expected as many {split} labels as images, got {len(labels)} labels and {len(images)} images"
-        )
-    for label in np.unique(labels):
-        check_name(str(label))
-    flatten_images(images, check_image_shape(images.shape[1:]), what=f"{name}: {split} images")
-    return (images[..., None] if images.ndim == 3 else images), labels

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from lifelong_cvae.data.arrays import to_labels
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.images import move_channels_last
+from lifelong_cvae.state import check_name
 
 
 def make_tasks(
@@ -26,10 +29,11 @@ def make_tasks(
     Raises:
         InputError: an unknown or repeated category, or a number out of range.
     """
-    order = list(available if categories is None else categories)
+    order = list(available if categories is None else map(check_name, categories))
     for name in order:
         if name not in available:
-            raise InputError(f"unknown category: expected one of {', '.join(available)}, got {name!r}")
+            hint = '; quote names that hold commas, as in one,"two, three"' if "," in "".join(available) else ""
+            raise InputError(f"unknown category: expected one of {', '.join(available)}, got {name!r}{hint}")
         if order.count(name) > 1:
             raise InputError(f"categories: expected each one once, got {name!r} {order.count(name)} times")
     if not order:
@@ -53,7 +57,7 @@ def from_experiences(
 
     Args:
         experiences: in the order of their arrival. `x` are images `[n, h, w]` or `[n, h, w, c]`, uint8 or float in
-            [0, 1]; `y` labels `[n]`, whole numbers or texts; `task` whole numbers `[n]`, or one for all. An
+            [0, 1]; `y` labels as in `arrays.to_labels`; `task` whole numbers `[n]`, or one for all. An
             experience of several task labels gives several tasks, in ascending order of these.
         channels_first: True if `x` is `[n, c, h, w]`.
 
@@ -78,10 +82,9 @@ def _check_experience(
         x, y, task = map(np.asarray, experience)
     except (TypeError, ValueError) as error:
         raise InputError(f"experience {number}: expected three arrays (x, y, task), got an error ({error})") from error
+    y = to_labels(y, what=f"experience {number}: y")
     if channels_first and x.ndim != 4:
         raise InputError(f"experience {number}: expected x [n, c, h, w], got {x.shape}")
-    if y.ndim != 1 or y.dtype.kind not in "iuU":
-        raise InputError(f"experience {number}: expected y [n] of whole numbers or texts, got {y.dtype} {y.shape}")
     if task.ndim > 1 or task.dtype.kind not in "iu":
         raise InputError(
             f"experience {number}: expected task [n] of whole numbers, or one number, got {task.dtype} {task.shape}"
@@ -90,4 +93,5 @@ def _check_experience(
         raise InputError(
             f"experience {number}: expected x, y and task of one length, got {x.shape}, {y.shape}, {task.shape}"
         )
-    return np.moveaxis(x, 1, -1) if channels_first else x, y, np.broadcast_to(task, y.shape)
+    x = np.moveaxis(x, 1, -1) if channels_first else move_channels_last(x) if x.ndim == 4 else x
+    return x, y, np.broadcast_to(task, y.shape)

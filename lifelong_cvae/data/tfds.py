@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,17 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from lifelong_cvae.data.files import read_image_file
+from lifelong_cvae.data.pictures import read_picture
 from lifelong_cvae.data.source import ALL, Source, check_split
 from lifelong_cvae.data.tfds_prepare import prepare
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape
+from lifelong_cvae.images import Shape, check_pixel_range, find_max_value, pixel_values, to_certain_pixels
 from lifelong_cvae.state import check_name
 
 NAME = re.compile(r"\w+(/[\w.-]+)?(:[\w.*]+)?")
 FORMAT = "array_record"
 # Records that are in memory at once.
 BATCH = 1024
+# Training images that show which value stands for white. Every image is checked against it when it is read.
+SAMPLE = 1000
 # Without a test split, the last 1 / TEST_PART of the train images of a category are its test images.
 TEST_PART = 5
 
@@ -33,6 +36,7 @@ def open_tfds(
     *,
     image_size: int | None = None,
     grayscale: bool = False,
+    max_value: float | None = None,
     tfds_data_dir: str | None = None,
     tfds_manual_dir: str | None = None,
 ) -> Source:
@@ -49,6 +53,7 @@ def open_tfds(
         image_size: side in pixels of the square to which the middle of each image is scaled; required if images
             differ in size.
         grayscale: True for images of one channel; False for the channels of the data set, one or three.
+        max_value: value that stands for white; default that of training images (`images.find_max_value`).
         tfds_data_dir: folder of prepared data sets; default that of TensorFlow Datasets.
         tfds_manual_dir: folder of the files from which the data set is prepared (see `tfds_prepare.prepare`).
 
@@ -58,9 +63,10 @@ def open_tfds(
     """
     if not NAME.fullmatch(name):
         raise InputError(f"{spec}: expected a name such as mnist, emnist/letters or mnist:3.0.1, got {name!r}")
+    tfds_data_dir = tfds_data_dir and os.path.expanduser(tfds_data_dir)
     builder = _builder(spec, name, tfds_data_dir)
     if not builder.is_prepared():
-        prepare(spec, builder, None if tfds_manual_dir is None else Path(tfds_manual_dir))
+        prepare(spec, builder, None if tfds_manual_dir is None else Path(tfds_manual_dir).expanduser())
         builder = _builder(spec, name, tfds_data_dir)
     shape = _image_shape(spec, builder.info.features, image_size, grayscale)
     records = _open_records(spec, builder)
@@ -70,22 +76,29 @@ def open_tfds(
         labels[split] = _read_labels(data, digest)
     index = _index_records(spec, names, labels)
 
+    def read_stored(split: str, selected: Sequence[int]) -> np.ndarray:
+        images = []
+        for row, example in zip(selected, _read_examples(records[split], selected), strict=True):
+            what = f"{spec}, record {row} of {split}"
+            images.append(read_picture(io.BytesIO(example["image"]), shape[2], image_size=image_size, what=what))
+            if images[-1].shape != shape:
+                raise InputError(f"{what}: expected an image of shape {shape}, got {images[-1].shape}")
+        return np.stack(images) if images else np.zeros((0, *shape), np.uint8)
+
+    train_rows = np.concatenate([rows for _, rows in index["train"].values()])
+    values = pixel_values(read_stored("train", train_rows[:: max(1, len(train_rows) // SAMPLE)]), what=spec)
+    max_value = find_max_value(values, what=spec) if max_value is None else max_value
+
     def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         check_split(spec, split, index)
         stored_split, indices = index[split][category]
-        selected = indices[rows]
-        images = np.empty((len(selected), *shape), np.uint8)
-        for row, example in enumerate(_read_examples(records[stored_split], selected)):
-            what = f"{spec}, record {selected[row]} of {stored_split}"
-            encoded = io.BytesIO(example["image"])
-            pixels = read_image_file(encoded, shape[2], image_size=image_size, what=what)
-            if pixels.shape != shape:
-                raise InputError(f"{what}: expected an image of shape {shape}, got {pixels.shape}")
-            images[row] = pixels
-        return images
+        images = read_stored(stored_split, indices[rows])
+        if len(images):
+            check_pixel_range(images, max_value, what=f"{spec}: {split} images of category {category!r}")
+        return to_certain_pixels(images, max_value)
 
     counts = {split: {name: len(rows) for name, (_, rows) in parts.items()} for split, parts in index.items()}
-    return Source(spec, tuple(index["train"]), shape, digest.hexdigest(), counts, read)
+    return Source(spec, tuple(index["train"]), shape, digest.hexdigest(), counts, read, values, max_value)
 
 
 def _builder(spec: str, name: str, data_dir: str | None) -> Any:
@@ -165,7 +178,7 @@ def _index_records(spec: str, names: Sequence[str], labels: Mapping[str, np.ndar
         count = len(rows["train"])
         if not any(map(len, rows.values())):
             continue
-        check_name(name)
+        name = check_name(name)
         kept = count - max(1, count // TEST_PART) if "test" not in rows else count
         test = ("test", rows["test"]) if "test" in rows else ("train", rows["train"][kept:])
         if not kept or not len(test[1]):

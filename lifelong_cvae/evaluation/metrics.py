@@ -13,6 +13,7 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import continual, generation, ood
 from lifelong_cvae.evaluation.generation import Images
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
+from lifelong_cvae.images import unify_types
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.state import LifelongState
 
@@ -91,14 +92,15 @@ def density(state: LifelongState, source: Source, split: str, *, rng: jax.Array)
         with_bound = state.replace(config=state.config.with_settings(settings))
         for name in state.names:
             only_category = with_bound.replace(names=(name,), visits=(0,))
-            values.append(np.asarray(recognition.evidence(only_category, source.read(split, name)[:count], rng=rng)))
+            images = source.read(split, name, slice(count))
+            values.append(np.asarray(recognition.evidence(only_category, images, rng=rng)))
     means = {bound: float(np.concatenate(values).mean()) for bound, values in bounds.items()}
     return {"elbo": means["sampled"], "importance_bound": means["importance"]}
 
 
 def real_images(names: Sequence[str], source: Source, split: str) -> dict[str, np.ndarray]:
     """Reads the images of a split by category, `[n, h, w, c]`."""
-    return {name: source.read(split, name) for name in names}
+    return unify_types({name: source.read(split, name) for name in names})
 
 
 def sample_images(
@@ -113,7 +115,7 @@ def sample_images(
 def floor_images(names: Sequence[str], source: Source, samples: int) -> dict[str, np.ndarray]:
     """Reads the first training images by category, to compute the best values of the metrics."""
     counts = _image_counts(names, source, samples)
-    return {name: source.read("train", name)[: counts[name]] for name in names}
+    return unify_types({name: source.read("train", name, slice(counts[name])) for name in names})
 
 
 def evaluate_generation(

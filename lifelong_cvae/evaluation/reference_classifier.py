@@ -24,7 +24,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.files import atomic_write
-from lifelong_cvae.images import Shape, flatten_images, padded_batches, to_float
+from lifelong_cvae.images import Shape, flatten_images, padded_batches, to_float, unify_types
 
 FEATURES = 84
 LAYERS = ((24, 6), (48, 4))  # channels and side of the patches of each convolution, stride 2
@@ -135,7 +135,7 @@ def load_or_train(source: Source, folder: Path) -> ReferenceClassifier:
     file = folder / file_name(source)
     if file.exists():
         return _read(file, source)
-    images = {name: source.read("train", name) for name in source.categories}
+    images = unify_types({name: source.read("train", name) for name in source.categories})
     classifier = train_classifier(images, source.image_shape, rng=jax.random.key(0))
     _write(classifier, file)
     return classifier

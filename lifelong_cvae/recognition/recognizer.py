@@ -17,6 +17,7 @@ from lifelong_cvae.deprecated import renamed_arguments
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import flatten_images
 from lifelong_cvae.model import rejection
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import bounds, ridge_classifier, shortlist
 from lifelong_cvae.ridge import temperature_scaling
 from lifelong_cvae.stacked import StackedCategories, category_groups, stack_categories
@@ -46,6 +47,7 @@ class Recognizer(NamedTuple):
     candidates: int | None = None
 
 
+@own_types()
 def evidence(
     state: LifelongState | Recognizer,
     images: Any,
@@ -74,7 +76,8 @@ def evidence(
             `jit`.
     """
     recognizer = state if isinstance(state, Recognizer) else Recognizer(state, "elbo")
-    rows = flatten_images(images, recognizer.state.image_shape)
+    shape, max_value = recognizer.state.image_shape, recognizer.state.max_value
+    rows = flatten_images(images, shape, max_value=max_value, refuse_dark=True)
     settings = recognizer.state.config.recognition
     if settings.bound != "mean" and rng is None:
         raise InputError(f"rng: expected a key for the bound {settings.bound!r}, which is sampled, got None")
@@ -88,6 +91,7 @@ def evidence(
     return shortlist.pair_evidence(recognizer.state, recognizer.stacks, rows, candidates, rng=rng)
 
 
+@own_types()
 def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
     """Computes log p(c|x) from log p(x|c) `[n, categories]` and log p(c) `[categories]`, default uniform."""
     if log_prior is not None:
@@ -95,6 +99,7 @@ def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) 
     return jax.nn.log_softmax(log_evidence, axis=-1)
 
 
+@own_types()
 def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates: int | None = None) -> Recognizer:
     """Prepares a state for many calls of `recognize`.
 
@@ -135,6 +140,7 @@ def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates
     return recognizer
 
 
+@own_types()
 def log_likelihoods(
     recognizer: Recognizer,
     images: Any,
@@ -163,6 +169,7 @@ def log_likelihoods(
     return likelihoods + recognizer.elbo_weight * log_evidence if recognizer.elbo_weight else likelihoods
 
 
+@own_types()
 @renamed_arguments(part="rate")
 def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, rate: float = REJECT_RATE) -> np.ndarray:
     """Flags images, `[n]`, that belong to no known category, by evidence alone (see `rejection`).
@@ -184,6 +191,7 @@ def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, rate:
     return rejection.is_unknown(np.asarray(thresholds), np.asarray(log_evidence), predictions, rate)
 
 
+@own_types()
 def recognize(
     state: LifelongState | Recognizer,
     images: Any,

@@ -17,6 +17,7 @@ import numpy as np
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape, concat_unpadded, flatten_images, padded_batches, power_of_two
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import features, regression
 from lifelong_cvae.stacked import MIN_CAPACITY
 from lifelong_cvae.state import LifelongState, category_rng, drop_category
@@ -33,6 +34,7 @@ class RidgeClassifier(flax.struct.PyTreeNode):
         expand: random matrix, from `features.expansion_matrix`.
         image_shape: shape of an image.
         settings: settings of the features.
+        max_value: as in `LifelongState`.
     """
 
     weights: jax.Array
@@ -40,6 +42,7 @@ class RidgeClassifier(flax.struct.PyTreeNode):
     expand: jax.Array
     image_shape: Shape = flax.struct.field(pytree_node=False)
     settings: ClosedFormConfig = flax.struct.field(pytree_node=False)
+    max_value: float | None = flax.struct.field(pytree_node=False, default=None)
 
 
 def update(state: LifelongState, images: Mapping[str, np.ndarray], *, rng: jax.Array) -> LifelongState:
@@ -83,6 +86,7 @@ def _add_sums(subtree: dict[str, Any], sums: dict[str, Any]) -> dict[str, Any]:
     return {**subtree, **{key: jax.tree.map(jnp.add, subtree[key], value) for key, value in sums.items()}}
 
 
+@own_types()
 def solve(state: LifelongState) -> RidgeClassifier:
     """Solves the regression of a state on the host.
 
@@ -95,6 +99,7 @@ def solve(state: LifelongState) -> RidgeClassifier:
     return _make_classifier(state, regression.solve(gram, vectors, float(state.params["ridge"]["ridge"])))
 
 
+@own_types()
 def select_ridge(state: LifelongState) -> tuple[LifelongState, RidgeClassifier]:
     """Selects the ridge penalty, and solves the regression without held-out images.
 
@@ -107,6 +112,7 @@ def select_ridge(state: LifelongState) -> tuple[LifelongState, RidgeClassifier]:
     return state.replace(params={**state.params, "ridge": common}), _make_classifier(state, weights)
 
 
+@own_types()
 def drop(state: LifelongState, name: str) -> LifelongState:
     """Forgets a category: deletes its subtree. The subtrees of other categories stay bitwise equal.
 
@@ -152,9 +158,11 @@ def _make_classifier(state: LifelongState, weights: np.ndarray) -> RidgeClassifi
         expand=features.expansion_matrix(dictionary, settings, state.image_shape),
         image_shape=state.image_shape,
         settings=settings,
+        max_value=state.max_value,
     )
 
 
+@own_types()
 def scores(classifier: RidgeClassifier, images: Any) -> jax.Array:
     """Computes the regression scores of images, `[n, categories]`.
 
@@ -165,17 +173,20 @@ def scores(classifier: RidgeClassifier, images: Any) -> jax.Array:
     Raises:
         InputError: images of a wrong type, shape or range.
     """
-    rows, weights = flatten_images(images, classifier.image_shape), _padded_weights(classifier)
+    weights = _padded_weights(classifier)
+    rows = flatten_images(images, classifier.image_shape, max_value=classifier.max_value)
     parts = [_product(phi, weights) for phi in _feature_batches(classifier, rows)]
     return concat_unpadded(parts, len(rows), classifier.weights.shape[1])
 
 
+@own_types()
 def extract_features(classifier: RidgeClassifier, images: Any) -> jax.Array:
     """Computes the features of images, `[n, features]`. Arguments as in `scores`."""
-    rows = flatten_images(images, classifier.image_shape)
+    rows = flatten_images(images, classifier.image_shape, max_value=classifier.max_value)
     return concat_unpadded(list(_feature_batches(classifier, rows)), len(rows), classifier.weights.shape[0])
 
 
+@own_types()
 def scores_from_features(classifier: RidgeClassifier, phi: jax.Array) -> jax.Array:
     """Computes the regression scores `[n, categories]` of images with the features phi `[n, features]`."""
     weights = _padded_weights(classifier)

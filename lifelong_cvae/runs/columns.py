@@ -12,7 +12,7 @@ from lifelong_cvae import plotting, recognition, sampling
 from lifelong_cvae.config import REJECT_RATE
 from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation import continual
-from lifelong_cvae.files import atomic_write, read_lines
+from lifelong_cvae.files import atomic_write, csv_line, read_lines
 from lifelong_cvae.images import to_uint8
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.runs.config import read_run_config
@@ -67,7 +67,7 @@ def history_columns(workdir: str | Path) -> dict[str, list[Any]]:
 
     Returns:
         The numbers of `metrics.jsonl` by key, nested ones under names such as `terms.real`, and `categories`, the
-        task's categories separated by commas. Missing values are None.
+        task's categories as a line of CSV. Missing values are None.
 
     Raises:
         InputError: there is no run, it has not finished a task, or a line is damaged.
@@ -107,7 +107,7 @@ def _flatten_line(line: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in line.items():
         if name == "categories":
-            flat[name] = ",".join(value)
+            flat[name] = csv_line(value)
         elif not isinstance(value, Mapping):
             flat[name] = value
         elif not name.startswith("accuracy_per_category"):
@@ -148,6 +148,7 @@ def write_predictions(
     images: Any,
     file: Path,
     *,
+    files: Sequence[str] | None = None,
     recognizer: str | None = None,
     candidates: int | None = None,
     seed: int,
@@ -159,6 +160,7 @@ def write_predictions(
         state: state with categories.
         images: as in `recognition.evidence`.
         file: `.csv` file to write.
+        files: name of each image's file, for a last column `file`; default none.
         recognizer: one of `config.RECOGNIZERS`; default that of the state's settings.
         candidates: as in `recognition.make_recognizer`.
         seed: seed of the samples, for the bounds that need some.
@@ -171,11 +173,13 @@ def write_predictions(
     columns = prediction_columns(
         state, images, recognizer=recognizer, candidates=candidates, rng=jax.random.key(seed), reject=reject
     )
-    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    columns["unknown"] = np.char.lower(columns["unknown"].astype(str))
+    if files is not None:
+        columns["file"] = np.asarray(files)
     with atomic_write(file) as draft, draft.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(columns)
-        writer.writerows([*row[:-1], str(row[-1]).lower()] for row in rows)
+        writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
 
 
 def _check_file(file: Path, suffixes: tuple[str, ...]) -> None:

@@ -6,18 +6,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from lifelong_cvae.data import hold_out, open_source
+from lifelong_cvae.data import open_source
 from lifelong_cvae.deprecated import with_old_keys
 from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
 from lifelong_cvae.files import device_description, package_versions, write_json
-from lifelong_cvae.runs.config import read_run_config
-from lifelong_cvae.runs.workdir import load_state
+from lifelong_cvae.model.types import own_types
+from lifelong_cvae.runs.workdir import load_state, open_run_source
 
 
+@own_types()
 def evaluate_run(
-    workdir: Path, classifiers_dir: Path, *, samples: int, cycles: int, seed: int, unknown: str | None = None
+    workdir: Path,
+    classifiers_dir: Path,
+    *,
+    samples: int,
+    cycles: int,
+    seed: int,
+    unknown: str | None = None,
+    dataset: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates the newest state of a run, and writes `evaluation.json` into its run directory.
 
@@ -29,6 +37,7 @@ def evaluate_run(
         seed: seed of the samples.
         unknown: another data set, as in `--dataset`, whose images serve as unknown. It is opened with those options
             of the run that its kind of data set accepts.
+        dataset: as in `workdir.open_run_source`.
 
     Returns:
         `recognition`, `density`, `generation` and `novelty` (see `evaluation.metrics`), and `evaluate_on`, `versions`
@@ -39,14 +48,14 @@ def evaluate_run(
         MissingExtraError: the extra `evaluation` is not installed.
     """
     use_package("sklearn")
-    run_config, state, rng = read_run_config(workdir), load_state(workdir), jax.random.key(seed)
-    source = hold_out(open_source(run_config.dataset, run_config.options), run_config.validation_fraction)
+    state, rng = load_state(workdir), jax.random.key(seed)
+    run_config, source = open_run_source(workdir, dataset)
     other = {}
     if unknown is not None:
         opened = open_source(unknown, run_config.options.for_dataset(unknown))
         if opened.image_shape != state.image_shape:
             raise InputError(f"{unknown}: expected the run's image shape {state.image_shape}, got {opened.image_shape}")
-        other["other"] = np.concatenate([opened.read("test", name) for name in opened.categories])
+        other["other"] = np.concatenate(list(metrics.real_images(opened.categories, opened, "test").values()))
     classifier, split = load_or_train(source, classifiers_dir), run_config.evaluate_on
     log_posteriors = metrics.log_posteriors_by_category(state, source, split, rng=rng)
     # The state of an unfinished run lacks the categories of later tasks.

@@ -10,14 +10,15 @@ import numpy as np
 
 from lifelong_cvae import plotting
 from lifelong_cvae.config import Config
-from lifelong_cvae.data import Source, hold_out, open_source
+from lifelong_cvae.data import Source
 from lifelong_cvae.errors import use_package
 from lifelong_cvae.evaluation import confusions, continual, metrics
-from lifelong_cvae.files import atomic_write, read_lines, utc_date
+from lifelong_cvae.files import atomic_write, csv_line, read_lines, utc_date
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.runs import figures
-from lifelong_cvae.runs.config import RunConfig, read_config_file, read_run_config
-from lifelong_cvae.runs.metrics import LogPosteriors
-from lifelong_cvae.runs.workdir import load_state, resume_command
+from lifelong_cvae.runs.config import RunConfig, read_config_file
+from lifelong_cvae.runs.metrics import LogPosteriors, describe_counts, describe_values
+from lifelong_cvae.runs.workdir import load_state, open_run_source, resume_command
 from lifelong_cvae.state import LifelongState
 
 # Limits on the size of the page. If there are more tasks or categories, an evenly spaced selection is shown.
@@ -27,18 +28,21 @@ MAX_CONFUSIONS = 8
 MAX_CONFUSED_IMAGES = 10
 
 
-def report_run(workdir: Path) -> Path:
+@own_types()
+def report_run(workdir: Path, dataset: str | None = None) -> Path:
     """Writes the report of the run in `workdir` from its files and its data, and returns its path.
+
+    Args:
+        workdir: run directory.
+        dataset: as in `workdir.open_run_source`.
 
     Raises:
         InputError: no run, no finished task, missing data, or Jinja2 is not installed.
     """
     use_package("jinja2")
-    run_config = read_run_config(workdir)
     state = load_state(workdir)
-    source = run_config.subsample(
-        hold_out(open_source(run_config.dataset, run_config.options), run_config.validation_fraction)
-    )
+    run_config, source = open_run_source(workdir, dataset)
+    source = run_config.subsample(source)
     history = read_lines(workdir / "metrics.jsonl")[: _count_learned_tasks(run_config, state)]
     rng = jax.random.key(run_config.seed)
     log_posteriors = metrics.log_posteriors_by_category(state, source, run_config.evaluate_on, rng=rng)
@@ -106,7 +110,7 @@ def write_report(
         turns=figures.TURNS,
         circle=_circle_rows(state, source, split, rng=rng),
         confusions=_worst_confusions(log_posteriors, source, run_config, state),
-        settings=_settings(run_config),
+        settings={"images": _image_rows(run_config, source), **_settings(run_config)},
         versions={**recorded["versions"], "device": recorded["device"], "date of the report": utc_date()},
         commands=_commands(workdir, run_config, source, num_tasks=len(history)),
     )
@@ -206,6 +210,14 @@ def _worst_confusions(
     ]
 
 
+def _image_rows(run_config: RunConfig, source: Source) -> list[tuple[str, Any, bool]]:
+    """Rows on what was understood of the images, in the form of `_settings`."""
+    rows = {"shape": " x ".join(map(str, source.image_shape)), "pixel values": ", ".join(describe_values(source))}
+    for split in dict.fromkeys(("train", run_config.evaluate_on)):
+        rows[f"{split} images"] = describe_counts(source.counts[split])
+    return [(name, value, True) for name, value in {**rows, "remark": source.note}.items() if value]
+
+
 def _settings(run_config: RunConfig) -> dict[str, list[tuple[str, Any, bool]]]:
     """By section, each setting's name and value, and True if the value is the default."""
     values, defaults = run_config.to_dict(), Config().to_dict()
@@ -225,7 +237,7 @@ def _commands(workdir: Path, run_config: RunConfig, source: Source, *, num_tasks
     if num_tasks < len(run_config.tasks):
         commands["Resume the run"] = resume_command(workdir)
     elif missing and len(run_config.tasks[0]) == 1:
-        categories = shlex.quote(",".join([*names, missing[0]]))
+        categories = shlex.quote(csv_line([*names, missing[0]]))
         commands["Learn another category"] = f"{resume_command(workdir)} --categories={categories}"
     return {
         **commands,

@@ -1,10 +1,12 @@
 """Metrics of a run: a line after each task, the result, and the rows that are printed."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from lifelong_cvae.data import Source
 from lifelong_cvae.deprecated import with_old_keys
 from lifelong_cvae.evaluation import continual, metrics
 from lifelong_cvae.files import device_description, package_versions
@@ -14,8 +16,35 @@ from lifelong_cvae.training.learn import Report
 
 TABLE_HEAD = f"{'task':>4}  {'learned':<16}{'accuracy':>9}{'of new':>9}{'loss':>9}{'seconds':>9}{'images/s':>10}"
 
+# Largest number of categories whose images are counted one by one in a line.
+MAX_COUNTS = 20
+
 # Recognizer to true category to log p(x|c) of its images, `[n, categories]`.
 LogPosteriors = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def describe_source(source: Source, config: RunConfig) -> str:
+    """Describes the images of a run in a line: shape, pixel values, number per category and split."""
+    names = list(itertools.chain(*config.tasks))
+    parts = [" x ".join(map(str, source.image_shape)), *describe_values(source)]
+    for split in dict.fromkeys(("train", config.evaluate_on)):
+        parts.append(f"{split} {describe_counts({name: source.counts[split][name] for name in names})}")
+    return f"images {'; '.join(parts)}"
+
+
+def describe_values(source: Source) -> list[str]:
+    """Returns the pixel values of a source, and the value that stands for white, as far as they are known."""
+    values = [] if source.values is None else [str(source.values)]
+    return values if source.max_value is None else [*values, f"white is {source.max_value:g}"]
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Describes a number of images per category, by range if there are more than `MAX_COUNTS` categories."""
+    if len(counts) <= MAX_COUNTS:
+        return ", ".join(f"{name}: {count}" for name, count in counts.items())
+    low, high = min(counts.values()), max(counts.values())
+    each = f"{low}" if low == high else f"{low} to {high}"
+    return f"{each} of each of {len(counts)} categories"
 
 
 def task_metrics(task: int, report: Report, log_posteriors: LogPosteriors, state: LifelongState) -> dict[str, Any]:

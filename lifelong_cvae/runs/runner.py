@@ -19,13 +19,23 @@ from lifelong_cvae.distributed import any_process, is_main_process, run_on_main
 from lifelong_cvae.errors import InputError, Stopped, use_package
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.files import append_line, write_json
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.runs import figures, html_report
 from lifelong_cvae.runs.config import RunConfig
-from lifelong_cvae.runs.metrics import TABLE_HEAD, LogPosteriors, run_result, table_row, task_metrics, task_scalars
+from lifelong_cvae.runs.metrics import (
+    TABLE_HEAD,
+    LogPosteriors,
+    describe_source,
+    run_result,
+    table_row,
+    task_metrics,
+    task_scalars,
+)
 from lifelong_cvae.runs.tensorboard import EventWriter
 from lifelong_cvae.runs.workdir import TaskCheckpointer, clear_task_checkpoints, open_run, resume_command
 from lifelong_cvae.state import LifelongState, init
-from lifelong_cvae.training.learn import MIN_IMAGES, Report, learn
+from lifelong_cvae.training.learn import Report, learn
+from lifelong_cvae.training.task import MIN_IMAGES
 from lifelong_cvae.training.train import TaskProgress
 
 # Checkpoints of the last tasks that are kept.
@@ -69,6 +79,7 @@ class _Run(NamedTuple):
     events: EventWriter
 
 
+@own_types()
 def run(
     workdir: Path, config: RunConfig, source: Source, options: RunOptions | None = None, *, resume: bool = False
 ) -> dict[str, Any]:
@@ -98,13 +109,14 @@ def run(
     rng, source = jax.random.key(config.seed), _check_source(config, source)
     events = EventWriter(workdir / EVENTS_DIR if options.tensorboard and is_main_process() else None)
     this = _Run(workdir, config, split_reading(source), rng, options, events)
-    fresh = init(config.config, source.image_shape, rng=rng)
+    fresh = init(config.config, source.image_shape, rng=rng, max_value=source.max_value)
     opened = open_run(workdir, config, source, fresh, resume=resume, log_fn=options.log_fn)
     with opened as (state, history), contextlib.closing(events):
         if options.draw and history:  # the last process may have died before it drew this figure
             figures.save_imagined_grid(workdir, figures.sample_grid(state, rng=rng), len(history))
-        for row in (TABLE_HEAD, *map(table_row, history)):
-            options.log_fn(row)
+        for row in (describe_source(source, config), source.note, TABLE_HEAD, *map(table_row, history)):
+            if row:
+                options.log_fn(row)
         state, log_posteriors = _learn_tasks(this, state, history)
         result = run_result(config, history, log_posteriors, state, seconds_total=time.perf_counter() - start)
 

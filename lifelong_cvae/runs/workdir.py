@@ -1,17 +1,19 @@
 """A run directory: created, locked and resumed; damaged checkpoints are skipped."""
 
 import contextlib
-import fcntl
+import errno
+import logging
 import shlex
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import filelock
 
 from lifelong_cvae import checkpoints
 from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.checkpoints.task import load_task, save_task
-from lifelong_cvae.data import Source
+from lifelong_cvae.data import Source, hold_out, open_source
 from lifelong_cvae.distributed import broadcast_from_main, run_on_main
 from lifelong_cvae.errors import DamageError, InputError
 from lifelong_cvae.files import (
@@ -29,8 +31,12 @@ from lifelong_cvae.training.train import TaskProgress
 
 LOCK = ".lock"
 TASK_CHECKPOINTS = "within_task"
+# Errors of systems and disks without file locks.
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 # Files left by a process that died before its run had started.
 LEFTOVERS = (LOCK, draft_path(Path("config.json")).name)
+
+_logger = logging.getLogger("lifelong_cvae")
 
 
 class RunProgress(NamedTuple):
@@ -38,6 +44,32 @@ class RunProgress(NamedTuple):
 
     state: LifelongState
     history: list[dict[str, Any]]  # a line of metrics.jsonl for each learned task
+
+
+def open_run_source(workdir: Path, dataset: str | None = None) -> tuple[RunConfig, Source]:
+    """Opens the images of a run, training images that it held out as the split `validation`.
+
+    Args:
+        workdir: run directory.
+        dataset: where the images are now; default where they were.
+
+    Raises:
+        InputError: no run, or its images cannot be opened or are other ones.
+    """
+    values = read_config_file(workdir)
+    config = RunConfig.from_dict(values)
+    try:
+        source = open_source(dataset or config.dataset, config.options)
+    except InputError as error:
+        raise InputError(f"{error}; if the images have moved, name their place by --dataset") from error
+    check_fingerprint(workdir, values, source)
+    return config, hold_out(source, config.validation_fraction)
+
+
+def check_fingerprint(workdir: Path, values: Mapping[str, Any], source: Source) -> None:
+    """Raises InputError unless a source has the fingerprint that `config.json` holds."""
+    if values.get("fingerprint") != source.fingerprint:
+        raise InputError(f"{workdir}: expected the recorded images of {values['dataset']}, got other images")
 
 
 def resume_command(workdir: Path) -> str:
@@ -64,14 +96,23 @@ def load_state(workdir: Path) -> LifelongState:
 def lock_workdir(workdir: Path) -> Iterator[None]:
     """Locks an existing directory for one process. The lock ends with the process, however it dies.
 
+    Where the system or the disk has no such locks, a warning is logged instead.
+
     Raises:
         InputError: another process holds the lock.
     """
-    with (workdir / LOCK).open("a") as file:
+    lock = filelock.FileLock(workdir / LOCK, timeout=0, mode=0o666)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            if isinstance(lock, filelock.SoftFileLock):  # would outlive a killed process
+                raise OSError(errno.ENOSYS, "no file locks on this system")
+            stack.enter_context(lock)
+        except filelock.Timeout as error:
             raise InputError(f"{workdir}: another process is writing there, wait for its end") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            _logger.warning("%s: no file locks here: do not let two processes write there at once", workdir)
         yield
 
 
@@ -157,8 +198,7 @@ def resume_run(
             f"{workdir}, --resume: expected the recorded tasks {_format_tasks(recorded.tasks)}, and possibly more "
             f"after them, got {_format_tasks(config.tasks)}"
         )
-    if values.get("fingerprint") != source.fingerprint:
-        raise InputError(f"{workdir}, --resume: expected the recorded images of {source.name}, got other images")
+    check_fingerprint(workdir, values, source)
     damaged: list[DamageError] = []
     folder = workdir / "checkpoints"
     newest = orbax_store.read_newest(folder, lambda step: checkpoints.load(folder, step=step), damaged.append)
@@ -208,7 +248,7 @@ class TaskCheckpointer:
             return None
         for path in self._root.iterdir():
             if path != self._folder:
-                shutil.rmtree(path)
+                orbax_store.delete_folder(path)
         progress = load_task(
             self._folder,
             self._state,
@@ -216,7 +256,7 @@ class TaskCheckpointer:
             on_damage=lambda error: quarantine(self._folder, error, self._log_fn),
         )
         if progress is None:
-            shutil.rmtree(self._root)
+            orbax_store.delete_folder(self._root)
         return progress
 
     def save(self, progress: TaskProgress) -> None:
@@ -228,14 +268,16 @@ class TaskCheckpointer:
 
 def clear_task_checkpoints(workdir: Path) -> None:
     """Deletes the progress of tasks, once the last one has a checkpoint of its own."""
-    shutil.rmtree(workdir / TASK_CHECKPOINTS, ignore_errors=True)
+    if (workdir / TASK_CHECKPOINTS).exists():
+        orbax_store.delete_folder(workdir / TASK_CHECKPOINTS)
 
 
 def _flat_settings(config: RunConfig) -> dict[str, Any]:
     """Returns all values that a resumed run must share with the recorded one, by name."""
     plain = config.to_dict()
-    del plain["tasks"]
-    plain.update(plain.pop("options"))
+    del plain["tasks"], plain["dataset"]  # the same images may have moved
+    options = plain.pop("options")
+    plain.update({name: value for name, value in options.items() if not name.startswith("tfds_")})
     for section in plain.pop("config").values():
         plain.update(section)
     return plain
@@ -245,6 +287,8 @@ def _write_config(workdir: Path, config: RunConfig, source: Source) -> None:
     values = {
         **config.to_dict(),
         "image_shape": list(source.image_shape),
+        "pixel_values": source.values and str(source.values),
+        "max_value": source.max_value,
         "fingerprint": source.fingerprint,
         "versions": package_versions(),
         "device": device_description(),

@@ -15,30 +15,23 @@ from lifelong_cvae import sharding
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.deprecated import renamed_arguments
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import flatten_images, mean_image, pad_rows, power_of_two, to_float
+from lifelong_cvae.images import mean_image, pad_rows, power_of_two, to_float
 from lifelong_cvae.model import cvae
 from lifelong_cvae.model.networks import Networks
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.recognition.calibrate import calibrate
 from lifelong_cvae.stacked import unstack_subtrees
-from lifelong_cvae.state import (
-    LifelongState,
-    add_category,
-    add_image_counts,
-    category_rng,
-    check_name,
-    parameters_per_category,
-)
+from lifelong_cvae.state import LifelongState, add_category, add_image_counts, category_rng, parameters_per_category
 from lifelong_cvae.training.category_fits import fit_category_parts
 from lifelong_cvae.training.compilations import count_compilations
 from lifelong_cvae.training.losses import TASK, TaskData
+from lifelong_cvae.training.task import Task, check_task, fix_max_value
 from lifelong_cvae.training.teacher import add_own_replay, make_teacher
 from lifelong_cvae.training.train import ProgressFn, TaskProgress, TrainCarry, init_carry, train
 
 # Images are padded to a power of two of at least this many rows.
 MIN_ROWS = 1024
-# Per category: parameters learned from a single image would be that image.
-MIN_IMAGES = 2
 
 
 class Report(NamedTuple):
@@ -53,18 +46,7 @@ class Report(NamedTuple):
     parameters_per_category: int
 
 
-class Task(NamedTuple):
-    """Checked images of a task, by category, as rows `[n, pixels]`."""
-
-    images: dict[str, np.ndarray]
-    train_images: dict[str, np.ndarray]  # without those that are held out for calibration
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Categories of the task, in the order given."""
-        return tuple(self.images)
-
-
+@own_types()
 @renamed_arguments(midway="resume_from")
 def learn(
     state: LifelongState,
@@ -94,7 +76,8 @@ def learn(
     """
     start = time.perf_counter() - (resume_from.seconds if resume_from else 0)
     sharding.check_batch_size(mesh, state.config.learning.batch_size)
-    task = check_task(state, images, resume_from)
+    state = fix_max_value(state, images)
+    task = check_task(state, images, resume_from=resume_from)
     grown = add_new_categories(state, task, rng=rng)  # 1 grow: append fresh subtrees
     teacher = make_teacher(grown, task.names, rng=rng, mesh=mesh)  # 2 remember: replay earlier categories
     data = make_task_data(grown, add_own_replay(grown, task.train_images, rng=rng), rng=rng)
@@ -133,27 +116,6 @@ def learn_stream(
             item = dict([item])
         state, report = learn(state, item, rng=rng, mesh=mesh)
         yield state, report
-
-
-def check_task(state: LifelongState, images: Mapping[str, Any], resume_from: TaskProgress | None) -> Task:
-    """Checks names and images, flattens images to rows, and holds some out for calibration.
-
-    Raises:
-        InputError: as in `learn`.
-    """
-    if not images:
-        raise InputError("images: expected at least one category, got none")
-    rows = {}
-    for name, values in images.items():
-        check_name(name)
-        rows[name] = flatten_images(values, state.image_shape, what=f"images of category {name!r}")
-        if len(rows[name]) < MIN_IMAGES:
-            raise InputError(f"images of category {name!r}: expected at least {MIN_IMAGES}, got {len(rows[name])}")
-    if resume_from and resume_from.names != tuple(rows):
-        expected, got = ", ".join(resume_from.names), ", ".join(rows)
-        raise InputError(f"resume_from: expected images of its task {expected}, got images of {got}")
-    train_rows = {name: values[~ridge_classifier.held_out_mask(state, len(values))] for name, values in rows.items()}
-    return Task(rows, train_rows)
 
 
 def add_new_categories(state: LifelongState, task: Task, *, rng: jax.Array) -> LifelongState:

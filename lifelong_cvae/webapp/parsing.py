@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifelong_cvae.data import center_ink, extract_ink, render_strokes
-from lifelong_cvae.data.files import read_image_file
+from lifelong_cvae.data.pictures import read_picture
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape
+from lifelong_cvae.images import Shape, flatten_images, to_uint8
 
 MAX_BODY_BYTES = 10_000_000
 # Largest number of points in a drawing.
@@ -154,22 +154,24 @@ def _render(strokes: Any, shape: Shape) -> np.ndarray:
     return render_strokes(strokes, shape)
 
 
-def read_upload(content: bytes, shape: Shape, *, writing: bool) -> np.ndarray:
+def read_upload(content: bytes, shape: Shape, *, max_value: float | None, writing: bool) -> np.ndarray:
     """Converts an uploaded picture to an image, uint8 `[h, w, c]`.
 
     Args:
-        content: a PNG or JPEG file.
+        content: file of a picture.
         shape: (height, width, channels) of the image.
+        max_value: value of its pixels that stands for white, as in `LifelongState`.
         writing: True for handwriting on an even ground: its ink is extracted, and centered as in MNIST. False scales
             the middle square of the picture.
 
     Raises:
-        InputError: not a picture, a damaged picture, or no ink in it.
+        InputError: not a picture, a damaged picture, pixels above `max_value`, or no ink in it.
     """
     height, width, channels = shape
     if writing:
-        gray = read_image_file(io.BytesIO(content), 1, image_size=WRITING_PIXELS, what="the file")
+        gray = read_picture(io.BytesIO(content), 1, image_size=WRITING_PIXELS, what="the file")
         return center_ink(extract_ink(gray), shape)
     if height != width:
         raise InputError(f"uploads are scaled to squares: expected a run on square images, got {height} x {width}")
-    return read_image_file(io.BytesIO(content), channels, image_size=height, what="the file")
+    image = read_picture(io.BytesIO(content), channels, image_size=height, what="the file")
+    return to_uint8(flatten_images(image[None], shape, max_value=max_value, what="the file")).reshape(shape)

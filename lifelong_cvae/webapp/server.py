@@ -148,7 +148,8 @@ def _answer(session: Session, content: bytes, _: QueryParams) -> dict[str, Any]:
 
 def _upload(session: Session, content: bytes, query: QueryParams) -> dict[str, Any]:
     writing = query.get("writing", "true") != "false"
-    image = parsing.read_upload(content, session.state.image_shape, writing=writing)
+    shape, max_value = session.state.image_shape, session.state.max_value
+    image = parsing.read_upload(content, shape, max_value=max_value, writing=writing)
     return {"pixels": parsing.encode_image(image), "picture": plotting.png_data_url(image[None])}
 
 

@@ -15,7 +15,9 @@ import numpy as np
 
 from lifelong_cvae import checkpoints, recognition, sampling
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.images import to_certain_pixels, to_float
 from lifelong_cvae.model import cvae, mixture_prior
+from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.runs.workdir import lock_workdir
 from lifelong_cvae.state import LifelongState, check_known, check_name
@@ -106,14 +108,15 @@ class Session:
     def answer(self, image: np.ndarray) -> Answer:
         """Recognizes an image, uint8 `[h, w, c]`, reconstructs it and runs it around the circle."""
         recognizer = self._recognizer
-        state, images = recognizer.state, image[None]
+        state, images = recognizer.state, self._certain(image[None])
         evidence = np.asarray(recognition.evidence(recognizer, images, rng=self._rng))
         likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=evidence)
         probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))[0]
         shown = np.sort(np.argsort(-probabilities, kind="stable")[:MAX_SHOWN])
         names, best = [state.names[index] for index in shown], state.names[probabilities.argmax()]
-        x = images.reshape(1, -1) / np.float32(255)
-        turns = sampling.circle_images(state.model(best), x, TURNS, rng=self._rng)
+        turns = sampling.circle_images(
+            state.model(best), np.asarray(to_float(image)).reshape(1, -1), TURNS, rng=self._rng
+        )
         return Answer(
             names=tuple(names),
             probabilities=probabilities[shown],
@@ -144,7 +147,9 @@ class Session:
                 f"got {', '.join(map(str, positions))}"
             )
         z = mean + (np.asarray(positions, np.float64) * stds[:count]) @ directions[:count]
-        return np.asarray(_sample_image(model, jnp.asarray(z[None], jnp.float32))).reshape(state.image_shape)
+        with own_types():
+            image = _sample_image(model, jnp.asarray(z[None], jnp.float32))
+        return np.asarray(image).reshape(state.image_shape)
 
     def imagine(self, name: str, count: int, *, seed: int) -> np.ndarray:
         """Imagines images of a category, float32 `[count, h, w, c]` in [0, 1]; the same for the same seed."""
@@ -216,6 +221,11 @@ class Session:
         finally:
             self._change_lock.release()
 
+    def _certain(self, images: np.ndarray) -> np.ndarray:
+        """Converts uint8 images to floats where the state would not read them as values from 0 to 255."""
+        has_own_range = self.state.max_value is not None
+        return np.asarray(to_float(images)) if has_own_range else to_certain_pixels(images, None)
+
     def _set_state(self, state: LifelongState) -> None:
         self._recognizer = recognition.make_recognizer(state)
         self.saved = False
@@ -227,7 +237,7 @@ class Session:
             self._teaching = Teaching(name, STEPS_SHARE * at.steps / total, "", failed=False)
 
         try:
-            learned, report = learn(self.state, {name: images}, rng=self._rng, progress=progress)
+            learned, report = learn(self.state, {name: self._certain(images)}, rng=self._rng, progress=progress)
             self._set_state(learned)
             result = f"{name} was learned from {len(images)} examples in {report.seconds:.0f} seconds"
             self._teaching = Teaching(name, 1.0, result, failed=False)

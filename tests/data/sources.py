@@ -8,15 +8,15 @@ from lifelong_cvae.errors import InputError
 
 
 def numbered_images(*numbers):
-    """Images of 2 x 3 whose pixels all equal the image's number, uint8 `[n, 2, 3]`."""
-    return np.array([np.full((2, 3), number) for number in numbers], np.uint8)
+    """Images of 2 x 3 whose pixels all equal 100 plus the image's number, uint8 `[n, 2, 3]`."""
+    return np.array([np.full((2, 3), 100 + number) for number in numbers], np.uint8)
 
 
 def numbers_of(images):
     """Inverse of `numbered_images`, for `[n, 2, 3, 1]`."""
     assert images.shape[1:] == (2, 3, 1)
     assert (images == images[:, :1, :1]).all()
-    return images[:, 0, 0, 0].tolist()
+    return [int(value) - 100 for value in images[:, 0, 0, 0]]
 
 
 def numbered_arrays(**changes):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lifelong_cvae.data.files import natural_order, read_idx, read_npz
+from lifelong_cvae.data.files import read_idx, read_npz
+from lifelong_cvae.data.pictures import natural_order
 from lifelong_cvae.errors import InputError
 from tests.data.file_contents import idx_bytes, write_file, write_npz
 from tests.fuzz import fuzz

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lifelong_cvae.data import files
+from lifelong_cvae.data import pictures
 from lifelong_cvae.data.image_folder import open_image_folder
 from lifelong_cvae.errors import InputError
 from tests.conftest import one_line
@@ -20,20 +20,20 @@ def write_picture(path, value, size=(3, 2), kind="PNG"):
 
 
 def write_pictures(folder, counts, start=0):
-    """Writes `counts[name]` pictures of each category. Gray values increase from `start` over all pictures."""
+    """Writes `counts[name]` pictures of each category. Gray values increase from 100 + `start` over all pictures."""
     value = start
     for name, count in counts.items():
         for index in range(count):
-            write_picture(folder / name / f"{index + 1}.png", value)
+            write_picture(folder / name / f"{index + 1}.png", 100 + value)
             value += 1
 
 
 def gray_values(source, split, name):
-    """Gray values of the pictures of a category, each of a single value."""
+    """Gray values, less 100, of the pictures of a category, each of a single value."""
     images = source.read(split, name)
     assert images.dtype == np.uint8
     assert (images == images[:, :1, :1, :1]).all()
-    return images[:, 0, 0, 0].tolist()
+    return [int(value) - 100 for value in images[:, 0, 0, 0]]
 
 
 def assert_refused(folder, *words, **options):
@@ -74,7 +74,7 @@ def test_open_image_folder_reads_png_and_jpeg_only(tmp_path):
     (tmp_path / "readme.md").write_text("mine")
     source = open_image_folder("images:mine", tmp_path)
     assert source.categories == ("a",)
-    assert gray_values(source, "train", "a") + gray_values(source, "test", "a") == [10, 20, 30]
+    assert gray_values(source, "train", "a") + gray_values(source, "test", "a") == [-90, -80, -70]
 
 
 def test_open_image_folder_tests_on_every_fifth_picture_without_splits(tmp_path):
@@ -100,7 +100,7 @@ def test_read_decodes_only_its_category(folder, monkeypatch):
         paths.append(path)
         return np.zeros((2, 3, 3), np.uint8)
 
-    monkeypatch.setattr(files, "read_image_file", record_path)
+    monkeypatch.setattr(pictures, "read_picture", record_path)
     source.read("train", "10")
     assert [path.relative_to(folder).as_posix() for path in paths] == [f"train/10/{index}.png" for index in (1, 2, 3)]
 
@@ -110,7 +110,7 @@ def test_open_image_folder_scales_to_image_size(tmp_path):
         write_picture(tmp_path / "a" / f"{index}.png", 50, size)
     source = open_image_folder("images:mine", tmp_path, image_size=16)
     assert source.image_shape == (16, 16, 3)
-    assert gray_values(source, "train", "a") + gray_values(source, "test", "a") == [50] * 4
+    assert gray_values(source, "train", "a") + gray_values(source, "test", "a") == [-50] * 4
 
 
 def test_open_image_folder_reads_one_channel_if_grayscale(folder):
@@ -171,7 +171,7 @@ def test_open_image_folder_refuses_one_split_alone(folder, existing, missing):
 
 def test_open_image_folder_refuses_category_without_pictures(folder):
     (folder / "test" / "8").mkdir()
-    assert_refused(folder, folder / "test" / "8", "no picture in this category folder", ".png, .jpg, .jpeg")
+    assert_refused(folder, folder / "test" / "8", "no picture in this category folder", ".png, .apng, .jpg")
 
 
 def test_open_image_folder_refuses_category_in_one_split_only(folder):
@@ -203,7 +203,7 @@ def truncated_jpeg():
         ("x.jpg", truncated_jpeg(), "truncated"),
         ("x.png", b"This is no picture.", "not a readable picture"),
         ("x.png", b"", "not a readable picture"),
-        ("x.png", png_bytes([struct.pack(">2H", 1, 65535)], 2, 1, depth=16), "expected 8 bits per channel, got mode"),
+        ("x.png", png_bytes([struct.pack(">3H", 1, 2, 65535)] * 2, 3, 2, depth=16), "expected pixels of type uint8"),
     ],
     ids=["truncated", "text", "empty", "16 bits"],
 )

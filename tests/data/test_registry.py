@@ -17,7 +17,13 @@ IDX_NAMES = {
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
-ALL_OPTIONS = {"image_size": 32, "grayscale": True, "tfds_data_dir": "data", "tfds_manual_dir": "files"}
+ALL_OPTIONS = {
+    "image_size": 32,
+    "grayscale": True,
+    "max_value": 9.5,
+    "tfds_data_dir": "data",
+    "tfds_manual_dir": "files",
+}
 
 
 def write_idx_files(folder, arrays, *, gzipped=()):
@@ -53,6 +59,9 @@ def test_from_dict_inverts_vars():
         ("image_size", True),
         ("image_size", "32"),
         ("grayscale", 1),
+        ("max_value", 0),
+        ("max_value", True),
+        ("max_value", float("nan")),
         ("tfds_data_dir", 3),
         ("tfds_manual_dir", ["a"]),
     ],
@@ -73,9 +82,9 @@ def test_from_dict_refuses_unknown_options():
     ("spec", "names"),
     [
         ("mnist5k", ()),
-        ("idx:folder", ()),
-        ("npz:file", ()),
-        ("images:folder", ("image_size", "grayscale")),
+        ("idx:folder", ("max_value",)),
+        ("npz:file", ("max_value",)),
+        ("images:folder", ("image_size", "grayscale", "max_value")),
         ("tfds:mnist", tuple(ALL_OPTIONS)),
     ],
 )
@@ -112,7 +121,7 @@ def test_open_source_reads_plain_and_gzipped_idx_files(tmp_path, gzipped):
 def test_open_source_names_missing_idx_file(tmp_path, key):
     arrays = numbered_arrays()
     del arrays[key]
-    with pytest.raises(InputError, match=f"{IDX_NAMES[key]}.*no such file"):
+    with pytest.raises(InputError, match=f"expected IDX files .*, got none of the {key.replace('_', ' ')}$"):
         open_source(write_idx_files(tmp_path, arrays))
 
 

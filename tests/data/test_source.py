@@ -98,8 +98,8 @@ def test_from_arrays_refuses_other_ranks_or_no_images(shape):
 
 @pytest.mark.parametrize(
     "labels",
-    [np.zeros(4), np.zeros((4, 1), int), np.zeros(4, bool), np.array([b"a"] * 4), np.array([None] * 4)],
-    ids=["floats", "matrix", "booleans", "bytes", "objects"],
+    [np.full(4, 0.5), np.zeros((4, 2), int), np.zeros((4, 1, 1)), np.zeros(4, complex)],
+    ids=["floats", "matrix", "three axes", "complex"],
 )
 def test_from_arrays_refuses_other_kinds_of_labels(labels):
     with pytest.raises(InputError, match=r"mine: test labels: expected whole numbers or texts \[n\], got") as error:
@@ -126,7 +126,7 @@ def test_from_arrays_refuses_label_in_one_split_only(split, labels):
 
 def test_from_arrays_refuses_images_without_pixels():
     empty = {"train_images": np.zeros((9, 0, 3)), "test_images": np.zeros((4, 0, 3))}
-    with pytest.raises(InputError, match=r"image shape: .* got \(0, 3\)"):
+    with pytest.raises(InputError, match=r"image shape: .* got \(0, 3, 1\)"):
         from_arrays("mine", **numbered_arrays(**empty))
 
 

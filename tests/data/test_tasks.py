@@ -143,8 +143,8 @@ def test_from_experiences_reads_one_experience_at_a_time():
         ((X, Y), ["(x, y, task)"]),
         ((X, Y[:5], 0), ["of one length", "(6, 2, 3)", "(5,)"]),
         ((X, Y, [0, 1]), ["of one length", "(2,)"]),
-        ((X, Y / 2, 0), ["y [n]", "float64"]),
-        ((X, Y[:, None], 0), ["y [n]", "(6, 1)"]),
+        ((X, Y / 3, 0), ["y: expected", "float64"]),
+        ((X, Y[:, None, None], 0), ["y: expected", "(6, 1, 1)"]),
         ((X, Y, 0.5), ["task [n]", "float64"]),
         ((X, Y, np.zeros((6, 1), int)), ["task [n]", "(6, 1)"]),
         ((3, Y, 0), ["of one length"]),
@@ -155,7 +155,7 @@ def test_from_experiences_refuses_other_experiences(experience, words):
     next(tasks)
     with pytest.raises(InputError) as error:
         next(tasks)
-    one_line(error, "experience 2: expected ", ", got ", *words)
+    one_line(error, "experience 2: ", "expected ", ", got ", *words)
 
 
 def test_from_experiences_refuses_three_axes_with_channels_first():

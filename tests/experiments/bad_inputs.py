@@ -82,7 +82,7 @@ def write_npz_files(folder):
         "good": valid,
         "lacking": {key: value for key, value in valid.items() if key != "test_labels"},
         "pickled": {**valid, "train_labels": np.asarray([None] * 4)},
-        "whole_numbers": {**valid, "train_images": digits.astype(int), "test_images": digits.astype(int)},
+        "negative": {**valid, "train_images": digits.astype(int) - 1, "test_images": digits.astype(int) - 1},
         "unprintable": with_labels(["\na", "b"] * 2),
         "small": {"images": digits[:, ::2, ::2]},
         "bright": {"images": digits / 1.0},

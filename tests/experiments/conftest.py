@@ -5,6 +5,7 @@ therefore imports the libraries once, before any JAX backend starts, and forks a
 process runs the launcher as `python -m` does; `test_launch_equals_new_process` compares the two.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -99,12 +100,18 @@ def environment():
 
 @pytest.fixture(scope="session")
 def launch(tmp_path_factory):
-    """Function that runs a launcher in a process forked from the server.
+    """Function that runs a launcher in a process forked from the server, as in `launch_server`."""
+    with launch_server(tmp_path_factory.mktemp("launch")) as call:
+        yield call
+
+
+@contextlib.contextmanager
+def launch_server(folder, **variables):
+    """Starts a server, and yields a function that runs a launcher in a process forked from it.
 
     `without` are packages that the process cannot import, `kill` is a signal and the seconds after which it is sent,
-    `screen` is a terminal in place of its stderr, `cwd` is its working folder.
+    `screen` is a terminal in place of its stderr, `cwd` is its working folder. `variables` are of the environment.
     """
-    folder = tmp_path_factory.mktemp("launch")
     out, err = folder / "out", folder / "err"
     # Later processes reuse programs that earlier ones compiled.
     cache = {
@@ -115,7 +122,7 @@ def launch(tmp_path_factory):
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER],
         cwd=ROOT,
-        env={**environment(), **cache},
+        env={**environment(), **cache, **variables},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -61,7 +61,7 @@ def test_learn_shows_a_bar_per_task_on_a_terminal(launch, idx_folder, tmp_path, 
     # A bar is drawn ten times per second at most, so the short second task may show none of its steps.
     assert re.search(r"\rtask 1/2: 3: +50%.*10/20 .*real=-?[\d.]+", text), text
     # The table is on stdout, in complete lines.
-    assert [line.split()[:2] for line in ended.out.splitlines()[:3]] == [["task", "learned"], ["1", "3"], ["2", "1"]]
+    assert [line.split()[:2] for line in ended.out.splitlines()[1:4]] == [["task", "learned"], ["1", "3"], ["2", "1"]]
 
 
 def test_learn_shows_no_bar_without_a_terminal(learn_process):

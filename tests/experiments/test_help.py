@@ -6,7 +6,13 @@ import pytest
 
 from tests.experiments.conftest import run_in_new_process
 
-DATA_OPTIONS = {"image_size": None, "grayscale": "false", "tfds_data_dir": None, "tfds_manual_dir": None}
+DATA_OPTIONS = {
+    "image_size": None,
+    "max_value": None,
+    "grayscale": "false",
+    "tfds_data_dir": None,
+    "tfds_manual_dir": None,
+}
 # Launcher to its flags and their defaults.
 FLAGS = {
     "learn": {
@@ -36,7 +42,7 @@ FLAGS = {
         "process_id": None,
         "mesh": None,
     },
-    "report": {"workdir": None},
+    "report": {"workdir": None, "dataset": None},
     "serve": {"workdir": None, "seed": "0", "port": "8000", "taught": "true"},
     "imagine": {"workdir": None, "seed": "0", "per_category": "10", "categories": None, "cycles": "0", "output": None},
     "evaluate": {
@@ -46,6 +52,7 @@ FLAGS = {
         "cycles": "0",
         "judges": "runs/judges",
         "unknown": None,
+        "dataset": None,
     },
     "compare": {
         "workdir": None,

@@ -57,11 +57,14 @@ def test_recognize_reads_a_folder_of_pictures_like_an_idx_file(learned_run, laun
     (folder / "readme.txt").write_text("not a picture")
     write_idx(tmp_path / "digits-idx3-ubyte", mixed_digits[..., 0])
     tables = []
-    for images in (folder, tmp_path / "digits-idx3-ubyte"):
+    note = "skipped 1 entries that are no pictures: .txt (1)\n"
+    for images, said in ((folder, note), (tmp_path / "digits-idx3-ubyte", "")):
         file = tmp_path / "predictions.csv"
         ended = launch("recognize", f"--workdir={learned_run}", f"--images={images}", f"--output={file}")
-        assert ended == Ended(0, "", "")
+        assert ended == Ended(0, "", said)
         tables.append(read_rows(file))
+    files = [[row.pop("file") for row in table] for table in tables]
+    assert files == [[f"image{index}.png" for index in range(12)], ["digits-idx3-ubyte"] * 12]
     assert tables[0] == tables[1]
     best = np.asarray(lifelong.evidence(load_state(learned_run), mixed_digits)).max(axis=1)
     np.testing.assert_allclose([float(row["log_evidence"]) for row in tables[0]], best, rtol=1e-5)

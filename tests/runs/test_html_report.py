@@ -16,6 +16,7 @@ from lifelong_cvae.data import from_arrays
 from lifelong_cvae.errors import Stopped
 from lifelong_cvae.files import append_line
 from lifelong_cvae.runs import html_report, runner
+from lifelong_cvae.runs import workdir as workdir_module
 from lifelong_cvae.runs.config import RunConfig
 from tests.conftest import lines_of, one_line
 
@@ -141,7 +142,7 @@ def test_report_of_stopped_run_shows_command_to_resume(tmp_path, small_config, s
         runner.run(workdir, run_config, source, options)
     # As after a process that died between a line of metrics and its checkpoint.
     append_line(workdir / "metrics.jsonl", {**lines_of(workdir)[0], "task": 2})
-    monkeypatch.setattr(html_report, "open_source", lambda name, options: source)
+    monkeypatch.setattr(workdir_module, "open_source", lambda name, options: source)
     page = Page(html_report.report_run(workdir).read_text("utf-8"))
     assert "not finished: task 1 of 2" in "".join(page.texts("b"))
     assert f"python -m experiments.learn --workdir={workdir} --resume" in page.texts("code")

@@ -77,6 +77,8 @@ def test_run_records_configuration_data_and_versions(run_of_five, make_run_confi
         "schema": 1,
         **run_config,
         "image_shape": [28, 28, 1],
+        "pixel_values": "whole numbers from 0 to 255",
+        "max_value": None,
         "fingerprint": mnist5k.fingerprint,
         "versions": package_versions(),
         "device": device_description(),
@@ -155,7 +157,9 @@ def test_result_forgetting_same_candidates_excludes_later_categories(run_of_five
 
 
 def test_run_logs_a_table_with_a_row_per_task(run_of_five, log_of_five):
-    heading, *rows = log_of_five
+    images, heading, *rows = log_of_five
+    counts = [", ".join(f"{name}: {count}" for name in FIVE) for count in (400, 100)]
+    assert images == f"images 28 x 28 x 1; whole numbers from 0 to 255; train {counts[0]}; test {counts[1]}"
     assert "accuracy" in heading
     assert "\n" not in "".join(log_of_five)
     for row, line in zip(rows, lines_of(run_of_five), strict=True):

@@ -31,7 +31,6 @@ def with_changed_pixel(source):
     [
         (THREE, {"seed": 1}, ["recorded seed=0, got 1"]),
         (FIVE, {"seed": 1}, ["recorded seed=0, got 1"]),
-        (THREE, {"dataset": "idx:elsewhere"}, ["recorded dataset=mnist5k, got idx:elsewhere"]),
         (THREE, {"validation_fraction": 0.25}, ["recorded validation_fraction=0.0, got 0.25"]),
         (THREE, {"evaluate_on": "validation", "validation_fraction": 0.25}, ["validation_fraction=0.0, got 0.25"]),
         (THREE, {"options": SourceOptions(image_size=32)}, ["recorded image_size=None, got 32"]),

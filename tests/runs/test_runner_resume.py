@@ -54,7 +54,7 @@ def test_run_reads_earlier_categories_for_evaluation_only(resumption):
 def test_resumed_run_logs_finished_tasks(run_copy, make_run_config, mnist5k):
     lines = []
     run_quietly(run_copy, make_run_config(THREE), mnist5k, resume=True, log_fn=lines.append)
-    assert [line.split()[0] for line in lines] == ["task", "1", "2", "3"]
+    assert [line.split()[0] for line in lines] == ["images", "task", "1", "2", "3"]
 
 
 def test_run_resumes_after_an_interrupt_within_a_task(run_of_five, tmp_path, make_run_config, mnist5k):

@@ -1,0 +1,80 @@
+"""A task: its images, checked and flattened to rows."""
+
+import logging
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.images import PixelValues, find_max_value, flatten_images, pixel_values, unify_types
+from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.state import LifelongState, check_name, find_name
+from lifelong_cvae.training.train import TaskProgress
+
+# Per category: parameters learned from a single image would be that image.
+MIN_IMAGES = 2
+
+_logger = logging.getLogger("lifelong_cvae")
+
+
+class Task(NamedTuple):
+    """Checked images of a task, by category, as rows `[n, pixels]`."""
+
+    images: dict[str, np.ndarray]
+    train_images: dict[str, np.ndarray]  # without those that are held out for calibration
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Categories of the task, in the order given."""
+        return tuple(self.images)
+
+
+def fix_max_value(state: LifelongState, images: Mapping[str, Any]) -> LifelongState:
+    """Returns the state with the value that stands for white in its first task (`images.find_max_value`).
+
+    Raises:
+        InputError: the values leave more than one possibility.
+    """
+    arrays = [np.asarray(values) for values in images.values()]
+    if state.names or state.max_value is not None or not arrays or not all(values.size for values in arrays):
+        return state
+    return state.replace(max_value=find_max_value(reduce(PixelValues.merge, map(pixel_values, arrays))))
+
+
+def check_task(state: LifelongState, images: Mapping[str, Any], *, resume_from: TaskProgress | None = None) -> Task:
+    """Checks names and images, flattens images to rows, and holds some out for calibration.
+
+    Images of a category that are all the same, or each of one color only, are logged as a warning.
+
+    Raises:
+        InputError: as in `learn`.
+    """
+    if not images:
+        raise InputError("images: expected at least one category, got none")
+    rows = {}
+    for given, values in images.items():
+        name = find_name(state, check_name(given))
+        what = f"images of category {name!r}"
+        if name in rows:
+            raise InputError(f"images: expected each category once, got {name!r} twice")
+        rows[name] = flatten_images(values, state.image_shape, max_value=state.max_value, refuse_dark=True, what=what)
+        if len(rows[name]) < MIN_IMAGES:
+            raise InputError(f"{what}: expected at least {MIN_IMAGES}, got {len(rows[name])}")
+        if oddity := describe_oddity(rows[name], state.image_shape[-1]):
+            _logger.warning("%s: %s", what, oddity)
+    if resume_from and resume_from.names != tuple(rows):
+        expected, got = ", ".join(resume_from.names), ", ".join(rows)
+        raise InputError(f"resume_from: expected images of its task {expected}, got images of {got}")
+    rows = unify_types(rows)
+    train_rows = {name: values[~ridge_classifier.held_out_mask(state, len(values))] for name, values in rows.items()}
+    return Task(rows, train_rows)
+
+
+def describe_oddity(rows: np.ndarray, channels: int) -> str:
+    """Returns what is odd about images `[n, h * w * c]`; empty if nothing is."""
+    if (rows == rows[:1]).all():
+        return "all are the same image"
+    pixels = rows.reshape(len(rows), -1, channels)
+    return "each is of one color only" if (pixels == pixels[:, :1]).all() else ""
