@@ -78,10 +78,18 @@ def _guard(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         fail("interrupted", code=128 + signal.SIGINT)
     except Exception as error:
-        platforms = os.environ.get("JAX_PLATFORMS")
-        if platforms and isinstance(error, RuntimeError) and "backend" in str(error):
-            fail(f"JAX_PLATFORMS={platforms}: expected devices of this machine, got none ({_first_line(error)})")
+        _check_devices()
         fail(f"unexpected {_first_line(error)}; the full text is in {failures.record(error)}", code=1)
+
+
+def _check_devices() -> None:
+    """Reports in one line if JAX_PLATFORMS names a device that is missing."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and "jax" in sys.modules:
+        try:
+            sys.modules["jax"].devices()
+        except Exception as error:  # JAX raises several kinds
+            fail(f"JAX_PLATFORMS={platforms}: expected devices of this machine, got none ({_first_line(error)})")
 
 
 def _first_line(error: BaseException) -> str:

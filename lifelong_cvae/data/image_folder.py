@@ -84,7 +84,7 @@ def open_image_folder(
         read=read,
         values=values["train"],
         max_value=max_value,
-        note=describe_skipped(skipped),
+        note="; ".join(filter(None, (_describe_formats(paths), describe_skipped(skipped)))),
     )
 
 
@@ -111,6 +111,14 @@ def _find_splits(folder: Path) -> tuple[Paths, Counter[str]]:
     unused = [path for path in visible_entries(folder) if path not in used]
     skipped += more_skipped + Counter(f"{path.name}{'/' * path.is_dir()}" for path in unused)
     return {"train": train, "test": {name: test[name] for name in train}}, skipped
+
+
+def _describe_formats(paths: Paths) -> str:
+    """Describes how many pictures have which file name ending, if not all have the same."""
+    pictures = (path for by_name in paths.values() for files in by_name.values() for path in files)
+    suffixes = Counter(path.suffix.lower() for path in pictures)
+    counts = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common())
+    return f"pictures: {counts}" if len(suffixes) > 1 else ""
 
 
 def _has_pictures(folder: Path) -> bool:

@@ -4,11 +4,10 @@ import contextlib
 import errno
 import logging
 import shlex
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import filelock
 
 from lifelong_cvae import checkpoints
 from lifelong_cvae.checkpoints import orbax_store
@@ -101,6 +100,9 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds the lock.
     """
+    with warnings.catch_warnings():  # it warns itself where there are no locks
+        warnings.simplefilter("ignore")
+        import filelock
     lock = filelock.FileLock(workdir / LOCK, timeout=0, mode=0o666)
     with contextlib.ExitStack() as stack:
         try:

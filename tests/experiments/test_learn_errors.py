@@ -155,7 +155,7 @@ def test_learn_refuses_folders(assert_refused, line, words):
         ("--resume --workdir={run} --set=epochs=7", ["recorded epochs=1, got 7"]),
         ("--resume --workdir={run} --preset=default", ["{run}", "expected the recorded"]),
         (
-            "--resume --workdir={run} --dataset=npz:{good}",
+            "--resume --workdir={run} --dataset=idx:{other}",
             ["{run}", "expected the recorded images of idx:{idx}, got other images"],
         ),
         ("--resume --workdir={run} --grayscale", ["grayscale", "leave it out"]),
