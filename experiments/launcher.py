@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ def run(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):  # a console may lack the letters of a category's name
         with contextlib.suppress(OSError):
             stream.reconfigure(errors="backslashreplace")
+    warnings.filterwarnings("ignore", "only soft file lock")  # we warn ourselves where that matters
     # Orbax's threads complain after an error that has been reported.
     sys.unraisablehook = lambda unraisable: failures.record(unraisable.exc_value)
     threading.excepthook = lambda ended: failures.record(ended.exc_value)
@@ -93,7 +95,7 @@ def _check_devices() -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
 
 
 class _BesideBars(python_logging.Handler):

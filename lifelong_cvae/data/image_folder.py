@@ -114,7 +114,7 @@ def _find_splits(folder: Path) -> tuple[Paths, Counter[str]]:
 
 
 def _describe_formats(paths: Paths) -> str:
-    """Describes how many pictures have which file name ending, if not all have the same."""
+    """Counts the pictures by the ending of their file names, if there are several."""
     pictures = (path for by_name in paths.values() for files in by_name.values() for path in files)
     suffixes = Counter(path.suffix.lower() for path in pictures)
     counts = ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common())
@@ -158,7 +158,7 @@ def _split_pictures(by_name: dict[str, list[Path]]) -> Paths:
 
 
 def _check_pictures(paths: Paths, channels: int, image_size: int | None) -> tuple[Shape, dict[str, PixelValues], str]:
-    """Decodes all pictures. Returns their shape, values by split, and a hash of their names, contents and options."""
+    """Decodes all pictures. Returns their shape, values by split, and a hash of names and contents."""
     digest = hashlib.sha256(repr((image_size, channels)).encode())
     first, first_path, values = None, None, {}
     for split, by_name in paths.items():

@@ -1,10 +1,7 @@
 """A run directory: created, locked and resumed; damaged checkpoints are skipped."""
 
 import contextlib
-import errno
-import logging
 import shlex
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,17 +22,13 @@ from lifelong_cvae.files import (
     write_json,
 )
 from lifelong_cvae.runs.config import RunConfig, read_config_file, read_run_config
+from lifelong_cvae.runs.lock import LOCK, lock_workdir
 from lifelong_cvae.state import LifelongState
 from lifelong_cvae.training.train import TaskProgress
 
-LOCK = ".lock"
 TASK_CHECKPOINTS = "within_task"
-# Errors of systems and disks without file locks.
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 # Files left by a process that died before its run had started.
 LEFTOVERS = (LOCK, draft_path(Path("config.json")).name)
-
-_logger = logging.getLogger("lifelong_cvae")
 
 
 class RunProgress(NamedTuple):
@@ -89,33 +82,6 @@ def load_state(workdir: Path) -> LifelongState:
     except DamageError as error:
         command = resume_command(workdir)
         raise InputError(f"{error}; resume from the newest undamaged checkpoint with {command}") from error
-
-
-@contextlib.contextmanager
-def lock_workdir(workdir: Path) -> Iterator[None]:
-    """Locks an existing directory for one process. The lock ends with the process, however it dies.
-
-    Where the system or the disk has no such locks, a warning is logged instead.
-
-    Raises:
-        InputError: another process holds the lock.
-    """
-    with warnings.catch_warnings():  # it warns itself where there are no locks
-        warnings.simplefilter("ignore")
-        import filelock
-    lock = filelock.FileLock(workdir / LOCK, timeout=0, mode=0o666)
-    with contextlib.ExitStack() as stack:
-        try:
-            if isinstance(lock, filelock.SoftFileLock):  # would outlive a killed process
-                raise OSError(errno.ENOSYS, "no file locks on this system")
-            stack.enter_context(lock)
-        except filelock.Timeout as error:
-            raise InputError(f"{workdir}: another process is writing there, wait for its end") from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            _logger.warning("%s: no file locks here: do not let two processes write there at once", workdir)
-        yield
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from lifelong_cvae.images import to_certain_pixels, to_float
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_classifier
-from lifelong_cvae.runs.workdir import lock_workdir
+from lifelong_cvae.runs.lock import lock_workdir
 from lifelong_cvae.state import LifelongState, check_known, check_name
 from lifelong_cvae.training.learn import learn
 from lifelong_cvae.training.train import TaskProgress

@@ -51,7 +51,7 @@ def write_small_files(folder):
 
 def write_idx_folders(folder, idx_folder):
     """Writes copies of a folder of IDX files, each damaged in one way."""
-    names = ("cut", "cut_header", "magic", "type", "lengths", "gzip", "missing_file", "swapped")
+    names = ("cut", "cut_header", "magic", "type", "lengths", "gzip", "missing_file", "swapped", "other")
     copies = {name: shutil.copytree(idx_folder, folder / name) for name in names}
     zipped = (idx_folder / f"{IMAGES}.gz").read_bytes()
     content = gzip.decompress(zipped)
@@ -67,6 +67,7 @@ def write_idx_folders(folder, idx_folder):
     (copies["gzip"] / f"{IMAGES}.gz").write_bytes(zipped[: len(zipped) // 2])
     (copies["missing_file"] / "t10k-labels-idx1-ubyte").unlink()
     (copies["swapped"] / LABELS).write_bytes(content)
+    (copies["other"] / IMAGES).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     return copies
 
 

@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from lifelong_cvae.runs.workdir import load_state, lock_workdir
+from lifelong_cvae.runs.lock import lock_workdir
+from lifelong_cvae.runs.workdir import load_state
 from tests.conftest import SMALL, assert_runs_equal
 from tests.experiments.idx import write_digits
 

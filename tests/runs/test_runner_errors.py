@@ -9,7 +9,8 @@ import pytest
 from lifelong_cvae.data import SourceOptions, from_arrays
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.files import keep_lines
-from lifelong_cvae.runs.workdir import load_state, lock_workdir
+from lifelong_cvae.runs.lock import lock_workdir
+from lifelong_cvae.runs.workdir import load_state
 from tests.conftest import one_line, run_quietly, snapshot
 from tests.runs.conftest import FIVE, THREE
 

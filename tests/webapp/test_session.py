@@ -10,7 +10,7 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae import InputError, checkpoints, sampling
 from lifelong_cvae.model import cvae, mixture_prior
-from lifelong_cvae.runs.workdir import lock_workdir
+from lifelong_cvae.runs.lock import lock_workdir
 from lifelong_cvae.webapp import session as session_module
 from lifelong_cvae.webapp.session import TURNS, BusyError, Session
 from tests.conftest import assert_trees_equal, one_line
