@@ -117,9 +117,9 @@ def find_font(character: str) -> str | None:
     """Returns a font family of this system that has a character, matplotlib's default if possible."""
     from matplotlib import font_manager
 
-    default = font_manager.findfont(DEFAULT_FONT)
-    fonts = font_manager.fontManager.ttflist
-    for font in sorted(fonts, key=lambda font: (font.fname != default, font.name, font.fname)):
+    # matplotlib's font of last resort draws a box for every character.
+    fonts = [font for font in font_manager.fontManager.ttflist if not font.name.startswith("Last Resort")]
+    for font in sorted(fonts, key=lambda font: (font.name != DEFAULT_FONT, font.name, font.fname)):
         with contextlib.suppress(OSError, RuntimeError):  # a damaged font file
             if font_manager.get_font(font.fname).get_char_index(ord(character)):
                 return font.name

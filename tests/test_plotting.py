@@ -2,10 +2,16 @@
 
 import base64
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools import fontBuilder
+from fontTools.pens import ttGlyphPen
+from matplotlib import font_manager
 from PIL import Image
 
 from lifelong_cvae import plotting
@@ -216,3 +222,65 @@ def test_png_data_url_keeps_pixels():
     assert pixels.shape == (6, 21, 3)
     for index, image in enumerate(images):
         np.testing.assert_array_equal(pixels[1:5, 7 * index + 1 : 7 * index + 6], image)
+
+
+def write_font(folder, character):
+    """Writes a font that has one character, a filled square, and returns its path."""
+    builder = fontBuilder.FontBuilder(1000)
+    pen = ttGlyphPen.TTGlyphPen(None)
+    for move, point in zip(
+        (pen.moveTo, pen.lineTo, pen.lineTo, pen.lineTo), ((0, 0), (0, 700), (700, 700), (700, 0)), strict=True
+    ):
+        move(point)
+    pen.closePath()
+    square = pen.glyph()
+    builder.setupGlyphOrder([".notdef", "square"])
+    builder.setupCharacterMap({ord(character): "square"})
+    builder.setupGlyf({".notdef": square, "square": square})
+    builder.setupHorizontalMetrics({".notdef": (800, 0), "square": (800, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(folder / "squares.ttf")
+    return folder / "squares.ttf"
+
+
+def test_find_font_prefers_the_default_and_finds_others(tmp_path, monkeypatch):
+    rare = "\U000e0100"  # in no font of a usual system
+    plotting.find_font.cache_clear()
+    assert plotting.find_font("a") == plotting.DEFAULT_FONT
+    assert plotting.find_font(rare) is None
+    manager = font_manager.fontManager
+    monkeypatch.setattr(manager, "ttflist", list(manager.ttflist))
+    manager.addfont(write_font(tmp_path, rare))
+    plotting.find_font.cache_clear()
+    assert plotting.find_font(rare) == "Squares"
+    plotting.find_font.cache_clear()
+
+
+def test_image_grid_warns_once_of_characters_without_a_font(tmp_path, caplog):
+    plotting._warn_once.cache_clear()
+    for name in ("one", "two"):
+        plotting.image_grid({f"{name} \U000e0100": np.zeros((1, 2, 2, 1))}, tmp_path / f"{name}.png")
+    assert [record.getMessage() for record in caplog.records] == [
+        "figures: no font of this system has all characters of the names, which are drawn as boxes"
+    ]
+
+
+@pytest.mark.parametrize("name", ["猫", "قط", "ねこ"])
+def test_image_grid_draws_names_of_other_scripts(tmp_path, name, recwarn):
+    plotting.image_grid({name: np.zeros((1, 2, 2, 1))}, tmp_path / "grid.png")
+    assert not recwarn.list
+
+
+def test_image_grid_needs_no_backend_of_a_notebook(tmp_path):
+    script = "import sys, numpy, lifelong_cvae.plotting as p; from pathlib import Path\n"
+    script += "p.image_grid({'a': numpy.zeros((1, 2, 2, 1))}, Path(sys.argv[1]))"
+    env = {
+        **os.environ,
+        "MPLBACKEND": "module://matplotlib_missing.backend",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    subprocess.run([sys.executable, "-c", script, tmp_path / "a.png"], env=env, check=True, timeout=100)
+    assert (tmp_path / "a.png").exists()

@@ -79,3 +79,44 @@ def test_imagine_refuses_bad_requests(state, rng):
         lifelong.imagine(state, ["1"], 1, rng=rng, cycles=-2)
     with pytest.raises(lifelong.InputError, match="expected at least one category, got none"):
         lifelong.imagine(state, [], 1, rng=rng)
+
+
+def test_encode_returns_means_of_the_posterior(state, mnist5k):
+    images = mnist5k.read("test", "0")[:3]
+    x = images.reshape(3, -1) / np.float32(255)
+    codes = lifelong.encode(state, "0", images)
+    assert (codes.shape, codes.dtype) == ((3, 4), jnp.float32)
+    np.testing.assert_allclose(codes, cvae.encode(state.model("0"), x).mean, atol=1e-4)
+    np.testing.assert_allclose(lifelong.encode(state, "0", images / np.float64(255)), codes, atol=1e-4)
+
+
+def test_decode_of_encoded_images_equals_reconstruct(state, mnist5k):
+    images = mnist5k.read("test", "1")[:5]
+    decoded = lifelong.decode(state, "1", lifelong.encode(state, "1", images))
+    np.testing.assert_allclose(decoded, sampling.reconstruct(state, "1", images), atol=1e-5)
+    assert lifelong.decode(state, "1", np.zeros((0, 4))).shape == (0, 28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    ("codes", "words"),
+    [
+        (np.zeros((2, 5)), r"codes: expected numbers \[n, 4\], got float64 \(2, 5\)"),
+        (np.zeros(4), r"got float64 \(4,\)"),
+        ([["a"] * 4], r"got <U1 \(1, 4\)"),
+        (np.full((1, 4), np.nan), "expected finite numbers"),
+    ],
+)
+def test_decode_refuses_other_codes(state, codes, words):
+    with pytest.raises(lifelong.InputError, match=words):
+        lifelong.decode(state, "0", codes)
+
+
+def test_encode_and_decode_refuse_unknown_categories(state, mnist5k):
+    for call, value in ((lifelong.encode, mnist5k.read("test", "0")), (lifelong.decode, np.zeros((1, 4)))):
+        with pytest.raises(lifelong.InputError, match="unknown category: expected one of 2, 0, 1, got '7'"):
+            call(state, "7", value)
+
+
+def test_encode_refuses_almost_black_bytes(state):
+    with pytest.raises(lifelong.InputError, match="which would be almost black"):
+        lifelong.encode(state, "0", np.ones((2, 28, 28), np.uint8))

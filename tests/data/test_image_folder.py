@@ -224,3 +224,65 @@ def test_read_refuses_picture_that_changed_after_opening(folder):
     with pytest.raises(InputError) as error:
         source.read("train", "9")
     one_line(error, path, "size", "got (5, 5)")
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "val"), ("Train", "Valid"), ("training", "validation")])
+def test_open_image_folder_reads_splits_of_other_names(folder, train, test):
+    expected = open_image_folder("x", folder).fingerprint
+    (folder / "train").rename(folder / "away")
+    (folder / "away").rename(folder / train)
+    (folder / "test").rename(folder / test)
+    source = open_image_folder("x", folder)
+    assert source.counts == {"train": {"9": 12, "10": 3}, "test": {"9": 2, "10": 1}}
+    assert source.fingerprint == expected
+
+
+def test_open_image_folder_prefers_test_to_val_and_says_what_it_skips(folder):
+    write_pictures(folder / "val", {"9": 1})
+    (folder / "labels.csv").write_text("mine")
+    (folder / "train" / "9" / "notes.txt").write_text("mine")
+    source = open_image_folder("x", folder)
+    assert source.counts["test"] == {"9": 2, "10": 1}
+    assert source.note.startswith("skipped 3 entries that are no pictures: ")
+    assert all(kind in source.note for kind in (".txt (1)", "labels.csv (1)", "val/ (1)"))
+
+
+@pytest.mark.parametrize("name", ["train", "test", "val"])
+def test_open_image_folder_reads_a_category_with_the_name_of_a_split(tmp_path, name):
+    write_pictures(tmp_path, {"car": 3, name: 2})
+    assert open_image_folder("x", tmp_path).categories == tuple(sorted(("car", name)))
+
+
+def test_open_image_folder_skips_what_systems_leave(tmp_path):
+    write_pictures(tmp_path, {"a": 3})
+    write_picture(tmp_path / "a" / "._1.png", 3)
+    write_picture(tmp_path / "__MACOSX" / "a" / "._1.png", 3)
+    (tmp_path / "a" / "Thumbs.db").write_bytes(b"")
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    source = open_image_folder("x", tmp_path)
+    assert (source.counts["train"], source.counts["test"], source.note) == ({"a": 2}, {"a": 1}, "")
+
+
+def test_open_image_folder_counts_pictures_by_format(tmp_path):
+    for index, kind in enumerate(("png", "webp", "bmp", "png")):
+        write_picture(tmp_path / "a" / f"{index}.{kind}", 30, kind=kind.upper())
+    assert open_image_folder("x", tmp_path).note == "pictures: .png (2), .webp (1), .bmp (1)"
+
+
+def test_open_image_folder_names_categories_in_one_unicode_form(tmp_path):
+    write_pictures(tmp_path, {"e\u0301te\u0301": 2})
+    assert open_image_folder("x", tmp_path).categories == ("été",)
+    write_pictures(tmp_path, {"été": 2})
+    assert_refused(tmp_path, "category 'été': expected one folder of this name, got two Unicode forms")
+
+
+def test_open_image_folder_finds_white_of_deep_and_of_binary_pictures(tmp_path):
+    for value, dtype, white in ((1, np.uint8, 1), (4000, np.uint16, 4095)):
+        folder = tmp_path / str(value)
+        for index, level in enumerate((0, value, value)):
+            (folder / "a").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((2, 3), level, dtype)).save(folder / "a" / f"{index}.png")
+        source = open_image_folder("x", folder, grayscale=True)
+        assert source.max_value == white
+        np.testing.assert_allclose(source.read("train", "a").max(), value / white)
+        assert open_image_folder("x", folder, grayscale=True, max_value=8000).read("test", "a").max() == value / 8000

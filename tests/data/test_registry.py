@@ -6,7 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from lifelong_cvae.data import SourceOptions, from_arrays, open_source
+from lifelong_cvae.data import SourceOptions, absolute_spec, from_arrays, open_source
 from lifelong_cvae.errors import InputError, MissingExtraError
 from tests.conftest import one_line
 from tests.data.sources import NUMBERS, numbered_arrays, numbers_of, read_numbers
@@ -205,3 +205,50 @@ def test_mnist5k_tests_on_last_100_images_of_each_digit(mnist5k):
         np.testing.assert_array_equal(mnist5k.read("train", name), expected[:400])
         np.testing.assert_array_equal(mnist5k.read("test", name), expected[400:])
         assert mnist5k.read("train", name).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("{}-images.idx3-ubyte", "{}-labels.idx1-ubyte", "t10k"),
+        ("{0}-images-idx3-ubyte/{0}-images-idx3-ubyte", "{0}-labels-idx1-ubyte/{0}-labels-idx1-ubyte", "t10k"),
+        ("emnist-letters-{}-images-idx3-ubyte", "emnist-letters-{}-labels-idx1-ubyte", "test"),
+        ("{}-IMAGES.IDX3-UBYTE", "{}-labels.idx1-ubyte", "T10K"),
+    ],
+    ids=["7-Zip", "Kaggle", "EMNIST", "upper case"],
+)
+def test_open_source_reads_idx_files_under_their_usual_names(tmp_path, names):
+    spec = write_idx_files(tmp_path, numbered_arrays())
+    for split, stem in (("train", "train"), ("t10k", names[2])):
+        for kind, pattern in zip(("images-idx3", "labels-idx1"), names, strict=False):
+            place = tmp_path / "renamed" / pattern.format(stem)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"{split}-{kind}-ubyte").rename(place)
+    expected = from_arrays("mine", **numbered_arrays()).fingerprint
+    assert open_source(f"{spec}/renamed").fingerprint == expected
+
+
+def test_open_source_refuses_idx_files_of_two_data_sets(tmp_path):
+    spec = write_idx_files(tmp_path, numbered_arrays())
+    for path in list(tmp_path.iterdir()):
+        (tmp_path / f"emnist-digits-{path.name}").write_bytes(path.read_bytes())
+        path.rename(tmp_path / f"emnist-letters-{path.name}")
+    with pytest.raises(
+        InputError, match="expected the IDX files of one data set, got those of emnist-digits, emnist-letters"
+    ):
+        open_source(spec)
+
+
+def test_open_source_expands_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_npz_file(tmp_path, numbered_arrays())
+    assert read_numbers(open_source("npz:~/data.npz")) == NUMBERS
+    assert absolute_spec("npz:~/data.npz") == f"npz:{tmp_path}/data.npz"
+    assert absolute_spec("tfds:mnist") == "tfds:mnist"
+    assert absolute_spec("mnist5k") == "mnist5k"
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/x", "s3://bucket/x", "file:///x"])
+def test_open_source_refuses_addresses(address):
+    with pytest.raises(InputError, match=f"expected a path on this machine, got the address {address}"):
+        open_source(f"images:{address}")

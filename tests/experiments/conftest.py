@@ -42,9 +42,11 @@ for line in iter(sys.stdin.readline, ""):
         break
     ended, status = 0, 0
     if call["kill"]:
-        number, after = call["kill"]
+        number, after, *printed = call["kill"]
         end = time.monotonic() + after
         while not ended and time.monotonic() < end:
+            if printed and not os.path.getsize(call["out"]):
+                end = time.monotonic() + after
             time.sleep(0.002)
             ended, status = os.waitpid(child, os.WNOHANG)
         if not ended:
@@ -109,8 +111,9 @@ def launch(tmp_path_factory):
 def launch_server(folder, **variables):
     """Starts a server, and yields a function that runs a launcher in a process forked from it.
 
-    `without` are packages that the process cannot import, `kill` is a signal and the seconds after which it is sent,
-    `screen` is a terminal in place of its stderr, `cwd` is its working folder. `variables` are of the environment.
+    `without` are packages that the process cannot import, `kill` is a signal and the seconds after which it is sent
+    (after the first output, if there is a third item), `screen` is a terminal in place of its stderr, `cwd` is its
+    working folder. `variables` are of the environment.
     """
     out, err = folder / "out", folder / "err"
     # Later processes reuse programs that earlier ones compiled.

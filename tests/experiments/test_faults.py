@@ -91,14 +91,15 @@ def test_learn_resumes_after_repeated_kills(two_categories, tmp_path):
     assert_runs_equal(two_categories.uninterrupted, workdir)
 
 
-def test_learn_saves_and_stops_on_sigterm(two_categories, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_learn_saves_and_stops_on_a_signal(two_categories, tmp_path, number):
     for part in (0.5, 0.35, 0.65, 0.25, 0.75):  # on a busy machine the run may have ended, or not have started
         workdir = tmp_path / str(part)
-        sigterm = (signal.SIGTERM, part * two_categories.seconds)
-        ended = two_categories.launch("learn", f"--workdir={workdir}", *two_categories.flags, kill=sigterm)
-        if ended.code == 128 + signal.SIGTERM:
+        kill = (number, part * two_categories.seconds)
+        ended = two_categories.launch("learn", f"--workdir={workdir}", *two_categories.flags, kill=kill)
+        if ended.code == 128 + number and (workdir / "metrics.jsonl").exists():
             break
-    assert ended.code == 128 + signal.SIGTERM, ended
+    assert ended.code == 128 + number, ended
     command = re.escape(f"python -m experiments.learn --workdir={workdir} --resume")
     assert re.fullmatch(rf"stopped [^\n]+: resume with {command}\n", ended.err)
     assert (workdir / "within_task").exists() or (workdir / "checkpoints").exists()
@@ -128,3 +129,26 @@ def test_learn_resumes_after_each_of_100_kills(ten_categories, tmp_path):
     print(f"{killed} of 100 runs were killed within {ten_categories.seconds:.1f} s, all ended with the same parameters")
     assert killed >= 90
     assert load_state(ten_categories.uninterrupted).names == tuple("0123456789")
+
+
+@pytest.mark.slow
+def test_learn_resumes_after_each_of_100_interrupts(two_categories, tmp_path):
+    """Ctrl-C at a random time after the first printed line."""
+    codes = []
+    for trial in range(100):
+        workdir = tmp_path / str(trial)
+        seconds = np.random.default_rng(trial).uniform(0, two_categories.seconds)
+        kill = (signal.SIGINT, seconds, "printed")
+        ended = two_categories.launch("learn", f"--workdir={workdir}", *two_categories.flags, kill=kill)
+        codes.append(ended.code)
+        if ended.code:
+            command = re.escape(f"python -m experiments.learn --workdir={workdir} --resume")
+            assert re.fullmatch(rf"stopped [^\n]+: resume with {command}\n", ended.err), ended
+        else:
+            assert ended.err == ""
+        two_categories.learn(workdir)
+        assert_runs_equal(two_categories.uninterrupted, workdir)
+    stopped = codes.count(128 + signal.SIGINT)
+    print(f"{stopped} of 100 runs were interrupted, {codes.count(0)} had ended, all resumed to the same parameters")
+    assert stopped + codes.count(0) == 100
+    assert stopped >= 50

@@ -1,19 +1,34 @@
 """Resumed runs equal uninterrupted ones."""
 
 import dataclasses
+import errno
+import itertools
 import json
+import os
 import shutil
 
+import filelock
 import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.errors import InputError, Stopped
-from lifelong_cvae.runs.workdir import load_state
+from lifelong_cvae.runs.config import read_run_config
+from lifelong_cvae.runs.lock import lock_workdir
+from lifelong_cvae.runs.workdir import load_state, open_run_source
 from lifelong_cvae.training import train
 from lifelong_cvae.training.train import train_chunk
-from tests.conftest import assert_runs_equal, full_disk, lines_of, one_line, run_quietly, snapshot, without_times
+from tests.conftest import (
+    assert_runs_equal,
+    assert_trees_equal,
+    full_disk,
+    lines_of,
+    one_line,
+    run_quietly,
+    snapshot,
+    without_times,
+)
 from tests.runs.conftest import FIVE, THREE, recorded_source
 
 
@@ -158,3 +173,71 @@ def test_run_resumes_after_a_full_disk(tmp_path, run_of_three, make_run_config, 
     one_line(error, workdir / "checkpoints", "nothing was written before")
     run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
     assert_runs_equal(workdir, run_of_three)
+
+
+def test_run_resumes_from_images_that_have_moved(run_copy, run_of_five, make_run_config, mnist5k):
+    moved = dataclasses.replace(mnist5k, name="npz:/elsewhere/data.npz")
+    run_quietly(run_copy, make_run_config(FIVE, dataset=moved.name), moved, resume=True)
+    assert_trees_equal(load_state(run_copy).params, load_state(run_of_five).params)
+    assert read_run_config(run_copy).dataset == moved.name
+
+
+def test_open_run_source_compares_the_images(run_copy, mnist5k, tmp_path, monkeypatch):
+    arrays = {}
+    for split in ("train", "test"):
+        images = [mnist5k.read(split, name) for name in mnist5k.categories]
+        arrays[f"{split}_images"] = np.concatenate(images)
+        arrays[f"{split}_labels"] = np.repeat(np.arange(10), [len(part) for part in images])
+    np.savez(tmp_path / "same.npz", **arrays)
+    _, source = open_run_source(run_copy, f"npz:{tmp_path}/same.npz")
+    assert source.fingerprint == mnist5k.fingerprint
+    arrays["test_images"][0] ^= 1
+    np.savez(tmp_path / "other.npz", **arrays)
+    with pytest.raises(InputError, match="expected the recorded images of mnist5k, got other images"):
+        open_run_source(run_copy, f"npz:{tmp_path}/other.npz")
+    with pytest.raises(InputError, match=r"no such file.*; if the images have moved, name their place by --dataset"):
+        open_run_source(run_copy, f"npz:{tmp_path}/none.npz")
+
+
+@pytest.mark.parametrize("call", ["os.replace", "os.fsync", "os.rename"])
+def test_run_resumes_after_a_failing_file_call(tmp_path, run_of_three, make_run_config, mnist5k, monkeypatch, call):
+    """The slow tests of `tests/failing_files` fail every call of a process."""
+    workdir, module, name = tmp_path / "run", *call.split(".")
+    original, calls = getattr(os, name), itertools.count(1)
+
+    def fail_once(*arguments, **options):
+        if next(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(f"{module}.{name}", fail_once)
+    with pytest.raises(OSError, match="Input/output error") as error:
+        run_quietly(workdir, make_run_config(THREE), mnist5k)
+    one_line(error)
+    run_quietly(workdir, make_run_config(THREE), mnist5k, resume=True)
+    assert_runs_equal(workdir, run_of_three)
+
+
+def test_run_warns_of_failing_deletions(tmp_path, run_of_five, make_run_config, mnist5k, monkeypatch, caplog):
+    def fail(*arguments, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(shutil, "rmtree", fail)
+    run_quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, checkpoint_every=0)
+    assert_runs_equal(tmp_path / "run", run_of_five)
+    assert any("could not be deleted" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("kind", ["system", "disk"])
+def test_lock_workdir_warns_where_there_are_no_locks(tmp_path, monkeypatch, caplog, kind):
+    if kind == "system":
+        monkeypatch.setattr(filelock, "FileLock", filelock.SoftFileLock)
+    else:
+
+        def refuse(self, *_, **__):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with lock_workdir(tmp_path):
+        pass
+    assert "no file locks here: do not let two processes write there at once" in caplog.text

@@ -193,3 +193,12 @@ def test_save_fails_while_another_process_writes(session, tmp_path):
     with lock_workdir(tmp_path), pytest.raises(InputError, match="another process is writing there"):
         session.save()
     session.save()
+
+
+def test_answer_and_teach_scale_pixels_to_the_range_of_the_state(learner, tmp_path, mnist5k):
+    image = mnist5k.read("test", "0")[0]
+    session = Session(learner.replace(max_value=16.0), tmp_path)
+    expected = Session(learner, tmp_path).answer(image)
+    np.testing.assert_allclose(session.answer(image).probabilities, expected.probabilities, rtol=1e-4)
+    assert not teach_and_wait(session, "dark", np.full((12, 28, 28, 1), 3, np.uint8)).failed
+    assert not teach_and_wait(Session(learner, tmp_path), "dark", np.full((12, 28, 28, 1), 3, np.uint8)).failed
