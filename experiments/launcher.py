@@ -66,6 +66,7 @@ def _guard(main: Callable[[], None]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)
         python_logging.getLogger("lifelong_cvae").setLevel(python_logging.WARNING)
+        python_logging.getLogger("PIL").setLevel(python_logging.CRITICAL)  # its errors are raised as well
     log_beside_bars()
     try:
         _warn_of_old_flags()

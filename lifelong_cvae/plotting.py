@@ -93,7 +93,7 @@ def _to_displayable(images: Any) -> np.ndarray:
 
 def _make_figure(width: float, height: float) -> tuple[Any, Any]:
     # Without pyplot, which has global state and needs a window system.
-    with _without_backend():
+    with without_backend():
         from matplotlib.figure import Figure
 
     # The axes fill the figure. `write_figure` extends it by the labels around them.
@@ -102,7 +102,7 @@ def _make_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _without_backend() -> Iterator[None]:
+def without_backend() -> Iterator[None]:
     """Hides MPLBACKEND from matplotlib's first import: the backend of a notebook may be missing here."""
     backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:

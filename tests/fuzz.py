@@ -44,9 +44,18 @@ def intact_files(numbers: np.random.Generator) -> dict[str, tuple[bytes, Callabl
         files[name] = (stream.getvalue(), lambda path: read_npz(path, ("images", "labels")))
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
-    for name, pixels in (("gray.png", digits[0]), ("color.png", digits.transpose(1, 2, 0)), ("x.jpg", digits[0])):
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "JPEG" if name.endswith("jpg") else "PNG", exif=exif)
+    gray, color = Image.fromarray(digits[0]), Image.fromarray(digits.transpose(1, 2, 0))
+    transparent = Image.merge("RGBA", (*color.split(), gray))
+    deep = Image.fromarray(257 * digits[0].astype(np.uint16))
+    pictures = {
+        **{"gray.png": gray, "color.png": color, "x.jpg": gray, "transparent.png": transparent, "deep.png": deep},
+        **{"x.webp": transparent, "x.bmp": color, "x.gif": gray, "x.tif": deep, "packed.tiff": color, "x.ppm": color},
+    }
+    for name, picture in pictures.items():
+        stream, options = io.BytesIO(), {"exif": exif} if name.endswith(("png", "jpg", "webp")) else {}
+        if name == "packed.tiff":
+            options["compression"] = "tiff_lzw"
+        picture.save(stream, Image.registered_extensions()[f".{name.partition('.')[2]}"], **options)
         files[name] = (stream.getvalue(), lambda path: read_pictures([path], 1))
     return files
 

@@ -24,7 +24,8 @@ def plot_over_time(results: Sequence[Mapping[str, Any]], file: Path) -> None:
         results: figures of a study (`cells.run_cells`).
         file: PNG to write.
     """
-    from matplotlib.figure import Figure
+    with plotting.without_backend():
+        from matplotlib.figure import Figure
 
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:

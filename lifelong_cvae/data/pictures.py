@@ -1,15 +1,18 @@
 """Pictures: found in folders, read by Pillow, and read for recognition. Errors are one line that names the file."""
 
+import contextlib
+import os
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lifelong_cvae.data.files import read_idx, read_npz
+from lifelong_cvae.data.files import MAX_COMPRESSION, read_idx, read_npz
 from lifelong_cvae.errors import InputError
 
 # File name endings by format. Of a file with several frames, the first one is read.
@@ -25,6 +28,8 @@ SUFFIXES = {
 PICTURE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 # Formats that files with these endings may have.
 FORMATS = (*SUFFIXES, "DIB")
+# Formats whose headers have no checksum, and whose decoders allocate memory before they read pixels.
+UNCHECKED = ("BMP", "DIB", "GIF", "PPM", "TIFF")
 # What systems leave in folders, beside hidden files.
 SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # A drawing on a transparent background whose mean lightness (of 255) is above this is put on black, others on white.
@@ -87,7 +92,8 @@ def read_picture(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as picture:
+            with Image.open(file, formats=FORMATS) as picture, _silent_libtiff(picture.format):
+                _check_pixels(picture, file, what)
                 if image_size is not None:  # avoids decoding most of a large JPEG
                     picture.draft(None, (2 * image_size, 2 * image_size))
                 upright = ImageOps.exif_transpose(picture)
@@ -106,6 +112,33 @@ def read_picture(
         raise InputError(f"{what}: not a readable picture: expected {formats}, got an error ({reason})") from error
     pixels = np.asarray(upright)
     return pixels[..., None] if channels == 1 else pixels
+
+
+def _check_pixels(picture: Image.Image, file: Path | IO[bytes], what: Any) -> None:
+    """Raises InputError if a header claims more pixels than the file can hold, before memory is allocated."""
+    size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
+    if picture.format in UNCHECKED and picture.width * picture.height > 8 * MAX_COMPRESSION * size:
+        raise InputError(
+            f"{what}: not a readable picture: expected the pixels of {picture.width} x {picture.height}, "
+            f"got a file of {size} bytes"
+        )
+
+
+@contextlib.contextmanager
+def _silent_libtiff(kind: str | None) -> Iterator[None]:
+    """Drops what the C library libtiff prints on stderr while it decodes; Pillow raises an error as well."""
+    if kind != "TIFF":
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # there may be no stderr
+            saved = os.dup(2)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, 2)
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nothing)
+            os.dup2(nothing, 2)
+        yield
 
 
 def _resize_deep(pixels: np.ndarray, image_size: int | None) -> np.ndarray:

@@ -131,3 +131,28 @@ def test_read_picture_ignores_texts_in_files():
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", "x" * 1000, zip=True)
     assert read_picture(encoded(Image.fromarray(INK), pnginfo=notes), 1)[..., 0].tolist() == INK.tolist()
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "PPM", "TIFF"])
+def test_read_picture_refuses_headers_of_more_pixels_than_a_file_can_hold(kind):
+    content = bytearray(encoded(Image.fromarray(INK), kind).getvalue())
+    wide = {"BMP": (18, b"\xe8\x80"), "GIF": (6, b"\xe8\x80\xe8\x80"), "PPM": (3, b"9000 9"), "TIFF": (None, b"")}[kind]
+    if kind == "TIFF":
+        claimed = encoded(Image.new("L", (8000, 8000)), kind, compression="tiff_lzw").getvalue()
+        content = bytearray(claimed[:200] + claimed[-400:])
+    else:
+        content[wide[0] : wide[0] + len(wide[1])] = wide[1]
+    with pytest.raises(InputError, match="the file: not a readable picture"):
+        read_picture(io.BytesIO(bytes(content)), 1, what="the file")
+
+
+def test_read_picture_prints_nothing_for_damaged_tiff(capfd):
+    content = bytearray(encoded(Image.fromarray(INK), "TIFF", compression="tiff_lzw").getvalue())
+    for offset in range(8, len(content)):
+        damaged = bytes([*content[:offset], content[offset] ^ 0xFF, *content[offset + 1 :]])
+        try:
+            read_picture(io.BytesIO(damaged), 1, what="the file")
+        except InputError as error:
+            assert "\n" not in str(error)
+    printed = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("More samples per pixel")]
+    assert printed == []
