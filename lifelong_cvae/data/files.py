@@ -94,6 +94,15 @@ def _read_at_most(file: IO[bytes], count: int) -> bytes:
     return bytes(data)
 
 
+def npz_names(path: Path) -> list[str]:
+    """Returns the names of the arrays in an npz file; none if it is missing or damaged, which `read_npz` reports."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return []
+
+
 def read_npz(path: Path, keys: tuple[str, ...]) -> list[np.ndarray]:
     """Reads arrays of an npz file by name. Pickled objects are refused.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lifelong_cvae.data.arrays import from_arrays
-from lifelong_cvae.data.files import find_idx_files, read_idx, read_npz
+from lifelong_cvae.data.files import find_idx_files, npz_names, read_idx, read_npz
 from lifelong_cvae.data.image_folder import open_image_folder
 from lifelong_cvae.data.source import Source
 from lifelong_cvae.data.tfds import open_tfds
@@ -24,8 +24,9 @@ OPTIONS_BY_KIND = {
     "images": ("image_size", "grayscale", "max_value"),
     "tfds": ("image_size", "grayscale", "max_value", "tfds_data_dir", "tfds_manual_dir"),
 }
-# Arrays of an npz file.
+# Names of the arrays in an npz file, and those that Keras and scikit-learn's users give them.
 NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+OTHER_NPZ_KEYS = (("x_train", "y_train", "x_test", "y_test"), ("X_train", "y_train", "X_test", "y_test"))
 # Test images of each digit of mnist5k, the last ones.
 MNIST5K_TEST_IMAGES = 100
 
@@ -127,9 +128,17 @@ def open_source(spec: str, options: SourceOptions | None = None) -> Source:
         arrays = {f"{split}_{part}": read_idx(file) for (split, part), file in files.items()}
         return from_arrays(spec, **arrays, max_value=options.max_value)
     if kind == "npz":
-        arrays = dict(zip(NPZ_KEYS, read_npz(path, NPZ_KEYS), strict=True))
-        return from_arrays(spec, **arrays, max_value=options.max_value)
+        return _open_npz(spec, path, options.max_value)
     return _open_mnist5k()
+
+
+def _open_npz(spec: str, path: Path, max_value: float | None) -> Source:
+    names = npz_names(path)
+    keys = next((keys for keys in OTHER_NPZ_KEYS if set(keys) <= set(names)), NPZ_KEYS)
+    arrays = dict(zip(NPZ_KEYS, read_npz(path, keys), strict=True))
+    unused = ", ".join(name for name in names if name not in keys)
+    source = from_arrays(spec, **arrays, max_value=max_value)
+    return replace(source, note=f"arrays that are not used: {unused}" if unused else "")
 
 
 def _open_mnist5k() -> Source:

@@ -252,3 +252,19 @@ def test_open_source_expands_the_home_folder(tmp_path, monkeypatch):
 def test_open_source_refuses_addresses(address):
     with pytest.raises(InputError, match=f"expected a path on this machine, got the address {address}"):
         open_source(f"images:{address}")
+
+
+@pytest.mark.parametrize("x", ["x", "X"])
+def test_open_source_reads_npz_files_of_keras_and_says_what_is_not_used(tmp_path, x):
+    arrays = numbered_arrays()
+    names = {
+        "train_images": f"{x}_train",
+        "train_labels": "y_train",
+        "test_images": f"{x}_test",
+        "test_labels": "y_test",
+    }
+    renamed = {names[key]: array for key, array in arrays.items()}
+    source = open_source(write_npz_file(tmp_path, {**renamed, "val_images": np.zeros(3)}))
+    assert read_numbers(source) == NUMBERS
+    assert source.note == "arrays that are not used: val_images"
+    assert open_source(write_npz_file(tmp_path, arrays)).note == ""
