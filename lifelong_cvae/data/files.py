@@ -95,7 +95,7 @@ def _read_at_most(file: IO[bytes], count: int) -> bytes:
 
 
 def npz_names(path: Path) -> list[str]:
-    """Returns the names of the arrays in an npz file; none if it is missing or damaged, which `read_npz` reports."""
+    """Returns the names of the arrays in an npz file, none of a missing or damaged one."""
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
