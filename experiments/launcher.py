@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
 from tqdm import tqdm
@@ -20,9 +19,6 @@ from tqdm import tqdm
 from experiments import common_flags, failures
 from lifelong_cvae import deprecated
 from lifelong_cvae.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 # Flags defined here count as flags of the launcher that calls.
 flags.disclaim_key_flags()
