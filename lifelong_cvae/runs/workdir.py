@@ -54,14 +54,17 @@ def open_run_source(workdir: Path, dataset: str | None = None) -> tuple[RunConfi
         source = open_source(dataset or config.dataset, config.options)
     except InputError as error:
         raise InputError(f"{error}; if the images have moved, name their place by --dataset") from error
-    check_fingerprint(workdir, values, source)
+    check_same_images(workdir, values, source)
     return config, hold_out(source, config.validation_fraction)
 
 
-def check_fingerprint(workdir: Path, values: Mapping[str, Any], source: Source) -> None:
-    """Raises InputError unless a source has the fingerprint that `config.json` holds."""
+def check_same_images(workdir: Path, values: Mapping[str, Any], source: Source) -> None:
+    """Raises InputError unless a source has the fingerprint and the value of white that `config.json` holds."""
     if values.get("fingerprint") != source.fingerprint:
         raise InputError(f"{workdir}: expected the recorded images of {values['dataset']}, got other images")
+    white, recorded = source.max_value, values.get("max_value")
+    if white != recorded:  # version 0.1 took almost black images for what they are
+        raise InputError(f"{workdir}: expected the recorded max_value={recorded}, got {white}; start a new run")
 
 
 def resume_command(workdir: Path) -> str:
@@ -166,7 +169,7 @@ def resume_run(
             f"{workdir}, --resume: expected the recorded tasks {_format_tasks(recorded.tasks)}, and possibly more "
             f"after them, got {_format_tasks(config.tasks)}"
         )
-    check_fingerprint(workdir, values, source)
+    check_same_images(workdir, values, source)
     damaged: list[DamageError] = []
     folder = workdir / "checkpoints"
     newest = orbax_store.read_newest(folder, lambda step: checkpoints.load(folder, step=step), damaged.append)

@@ -241,3 +241,10 @@ def test_lock_workdir_warns_where_there_are_no_locks(tmp_path, monkeypatch, capl
     with lock_workdir(tmp_path):
         pass
     assert "no file locks here: do not let two processes write there at once" in caplog.text
+
+
+def test_resume_refuses_another_value_of_white(run_copy, make_run_config, mnist5k):
+    before = snapshot(run_copy)
+    with pytest.raises(InputError, match="expected the recorded max_value=None, got 16; start a new run"):
+        run_quietly(run_copy, make_run_config(THREE), dataclasses.replace(mnist5k, max_value=16), resume=True)
+    assert snapshot(run_copy) == before
