@@ -59,7 +59,7 @@ def open_run_source(workdir: Path, dataset: str | None = None) -> tuple[RunConfi
 
 
 def check_same_images(workdir: Path, values: Mapping[str, Any], source: Source) -> None:
-    """Raises InputError unless a source has the fingerprint and the value of white that `config.json` holds."""
+    """Raises InputError unless a source has the fingerprint and the white that `config.json` holds."""
     if values.get("fingerprint") != source.fingerprint:
         raise InputError(f"{workdir}: expected the recorded images of {values['dataset']}, got other images")
     white, recorded = source.max_value, values.get("max_value")
