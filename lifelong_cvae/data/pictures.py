@@ -116,7 +116,7 @@ def read_picture(
 
 def _check_pixels(picture: Image.Image, file: Path | IO[bytes], what: Any) -> None:
     """Raises InputError if a header claims more pixels than the file can hold, before memory is allocated."""
-    size = file.stat().st_size if isinstance(file, Path) else file.seek(0, os.SEEK_END)
+    size = file.seek(0, os.SEEK_END) if hasattr(file, "seek") else Path(file).stat().st_size
     if picture.format in UNCHECKED and picture.width * picture.height > 8 * MAX_COMPRESSION * size:
         raise InputError(
             f"{what}: not a readable picture: expected the pixels of {picture.width} x {picture.height}, "
