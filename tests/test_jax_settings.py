@@ -1,7 +1,5 @@
 """What the library computes does not depend on the types that JAX's settings select in a process."""
 
-import contextlib
-
 import jax
 import numpy as np
 import pytest
@@ -10,22 +8,15 @@ import lifelong_cvae as lifelong
 from lifelong_cvae.checkpoints import digest
 from tests.conftest import SMALL_FEATURES, assert_trees_equal
 
-SETTINGS = {
-    "strict promotion": lambda: jax.numpy_dtype_promotion("strict"),
-    "x64": lambda: jax.enable_x64(True),
-    "x64 and strict promotion": lambda: with_both(),
-}
+SETTINGS = {"strict promotion": lambda: jax.numpy_dtype_promotion("strict"), "x64": lambda: jax.enable_x64(True)}
 CONFIGS = {
-    "playback": {"mixed_mode": "playback", "noise_rank": 2, "prior_components": 2, "noise_scale": "own"},
-    "features": {**SMALL_FEATURES, "recognizer": "combined", "local": "patches"},
+    "neurons": {
+        **SMALL_FEATURES,
+        **{"recognizer": "combined", "local": "patches", "noise_scale": "own"},
+        **{"mixed_mode": "playback", "noise_rank": 2, "prior_components": 2},
+    },
     "one_hot": {"conditioning": "one_hot", "mixed_mode": "playback"},
 }
-
-
-@contextlib.contextmanager
-def with_both():
-    with jax.numpy_dtype_promotion("strict"), jax.enable_x64(True):
-        yield
 
 
 def use_everything(config, digits, folder):

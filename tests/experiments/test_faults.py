@@ -74,7 +74,7 @@ def ten_categories(launch, mnist5k, tmp_path_factory):
     return KillableRun(launch, folder, f"--dataset=idx:{folder / 'data'}", "--set=min_steps=20")
 
 
-@pytest.mark.parametrize("trial", range(3))
+@pytest.mark.parametrize("trial", range(2))
 def test_learn_resumes_after_a_kill(two_categories, tmp_path, trial):
     seconds = np.random.default_rng(trial).uniform(0.1, two_categories.seconds)
     two_categories.kill_and_resume(tmp_path / "run", seconds)
