@@ -43,7 +43,7 @@ def use_everything(config, digits, folder):
     return state, jax.device_get(answers)
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=["neurons", pytest.param("one_hot", marks=pytest.mark.slow)])
 def plain(request, small_config, digits, tmp_path_factory):
     config = small_config.with_settings(CONFIGS[request.param])
     folder = tmp_path_factory.mktemp("plain")

@@ -74,7 +74,7 @@ def ten_categories(launch, mnist5k, tmp_path_factory):
     return KillableRun(launch, folder, f"--dataset=idx:{folder / 'data'}", "--set=min_steps=20")
 
 
-@pytest.mark.parametrize("trial", range(2))
+@pytest.mark.parametrize("trial", range(1))
 def test_learn_resumes_after_a_kill(two_categories, tmp_path, trial):
     seconds = np.random.default_rng(trial).uniform(0.1, two_categories.seconds)
     two_categories.kill_and_resume(tmp_path / "run", seconds)
@@ -91,7 +91,7 @@ def test_learn_resumes_after_repeated_kills(two_categories, tmp_path):
     assert_runs_equal(two_categories.uninterrupted, workdir)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_learn_saves_and_stops_on_a_signal(two_categories, tmp_path, number):
     for part in (0.5, 0.35, 0.65, 0.25, 0.75):  # on a busy machine the run may have ended, or not have started
         workdir = tmp_path / str(part)
