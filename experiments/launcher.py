@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from experiments import common_flags, failures
 from lifelong_cvae import deprecated
-from lifelong_cvae.errors import InputError
+from lifelong_cvae.errors import InputError, error_summary
 
 # Flags defined here count as flags of the launcher that calls.
 flags.disclaim_key_flags()
@@ -78,7 +78,7 @@ def _guard(main: Callable[[], None]) -> None:
         fail("interrupted", code=128 + signal.SIGINT)
     except Exception as error:
         _check_devices()
-        fail(f"unexpected {_first_line(error)}; the full text is in {failures.record(error)}", code=1)
+        fail(f"unexpected {error_summary(error)}; the full text is in {failures.record(error)}", code=1)
 
 
 def _check_devices() -> None:
@@ -88,11 +88,7 @@ def _check_devices() -> None:
         try:
             sys.modules["jax"].devices()
         except Exception as error:  # JAX raises several kinds
-            fail(f"JAX_PLATFORMS={platforms}: expected devices of this machine, got none ({_first_line(error)})")
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+            fail(f"JAX_PLATFORMS={platforms}: expected devices of this machine, got none ({error_summary(error)})")
 
 
 class _BesideBars(python_logging.Handler):

@@ -66,6 +66,11 @@ def use_package(module: str, wanted: bool | None = True) -> bool:
     return installed
 
 
+def error_summary(error: BaseException) -> str:
+    """Returns the type of an error and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+
+
 def check(condition: bool, message: str) -> None:
     """Raises InputError with the message unless the condition holds."""
     if not condition:

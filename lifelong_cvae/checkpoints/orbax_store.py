@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lifelong_cvae.errors import DamageError, InputError
+from lifelong_cvae.errors import DamageError, InputError, error_summary
 from lifelong_cvae.files import json_digest, with_digest
 
 T = TypeVar("T")
@@ -180,11 +180,6 @@ def move_checkpoint(folder: str | Path, step: int, place: str | Path) -> Path:
         name = f"{Path(folder).name}_{step}_{count}"
     os.rename(Path(folder) / str(step), place / name)
     return place / name
-
-
-def error_summary(error: Exception) -> str:
-    """Returns the type of an error and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def checksums(arrays: Any) -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 from lifelong_cvae import deprecated
 from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.config import Config
-from lifelong_cvae.errors import DamageError, InputError
+from lifelong_cvae.errors import DamageError, InputError, error_summary
 from lifelong_cvae.files import json_digest, local_path
 from lifelong_cvae.images import check_image_shape
 from lifelong_cvae.model.types import own_types
@@ -77,7 +77,7 @@ def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
     try:
         return _to_state(meta, parts)
     except (KeyError, TypeError, ValueError) as error:
-        raise DamageError(folder, step, f"cannot be read ({orbax_store.error_summary(error)})") from error
+        raise DamageError(folder, step, f"cannot be read ({error_summary(error)})") from error
 
 
 @own_types()

@@ -92,7 +92,9 @@ def _find_splits(folder: Path) -> tuple[Paths, Counter[str]]:
     """Returns the pictures by split and category, in natural order, and the kinds of other entries."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected one with a folder of pictures per category")
-    folders = {path.name.lower(): path for path in visible_entries(folder) if path.is_dir() and not _has_pictures(path)}
+    split_names = {name for names in SPLITS.values() for name in names}
+    candidates = [path for path in visible_entries(folder) if path.name.lower() in split_names and path.is_dir()]
+    folders = {path.name.lower(): path for path in candidates if not _has_pictures(path)}
     found = {split: [folders[name] for name in names if name in folders] for split, names in SPLITS.items()}
     if not any(found.values()):
         by_name, skipped = _find_categories(folder)

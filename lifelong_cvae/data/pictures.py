@@ -62,7 +62,7 @@ def find_pictures(folder: Path) -> tuple[list[Path], Counter[str]]:
 
 
 def describe_skipped(skipped: Counter[str]) -> str:
-    """Describes what was skipped, as in `skipped 12 entries: .txt (10), folder (2)`; empty if nothing was."""
+    """Describes what was skipped, by kind and number; empty if nothing was."""
     kinds = ", ".join(f"{kind} ({count})" for kind, count in skipped.most_common())
     return f"skipped {skipped.total()} entries that are no pictures: {kinds}" if skipped else ""
 

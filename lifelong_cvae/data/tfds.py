@@ -76,14 +76,9 @@ def open_tfds(
         labels[split] = _read_labels(data, digest)
     index = _index_records(spec, names, labels)
 
-    def read_stored(split: str, selected: Sequence[int]) -> np.ndarray:
-        images = []
-        for row, example in zip(selected, _read_examples(records[split], selected), strict=True):
-            what = f"{spec}, record {row} of {split}"
-            images.append(read_picture(io.BytesIO(example["image"]), shape[2], image_size=image_size, what=what))
-            if images[-1].shape != shape:
-                raise InputError(f"{what}: expected an image of shape {shape}, got {images[-1].shape}")
-        return np.stack(images) if images else np.zeros((0, *shape), np.uint8)
+    def read_stored(split: str, rows: Sequence[int]) -> np.ndarray:
+        whats = [f"{spec}, record {row} of {split}" for row in rows]
+        return _decode_images(whats, _read_examples(records[split], rows), shape, image_size)
 
     train_rows = np.concatenate([rows for _, rows in index["train"].values()])
     values = pixel_values(read_stored("train", train_rows[:: max(1, len(train_rows) // SAMPLE)]), what=spec)
@@ -99,6 +94,18 @@ def open_tfds(
 
     counts = {split: {name: len(rows) for name, (_, rows) in parts.items()} for split, parts in index.items()}
     return Source(spec, tuple(index["train"]), shape, digest.hexdigest(), counts, read, values, max_value)
+
+
+def _decode_images(
+    whats: Sequence[str], examples: Iterator[Mapping[str, Any]], shape: Shape, image_size: int | None
+) -> np.ndarray:
+    """Decodes the images of records, which errors name by `whats`."""
+    images = []
+    for what, example in zip(whats, examples, strict=True):
+        images.append(read_picture(io.BytesIO(example["image"]), shape[2], image_size=image_size, what=what))
+        if images[-1].shape != shape:
+            raise InputError(f"{what}: expected an image of shape {shape}, got {images[-1].shape}")
+    return np.stack(images) if images else np.zeros((0, *shape), np.uint8)
 
 
 def _builder(spec: str, name: str, data_dir: str | None) -> Any:

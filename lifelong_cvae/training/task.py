@@ -37,8 +37,10 @@ def fix_max_value(state: LifelongState, images: Mapping[str, Any]) -> LifelongSt
     Raises:
         InputError: the values leave more than one possibility.
     """
+    if state.names or state.max_value is not None:
+        return state
     arrays = [np.asarray(values) for values in images.values()]
-    if state.names or state.max_value is not None or not arrays or not all(values.size for values in arrays):
+    if not arrays or not all(values.size for values in arrays):
         return state
     return state.replace(max_value=find_max_value(reduce(PixelValues.merge, map(pixel_values, arrays))))
 
