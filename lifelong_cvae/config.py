@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lifelong_cvae.deprecated import accept_old_settings, rename_settings
 from lifelong_cvae.errors import cast, check, check_choice, check_not_negative, check_positive
+from lifelong_cvae.ridge.settings import ClosedFormConfig, add_new_settings
 
 CONDITIONINGS = ("neurons", "one_hot")
 NOISE_SCALES = ("shared", "own")
@@ -18,7 +19,6 @@ LOCALS = ("none", "patches", "convolution")
 SAMPLE_STYLES = ("texture", "contrast", "mean")
 MIXED_MODES = ("frozen", "playback", "free", "none")
 REPLAY_TERMS = ("playback", "generate", "recognize", "circulate")
-GRAM_SHARINGS = ("mixed", "own")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 RECOGNIZERS = ("elbo", "closed_form", "combined")
 BOUNDS = ("mean", "sampled", "importance")
@@ -159,33 +159,6 @@ class LearningConfig:
 
 @accept_old_settings
 @dataclass(frozen=True)
-class ClosedFormConfig:
-    """Closed-form recognizer: features fixed by the first task, and sums of them (`ridge`).
-
-    Attributes:
-        num_filters: filters in the dictionary.
-        filter_size: side of a filter in pixels; smaller for smaller images.
-        pool_grid: rows and columns of the grid of cells over which filter responses are summed.
-        random_features: size of the random expansion. 0 keeps no sums and disables this recognizer.
-        gram_sharing: `mixed`: one Gram matrix for all categories. `own`: one per category, so that a category can be
-            dropped exactly; costs 1.1 (random_features + 1)^2 values per category.
-    """
-
-    num_filters: int = 250
-    filter_size: int = 6
-    pool_grid: int = 4
-    random_features: int = 5000
-    gram_sharing: str = "mixed"
-
-    def __post_init__(self):
-        for name in ("num_filters", "filter_size", "pool_grid"):
-            check_positive(name, getattr(self, name))
-        check_not_negative("random_features", self.random_features)
-        check_choice("gram_sharing", self.gram_sharing, GRAM_SHARINGS)
-
-
-@accept_old_settings
-@dataclass(frozen=True)
 class RecognitionConfig:
     """Recognition of images.
 
@@ -226,7 +199,7 @@ class Config:
         )
         recognizer = self.recognition.recognizer
         check(
-            recognizer == "elbo" or self.closed_form.random_features > 0,
+            recognizer == "elbo" or self.closed_form.random_features > 0 or self.closed_form.dictionary == "first_task",
             f"setting recognizer={recognizer}: expected random_features above 0, got 0",
         )
 
@@ -238,6 +211,10 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Returns a nested dict of plain values, ready for JSON."""
         return dataclasses.asdict(self)
+
+    def for_shape(self, image_shape: Sequence[int]) -> Config:
+        """Returns the settings for images of a shape (height, width, channels), without automatic zeros."""
+        return dataclasses.replace(self, closed_form=self.closed_form.resolve(image_shape[2]))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -256,6 +233,8 @@ class Config:
             types = typing.get_type_hints(kind)
             given = values[section]
             settings = rename_settings(given, log=False) if isinstance(given, Mapping) else {}
+            if kind is ClosedFormConfig:
+                settings = add_new_settings(settings)
             check(
                 set(settings) == set(types),
                 f"config, section {section}: expected exactly {', '.join(types)}, got {', '.join(map(str, settings))}",

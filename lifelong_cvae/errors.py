@@ -93,7 +93,7 @@ def check_not_negative(name: str, value: float) -> None:
 
 
 def cast(name: str, value: Any, kind: Any) -> Any:
-    """Converts `value` to `kind` (str, int, float or tuple of int) if the conversion is lossless.
+    """Converts `value` to `kind` (str, bool, int, float or tuple of int) if the conversion is lossless.
 
     Raises:
         InputError: the value is not of that kind, or not finite.
@@ -103,6 +103,11 @@ def cast(name: str, value: Any, kind: Any) -> Any:
         if not isinstance(parts, (list, tuple)):
             raise InputError(f'setting {name}: expected whole numbers such as "400,400", got {value!r}')
         return tuple(cast(name, part, int) for part in parts)
+    if kind is bool:
+        named = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
+        if not isinstance(named, bool):
+            raise InputError(f"setting {name}: expected true or false, got {value!r}")
+        return named
     expected = {str: "text", int: "a whole number", float: "a number"}[kind]
     try:
         result = kind(value)

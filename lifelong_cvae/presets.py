@@ -25,8 +25,15 @@ PRESETS = {
         closed_form=ClosedFormConfig(random_features=0),
         recognition=RecognitionConfig(recognizer="elbo"),
     ),
+    # Photographs: mirror images are learned too, and there are more filters.
+    "photos": Config(closed_form=ClosedFormConfig(fold_mirrors=True)),
+    # Characters and drawings of strokes: shifted images are learned too.
+    "strokes": Config(closed_form=ClosedFormConfig(shift_images=True, random_features=5120)),
     # Many categories: below 150,000 parameters each for images of 28 x 28 pixels.
-    "compact": Config(network=NetworkConfig(category_widths=(44, 44), output_rank=32, noise_rank=21)),
+    "compact": Config(
+        network=NetworkConfig(category_widths=(44, 44), output_rank=32, noise_rank=21),
+        closed_form=ClosedFormConfig(random_features=1536),
+    ),
     # The closest reading of arXiv 2004.12731.
     "paper": _by_elbo(
         replace(_NETWORK, prior_components=0, sample_style="mean"), replace(_LEARNING, mixed_mode="playback")

@@ -112,9 +112,10 @@ def init(
     """
     check(max_value is None or max_value > 0, f"max_value: expected a number above 0, got {max_value}")
     shape = check_image_shape(image_shape)
+    config = config.for_shape(shape)
     networks = build_networks(config.network, shape, has_mixed=config.has_mixed)
     params = {"mixed": _init_mixed(networks, rng=rng), "categories": {}}
-    if config.closed_form.random_features:
+    if config.closed_form.has_features:
         params["ridge"] = regression.empty_common_sums(config.closed_form, shape)
     return LifelongState(
         params=params,
@@ -165,8 +166,10 @@ def add_category(
 
 def _init_subtree(state: LifelongState, mean_image: jax.Array, *, rng: jax.Array) -> Any:
     settings = state.config.closed_form
-    subtree = _init_category(state.networks, state.params["mixed"], mean_image, rng=rng)
-    return {**subtree, "ridge": regression.empty_category_sums(settings)} if settings.random_features else subtree
+    subtree = dict(_init_category(state.networks, state.params["mixed"], mean_image, rng=rng))
+    if settings.has_features:
+        subtree["ridge"] = regression.empty_category_sums(settings, state.image_shape)
+    return subtree
 
 
 @partial(jax.jit, static_argnums=0)

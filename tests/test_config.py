@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from lifelong_cvae import deprecated
 from lifelong_cvae.config import (
     BOUNDS,
-    GRAM_SHARINGS,
     LIKELIHOODS,
     MIXED_MODES,
     RECOGNIZERS,
@@ -24,6 +23,7 @@ from lifelong_cvae.config import (
     RecognitionConfig,
 )
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.ridge.settings import GRAM_SHARINGS
 
 SECTIONS = {
     "network": NetworkConfig,
@@ -75,10 +75,14 @@ def configs(draw):
             steps_per_call=draw(positive),
         ),
         closed_form=ClosedFormConfig(
-            num_filters=draw(positive),
+            num_filters=2 * draw(st.integers(0, 10**9)),
             filter_size=draw(positive),
             pool_grid=draw(positive),
             random_features=draw(positive),
+            pooled_features=draw(st.booleans()),
+            fold_mirrors=draw(st.booleans()),
+            shift_images=draw(st.booleans()),
+            filter_seed=draw(st.integers(0, 10**9)),
             gram_sharing=draw(st.sampled_from(GRAM_SHARINGS)),
         ),
         recognition=RecognitionConfig(
@@ -298,3 +302,51 @@ def test_old_name_and_old_value_together_log_a_line_each(log_lines):
     values["network"] = {"growth": "vectors", **{k: v for k, v in values["network"].items() if k != "conditioning"}}
     assert Config.from_dict(values).network.conditioning == "one_hot"
     assert len(log_lines()) == 2
+
+
+def test_from_dict_reads_the_closed_form_of_version_0_2_0():
+    old = {"num_filters": 250, "filter_size": 6, "pool_grid": 4, "random_features": 5000, "gram_sharing": "mixed"}
+    config = Config.from_dict({**Config().to_dict(), "closed_form": old})
+    assert config.closed_form.dictionary == "first_task"
+    assert not config.closed_form.has_features
+    assert config.closed_form.num_filters == 250
+    without = Config.from_dict(
+        {
+            **Config().with_settings({"random_features": 0, "recognizer": "elbo"}).to_dict(),
+            "closed_form": {**old, "random_features": 0},
+        }
+    )
+    assert without.closed_form.dictionary == "dead_leaves"
+
+
+def test_for_shape_replaces_zeros_by_values_for_the_channels():
+    sizes = {
+        (channels, fold): Config().with_settings({"fold_mirrors": fold}).for_shape((32, 32, channels)).closed_form
+        for channels in (1, 3)
+        for fold in (False, True)
+    }
+    assert {key: (s.num_filters, s.pool_grid) for key, s in sizes.items()} == {
+        (1, False): (64, 4),
+        (3, False): (256, 3),
+        (1, True): (512, 3),
+        (3, True): (1024, 3),
+    }
+    chosen = Config().with_settings({"num_filters": 10, "pool_grid": 2}).for_shape((8, 8, 3)).closed_form
+    assert (chosen.num_filters, chosen.pool_grid) == (10, 2)
+
+
+@pytest.mark.parametrize("value", ["true", "True", True])
+def test_with_settings_reads_truth_values(value):
+    assert Config().with_settings({"fold_mirrors": value}).closed_form.fold_mirrors is True
+    assert Config().with_settings({"pooled_features": "false"}).closed_form.pooled_features is False
+
+
+@pytest.mark.parametrize("value", ["yes", 1, 0.0, None])
+def test_with_settings_rejects_other_values_than_true_and_false(value):
+    with pytest.raises(InputError, match="setting fold_mirrors: expected true or false, got"):
+        Config().with_settings({"fold_mirrors": value})
+
+
+def test_config_rejects_an_odd_number_of_filters_with_mirrors():
+    with pytest.raises(InputError, match="setting num_filters: expected an even number with fold_mirrors, got 7"):
+        Config().with_settings({"fold_mirrors": True, "num_filters": 7})

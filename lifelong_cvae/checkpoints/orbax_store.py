@@ -29,8 +29,9 @@ T = TypeVar("T")
 
 # Version of what checkpoints hold. Every schema from 4 on is readable.
 # 2: all arrays in one part. 3: several parts. 4: half of symmetric Gram matrices. 5: parameter keys of version 0.2.
-SCHEMA = 5
-READABLE_SCHEMAS = (4, 5)
+# 6: exact sums of features that no category owns.
+SCHEMA = 6
+READABLE_SCHEMAS = (4, 5, 6)
 
 Part = Callable[[], Any]
 

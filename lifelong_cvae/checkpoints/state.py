@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae import deprecated
-from lifelong_cvae.checkpoints import orbax_store
+from lifelong_cvae.checkpoints import old_sums, orbax_store
 from lifelong_cvae.config import Config
 from lifelong_cvae.errors import DamageError, InputError, error_summary
 from lifelong_cvae.files import json_digest, local_path
@@ -27,6 +27,8 @@ from lifelong_cvae.state import LifelongState, category_shapes, init, parameters
 PART_BYTES = 2**27
 # The last schema with the parameter keys of version 0.1.
 OLD_KEYS_SCHEMA = 4
+# The last schema with sums of features that are not computed any more. They are verified and left out.
+OLD_SUMS_SCHEMA = 5
 
 
 @own_types()
@@ -125,8 +127,10 @@ def _templates(meta: dict[str, Any]) -> list[dict[str, Any]]:
 
     def build(rng: jax.Array) -> list[dict[str, Any]]:
         state = init(Config.from_dict(meta["config"]), check_image_shape(meta["image_shape"]), rng=rng)
-        subtree = category_shapes(state)
+        subtree = dict(category_shapes(state))
         common = {key: values for key, values in state.params.items() if key != "categories"}
+        if meta["schema"] <= OLD_SUMS_SCHEMA and state.config.closed_form.dictionary == "first_task":
+            common["ridge"], subtree["ridge"] = old_sums.templates(state.config.closed_form, state.image_shape)
 
         def group(count: int) -> dict[str, Any]:
             return {"categories": jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), subtree)}
@@ -153,6 +157,8 @@ def _to_state(meta: dict[str, Any], parts: Sequence[dict[str, Any]]) -> Lifelong
     if meta["schema"] <= OLD_KEYS_SCHEMA:
         parts = _rename_keys(parts, deprecated.PARAMETER_KEYS)
         meta = {**meta, "base_categories_left": meta["childhood_left"]}
+    if meta["schema"] <= OLD_SUMS_SCHEMA:
+        parts = [old_sums.remove(part) for part in parts]
     common, *groups = parts
     categories: dict[str, Any] = {}
     for names, part in zip(_groups(meta["names"], meta["group_size"]), groups, strict=True):

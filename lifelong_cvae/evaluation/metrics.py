@@ -20,6 +20,8 @@ from lifelong_cvae.state import LifelongState
 # Images of all categories together, and samples per image, from which `density` is computed.
 BOUND_IMAGES = 1000
 BOUND_SAMPLES = 100
+# Suffix of the AUROC of evidence and regression scores together.
+WITH_SCORES = "_with_scores"
 # Features of more images than this are not cached.
 MAX_CACHED_IMAGES = 20_000
 
@@ -172,7 +174,7 @@ def ood_metrics(
     evidence: Mapping[str, np.ndarray] | None = None,
     rng: jax.Array,
 ) -> dict[str, float]:
-    """Computes the AUROC of max_c log p(x|c) for known against unknown images (`ood.py`).
+    """Computes the AUROC of known against unknown images (`ood`), by evidence, and by evidence and scores.
 
     Args:
         state: learned state.
@@ -183,21 +185,36 @@ def ood_metrics(
         rng: key for bounds that need samples.
 
     Returns:
-        `left_out` (`ood.leave_one_out_auroc`) if more than one category is known, `not_learned` if the source has
-        unknown categories, and one value per name in `other`.
+        Of max_c log p(x|c): `left_out` (`ood.leave_one_out_auroc`) if more than one category is known, `not_learned` if
+        the source has unknown categories, and one value per name in `other`. Of `recognition.familiarity`, which uses
+        the regression too: the last two kinds with the suffix `WITH_SCORES`, if there is a regression.
     """
     evidence = evidence_by_category(state, source, split, rng=rng) if evidence is None else evidence
-    known = _concatenate(evidence).max(axis=1)
+    known = _concatenate(evidence)
     unknown_names = [name for name in source.categories if name not in state.names]
     unknown = dict(other or {})
     if unknown_names:
         unknown["not_learned"] = _concatenate(real_images(unknown_names, source, split))
-    areas = {
-        kind: ood.auroc(known, np.asarray(recognition.evidence(state, images, rng=rng)).max(axis=1))
-        for kind, images in unknown.items()
+    unknown_evidence = {
+        kind: np.asarray(recognition.evidence(state, images, rng=rng)) for kind, images in unknown.items()
     }
+    areas = {kind: ood.auroc(known.max(axis=1), values.max(axis=1)) for kind, values in unknown_evidence.items()}
+    if unknown and state.config.recognition.recognizer != "elbo":
+        recognizer = recognition.make_recognizer(state)
+        known_images = _concatenate(real_images(state.names, source, split))
+        familiar = _familiarity(recognizer, known_images, known)
+        for kind, images in unknown.items():
+            unfamiliar = _familiarity(recognizer, images, unknown_evidence[kind])
+            areas[kind + WITH_SCORES] = ood.auroc(familiar, unfamiliar)
     left_out = ood.leave_one_out_auroc(evidence, state.names)
     return areas if left_out is None else {"left_out": left_out, **areas}
+
+
+def _familiarity(recognizer: recognition.Recognizer, images: np.ndarray, log_evidence: np.ndarray) -> np.ndarray:
+    scores = ridge_classifier.scores(recognizer.classifier, images)
+    likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=log_evidence, scores=scores)
+    names, _ = recognition.decide(recognizer.state, likelihoods)
+    return recognition.familiarity(recognizer, log_evidence, names, scores=scores)
 
 
 def _scores(

@@ -7,7 +7,6 @@ functions below pick the form with `jax.lax.platform_dependent`.
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
-from itertools import pairwise
 from typing import Any
 
 import jax
@@ -104,15 +103,22 @@ def map_tiles(function: Callable[[jax.Array], jax.Array], valid: jax.Array, shap
     return jax.lax.platform_dependent(cpu=lambda: loop(CPU_TILES), default=lambda: loop(ACCELERATOR_TILES))
 
 
-def sum_cells(responses: jax.Array, axis: int, cells: int) -> jax.Array:
-    """Sums responses over the cells that `axis` is divided into, edges rounded up.
+def average_cells(responses: jax.Array, axis: int, cells: int) -> jax.Array:
+    """Averages responses over the cells that `axis` is divided into, all of the same width.
 
+    A position that an edge cuts belongs to two cells in parts, so that mirrored responses have mirrored means.
     Positions are added one by one: XLA fuses the additions into one loop, while its reduction is slow on a CPU.
     """
     positions = responses.shape[axis]
-    edges = [-(-cell * positions // cells) for cell in range(cells + 1)]
 
-    def take(position: int) -> jax.Array:
-        return jax.lax.index_in_dim(responses, position, axis=axis, keepdims=False)
+    def take(position: int, cell: int) -> jax.Array:
+        # In units of 1 / cells of a position, a cell is `positions` wide.
+        overlap = min((position + 1) * cells, (cell + 1) * positions) - max(position * cells, cell * positions)
+        values = jax.lax.index_in_dim(responses, position, axis=axis, keepdims=False)
+        return values if overlap == cells else values * (overlap / cells)
 
-    return jnp.stack([reduce(jnp.add, map(take, range(*ends))) for ends in pairwise(edges)], axis=axis)
+    def average(cell: int) -> jax.Array:
+        first, last = cell * positions // cells, -(-(cell + 1) * positions // cells)
+        return reduce(jnp.add, (take(position, cell) for position in range(first, last))) * (cells / positions)
+
+    return jnp.stack([average(cell) for cell in range(cells)], axis=axis)

@@ -1,10 +1,11 @@
-"""Open-set rejection by evidence quantiles.
+"""Open-set rejection by quantiles of the evidence, and of regression scores.
 
 After training, each category stores quantiles of log p(x|c) over its own images, held-out ones where there are any. At
 test time an image is rejected as unknown if its evidence is below the quantile of the category it was assigned to.
 
 Evidence alone is an imperfect novelty score: smooth, simple images can be more likely than the training data
-(Nalisnick et al. 2018, arXiv 1810.09136).
+(Nalisnick et al. 2018, arXiv 1810.09136). So each category also stores quantiles of its own images' regression score,
+relative to their mean score. As later categories change the regression, the mean follows from the sums.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,31 @@ def uncalibrated_thresholds() -> jnp.ndarray:
 def fit_thresholds(evidence: np.ndarray) -> np.ndarray:
     """Computes quantiles `[rates]` of a category's evidence of its own images, `[n]` in nats."""
     return np.quantile(np.asarray(evidence, np.float64), RATES).astype(np.float32)
+
+
+def complete(thresholds: Sequence[np.ndarray]) -> np.ndarray:
+    """Replaces uncalibrated thresholds by the mean of the others, if any: `[categories, rates]`."""
+    values = np.asarray(thresholds)
+    calibrated = values[:, 0] > NEVER
+    if not calibrated.any():
+        return values
+    return np.where(calibrated[:, None], values, values[calibrated].mean(axis=0))
+
+
+def familiarity(thresholds: np.ndarray, values: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Compares values of images with those of known images of the predicted category, `[n]`.
+
+    Zero is the median of known images, and -1 their quantile 0.05; +inf where a category has no thresholds.
+
+    Args:
+        thresholds: `[categories, rates]`.
+        values: evidence in nats or relative scores, `[n, categories]`.
+        predictions: index of the predicted category, `[n]`.
+    """
+    low, median = (thresholds[predictions, RATES.index(rate)] for rate in (0.05, 0.5))
+    of_prediction = np.take_along_axis(np.asarray(values), predictions[:, None], axis=1)[:, 0]
+    spread = np.maximum(median - low, np.finfo(np.float32).tiny)
+    return np.where(median > NEVER, (of_prediction - median) / spread, np.inf)
 
 
 def is_unknown(

@@ -2,7 +2,9 @@
 
 from lifelong_cvae.recognition.recognizer import (
     Recognizer,
+    decide,
     evidence,
+    familiarity,
     log_likelihoods,
     log_posteriors,
     make_recognizer,

@@ -1,6 +1,7 @@
 """Calibration after a task: ridge penalty, rejection thresholds and temperature grids, from held-out images."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,23 +19,30 @@ CALIBRATION_IMAGES = 1024
 
 
 def calibrate(
-    state: LifelongState, images: Mapping[str, np.ndarray], *, rng: jax.Array, mesh: Mesh | None = None
+    state: LifelongState,
+    images: Mapping[str, np.ndarray],
+    held_out_sums: Mapping[str, Any],
+    *,
+    rng: jax.Array,
+    mesh: Mesh | None = None,
 ) -> LifelongState:
     """Selects the ridge penalty and fits the thresholds and temperature grids of a task's categories.
 
-    See `rejection` and `temperature_scaling`. Both use the images that the regression holds out and that the networks
-    have not seen. Without a regression, or with too few images to hold one out, thresholds use all images and the grid
-    stays empty. The grid also stays empty if there is no other category yet.
+    See `rejection` and `temperature_scaling`. Both use the images that the networks have not seen, and scores of a
+    regression without them. Without a regression, or with too few images to hold one out, thresholds use all images
+    and the grid stays empty. The grid also stays empty if there is no other category yet.
 
     Args:
         state: state after training and `ridge_classifier.update`.
         images: images of the task by category, `[n, pixels]` with n >= 1.
+        held_out_sums: sums of held-out images from `ridge_classifier.update`.
         rng: key of the samples, for bounds that are sampled.
         mesh: devices that share the work, as in `recognition.evidence`.
     """
-    with_scores = state.config.closed_form.random_features > 0 and len(state.names) > 1
+    with_scores = state.config.closed_form.has_features and len(state.names) > 1
     if with_scores:
-        state, classifier = ridge_classifier.select_ridge(state)
+        state = ridge_classifier.select_ridge(state)
+        classifier = ridge_classifier.solve(state, without=held_out_sums)
     categories = dict(state.params["categories"])
     for name, rows in images.items():
         held_out = rows[ridge_classifier.held_out_mask(state, len(rows))]
@@ -50,7 +58,10 @@ def calibrate(
             subtree["thresholds"] = jnp.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
         if with_scores and len(held_out):
             scores = np.asarray(ridge_classifier.scores(classifier, sample))
-            grid = jnp.asarray(temperature_scaling.loss_grid(evidence, scores, column))
-            subtree["ridge"] = {**subtree["ridge"], "calibration": grid}
+            fitted = {
+                "calibration": jnp.asarray(temperature_scaling.loss_grid(evidence, scores, column)),
+                "thresholds": jnp.asarray(rejection.fit_thresholds(scores[:, column] - classifier.own_means[column])),
+            }
+            subtree["ridge"] = {**subtree["ridge"], **fitted}
         categories[name] = subtree
     return state.replace(params={**state.params, "categories": categories})

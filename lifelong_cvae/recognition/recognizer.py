@@ -34,7 +34,7 @@ class Recognizer(NamedTuple):
         score_weight: weight of the regression scores, 1 / temperature.
         classifier: the solved regression. None for `elbo`, unless it selects the shortlist.
         stacks: the stacked categories, one stack per group of `stacked.category_groups`. None if there are several
-            groups, which are then stacked in every call, or if the evidence has no weight.
+            groups, which are then stacked in every call, and for `closed_form`.
         candidates: length of the shortlist. None evaluates the evidence of all categories.
     """
 
@@ -130,12 +130,14 @@ def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates
     if kind != "elbo":
         classifier = ridge_classifier.solve(state)
         grids = [state.params["categories"][name]["ridge"]["calibration"] for name in state.names]
-        elbo_weight, score_weight = temperature_scaling.expert_weights(grids, use_elbo=kind == "combined")
+        elbo_weight, score_weight = 0.0, 1 / temperature_scaling.CLOSED_FORM_TEMPERATURE
+        if kind == "combined":
+            elbo_weight, score_weight = temperature_scaling.expert_weights(grids)
         recognizer = recognizer._replace(elbo_weight=elbo_weight, score_weight=score_weight, classifier=classifier)
     elif candidates is not None:
         recognizer = recognizer._replace(classifier=ridge_classifier.solve(state))
     groups = category_groups(state)
-    if recognizer.elbo_weight and (candidates is not None or len(groups) == 1):
+    if kind != "closed_form" and (candidates is not None or len(groups) == 1):
         recognizer = recognizer._replace(stacks=tuple(stack_categories(state, names) for names in groups))
     return recognizer
 
@@ -171,13 +173,22 @@ def log_likelihoods(
 
 @own_types()
 @renamed_arguments(part="rate")
-def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, rate: float = REJECT_RATE) -> np.ndarray:
-    """Flags images, `[n]`, that belong to no known category, by evidence alone (see `rejection`).
+def unknown(
+    state: LifelongState | Recognizer,
+    log_evidence: Any,
+    names: np.ndarray,
+    *,
+    scores: Any = None,
+    rate: float = REJECT_RATE,
+) -> np.ndarray:
+    """Flags images, `[n]`, that belong to no known category (see `rejection`).
 
     Args:
-        state: state of the learner. One-hot categories have no thresholds and reject nothing.
+        state: state of the learner, or a recognizer of it. One-hot categories have no thresholds of the evidence.
         log_evidence: `evidence` of the images, `[n, categories]` in nats.
         names: categories that `recognize` assigned to the images, `[n]`.
+        scores: `ridge_classifier.scores` of the images. With a recognizer that has a regression, half of the rate is
+            spent on images with a low score; default None flags by evidence alone.
         rate: fraction of the images of known categories that may be rejected, in [0, 1). Zero rejects nothing.
 
     Raises:
@@ -185,10 +196,48 @@ def unknown(state: LifelongState, log_evidence: Any, names: np.ndarray, *, rate:
     """
     if not 0 <= rate < 1:
         raise InputError(f"rejection rate: expected at least 0 and below 1, got {rate}")
+    experts = _rejection_experts(state, log_evidence, scores)
+    predictions = _columns(state, names)
+    flags = [rejection.is_unknown(limits, values, predictions, rate / len(experts)) for limits, values in experts]
+    return np.any(flags, axis=0)
+
+
+@own_types()
+def familiarity(
+    state: LifelongState | Recognizer, log_evidence: Any, names: np.ndarray, *, scores: Any = None
+) -> np.ndarray:
+    """Computes how familiar images are, `[n]`: the lower, the more probably of no known category.
+
+    Args:
+        state: as in `unknown`.
+        log_evidence: as in `unknown`.
+        names: as in `unknown`.
+        scores: as in `unknown`. With them, the lower of two values counts (`rejection.familiarity`).
+    """
+    experts = _rejection_experts(state, log_evidence, scores)
+    predictions = _columns(state, names)
+    return np.min([rejection.familiarity(limits, values, predictions) for limits, values in experts], axis=0)
+
+
+def _columns(state: LifelongState | Recognizer, names: np.ndarray) -> np.ndarray:
+    known = state.state.names if isinstance(state, Recognizer) else state.names
+    columns = {name: column for column, name in enumerate(known)}
+    return np.asarray([columns[name] for name in names], int)
+
+
+def _rejection_experts(
+    state: LifelongState | Recognizer, log_evidence: Any, scores: Any
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns thresholds `[categories, rates]` and values `[n, categories]` of evidence and scores."""
+    classifier = state.classifier if isinstance(state, Recognizer) else None
+    state = state.state if isinstance(state, Recognizer) else state
     thresholds = [state.model(name).part("thresholds", rejection.uncalibrated_thresholds()) for name in state.names]
-    columns = {name: column for column, name in enumerate(state.names)}
-    predictions = np.asarray([columns[name] for name in names], int)
-    return rejection.is_unknown(np.asarray(thresholds), np.asarray(log_evidence), predictions, rate)
+    experts = [(np.asarray(thresholds), np.asarray(log_evidence))]
+    if scores is not None and classifier is not None:
+        thresholds = [state.params["categories"][name]["ridge"]["thresholds"] for name in state.names]
+        relative = np.asarray(scores) - np.asarray(classifier.own_means)[None]
+        experts.append((rejection.complete(thresholds), relative))
+    return experts
 
 
 @own_types()
@@ -225,5 +274,19 @@ def recognize(
             )
         log_prior = jnp.log(jnp.asarray([category_priors[name] for name in names]))
     likelihoods = log_likelihoods(recognizer, images, rng=rng, mesh=mesh)
-    probabilities = np.exp(np.asarray(log_posteriors(likelihoods, log_prior)))
-    return np.asarray(names)[probabilities.argmax(axis=1)], probabilities
+    return decide(recognizer.state, likelihoods, log_prior)
+
+
+def decide(state: LifelongState, likelihoods: Any, log_prior: jax.Array | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns names `[n]` and p(c|x) `[n, categories]` from `log_likelihoods`.
+
+    The prior log p(c) `[categories]` is uniform by default. Neither rounding nor ties depend on the order of learning:
+    categories are compared in the order of their names.
+    """
+    names = np.asarray(state.names)
+    order = np.argsort(names)
+    ordered_prior = None if log_prior is None else log_prior[order]
+    ordered = np.exp(np.asarray(log_posteriors(np.asarray(likelihoods)[:, order], ordered_prior)))
+    probabilities = np.empty_like(ordered)
+    probabilities[:, order] = ordered
+    return names[order][ordered.argmax(axis=1)], probabilities

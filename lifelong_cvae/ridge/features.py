@@ -1,209 +1,171 @@
-"""Image features of the closed-form recognizer: responses of small filters, pooled, then expanded at random.
+"""Image features of the closed-form recognizer, rounded to whole numbers so that sums of them are exact.
 
-    r_k   = max(0, filter_k . whiten(patch) - threshold)        at every position
-    p     = sums of r over the cells of a grid, standardized, divided by their root mean square
-    phi   = [max(0, R p), 1]                                     R random, block by block
+    r_k    = filter_k . normalize(patch) - offset_k                at every position, filters of a `dictionary`
+    p      = means of max(0, r - t) and max(0, -r - t) over the cells of a grid
+    z      = p, scaled to mean 0 and variance 1 over the features of an image
+    phi    = [p, max(0, R z)]                                      R random, block by block
 
-The filters are centroids of whitened patches of the first task's images (Coates and Ng 2012, "Learning feature
-representations with k-means"); later tasks reuse them. Random expansions for ridge regression: McDonnell et al. 2023
-(arXiv 2307.02251). Each random feature reads the responses of only a few filters, which costs little and recognizes
-as well. No patch is stored: a filter is an average over at least `MIN_PATCHES` patches, or random.
+Pooled responses of both signs: Coates and Ng 2012, "Learning feature representations with k-means". Random expansions
+for ridge regression: McDonnell et al. 2023 (arXiv 2307.02251). Nothing here depends on the user's images: the filters
+are learned from synthetic ones, and R is sampled.
+
+Features are whole numbers of at most `MAX_LEVEL` in size. So are z and R, and a sum of their products is at most
+|R| |z| < 2^24: R z is exact in float32 and does not depend on how images are batched.
 """
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, padded_batches, to_float
+from lifelong_cvae.images import Shape, to_float
 from lifelong_cvae.model import cpu
+from lifelong_cvae.ridge.dictionary import contrast_floor, make_filters
 
-# A centroid of fewer patches is replaced by a random direction.
-MIN_PATCHES = 50
-PATCHES_PER_FILTER = 100
-# Iterations of k-means.
-ITERATIONS = 10
-# Added to the variance of a patch that is normalized, and to the eigenvalues of the covariance of normalized patches.
-CONTRAST_FLOOR = 1e-3
-WHITENING_FLOOR = 0.1
-# Patches with a smaller standard deviation are not used for k-means.
-FLAT_STD = 0.05
+# A response counts as far as it exceeds this.
 THRESHOLD = 0.25
-# Largest number of blocks of the random matrix.
+# Largest size of a feature: 8 bits.
+MAX_LEVEL = 127
+# Levels per unit of a pooled response. On dead leaves the responses deviate by 20 to 25 levels.
+POOLED_LEVELS = 200
+# Levels per standard deviation of z and of R, and per unit of R z, which has a standard deviation of about 1.
+INPUT_LEVELS, MATRIX_LEVELS, RANDOM_LEVELS = 32, 32, 64
+# Largest number of blocks of R. Each random feature reads the pooled responses of one block.
 BLOCKS = 16
-# Smallest and largest number of images per batch.
+# Smallest and largest number of images per batch. Sums of 1,024 products of features are exact in float32:
+# MAX_LEVEL^2 * 1024 < 2^24.
 BATCH_SIZES = (8, 1024)
-# Largest number of images from which the standardization is estimated.
-STANDARDIZATION_IMAGES = 2048
 
 Dictionary = dict[str, jax.Array]
 
 
-def feature_sizes(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, int]:
-    """Returns the sides of filters and grid, reduced for small images, and the sizes of the features."""
-    height, width, channels = image_shape
+class FeatureSizes(NamedTuple):
+    """Sizes that follow from the settings and the shape of an image.
+
+    Attributes:
+        side: side of a filter in pixels.
+        cells: rows and columns of the grid.
+        pooled: pooled responses.
+        blocks: blocks of the random matrix.
+        features: all features.
+    """
+
+    side: int
+    cells: int
+    pooled: int
+    blocks: int
+    features: int
+
+
+def feature_sizes(settings: ClosedFormConfig, image_shape: Shape) -> FeatureSizes:
+    """Returns the sizes of filters, grid and features. Filters and grid are smaller for small images."""
+    height, width, _ = image_shape
     side = min(settings.filter_size, height, width)
     cells = min(settings.pool_grid, height - side + 1, width - side + 1)
-    pooled = cells * cells * settings.num_filters
-    return {
-        "side": side,
-        "cells": cells,
-        "patch": side * side * channels,
-        "pooled": pooled,
-        "blocks": _num_blocks(math.gcd(pooled, settings.random_features)),
-        "features": settings.random_features + 1,
-    }
-
-
-def _num_blocks(size: int) -> int:
-    return max(count for count in range(1, BLOCKS + 1) if size % count == 0)
+    filters = settings.num_filters // 2 if settings.fold_mirrors else settings.num_filters
+    pooled = 2 * cells * cells * filters
+    common = math.gcd(pooled, settings.random_features)
+    blocks = max(count for count in range(1, BLOCKS + 1) if common % count == 0)
+    return FeatureSizes(side, cells, pooled, blocks, pooled * settings.pooled_features + settings.random_features)
 
 
 def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
     """Returns the dictionary before the first task: zeros."""
+    patch = feature_sizes(settings, image_shape).side ** 2 * image_shape[2]
+    return {"filters": jnp.zeros((patch, settings.num_filters)), "offset": jnp.zeros((settings.num_filters,))}
+
+
+def make_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
+    """Learns `filters` `[patch, filters]` and `offset` `[filters]` from synthetic images (seconds)."""
+    side = feature_sizes(settings, image_shape).side
+    filters, offset = make_filters(settings.filter_seed, image_shape[2], side, settings.num_filters)
+    return {"filters": jnp.asarray(filters), "offset": jnp.asarray(offset)}
+
+
+def expansion_matrix(settings: ClosedFormConfig, image_shape: Shape) -> jax.Array:
+    """Samples R in levels, whole numbers: float32 `[blocks, pooled / blocks, random_features / blocks]`."""
     size = feature_sizes(settings, image_shape)
-    return {
-        "filters": jnp.zeros((size["patch"], settings.num_filters)),
-        "offset": jnp.zeros((settings.num_filters,)),
-        "mean": jnp.zeros((size["pooled"],)),
-        "deviation": jnp.zeros((size["pooled"],)),
-        "seed": jnp.zeros((2,), jnp.uint32),
-    }
-
-
-def fit_dictionary(rows: np.ndarray, image_shape: Shape, settings: ClosedFormConfig, *, rng: jax.Array) -> Dictionary:
-    """Fits filters to images, and the standardization of their pooled responses.
-
-    Args:
-        rows: images `[n, pixels]`, uint8 or float in [0, 1].
-        image_shape: shape of an image.
-        settings: number and size of the filters, and the grid.
-        rng: key of the patches and of the random expansion.
-
-    Returns:
-        `filters` `[patch, filters]` and `offset` `[filters]`, such that the response to a normalized patch is
-        `patch . filters - offset`; `mean` and `deviation` `[pooled]`; `seed` of the expansion, uint32 `[2]`.
-    """
-    patch_rng, expansion_rng = jax.random.split(rng)
-    numbers = np.random.default_rng(np.asarray(jax.random.key_data(patch_rng)))
-    side = feature_sizes(settings, image_shape)["side"]
-    patches = _sample_patches(rows, image_shape, side, settings.num_filters, numbers)
-    center, whiten = _fit_whitening(patches)
-    filters = whiten @ _fit_centroids((patches - center) @ whiten, settings.num_filters, numbers).T
-    dictionary = {
-        "filters": jnp.asarray(filters, jnp.float32),
-        "offset": jnp.asarray(center @ filters + THRESHOLD, jnp.float32),
-        "seed": jax.random.key_data(expansion_rng),
-    }
-    # A fixed number of images, spread evenly over all of them.
-    count = min(len(rows), STANDARDIZATION_IMAGES)
-    sample = rows[np.arange(count) * len(rows) // count]
-    pool = partial(_pool_responses, dictionary, image_shape=image_shape, settings=settings)
-    pooled = np.concatenate(
-        [np.asarray(pool(batch))[: count - start] for start, batch in padded_batches(sample, *BATCH_SIZES)]
-    )
-    deviation = pooled.std(axis=0)
-    return {
-        **dictionary,
-        "mean": jnp.asarray(pooled.mean(axis=0)),
-        "deviation": jnp.asarray(deviation + max(0.1 * deviation.mean(), 1e-6)),
-    }
-
-
-def expansion_matrix(dictionary: Dictionary, settings: ClosedFormConfig, image_shape: Shape) -> jax.Array:
-    """Samples the random matrix R from its seed: `[blocks, pooled / blocks, random_features / blocks]`."""
-    size = feature_sizes(settings, image_shape)
-    inputs, blocks = size["pooled"] // size["blocks"], size["blocks"]
-    rng = jax.random.wrap_key_data(dictionary["seed"])
-    return jax.random.normal(rng, (blocks, inputs, settings.random_features // blocks)) / math.sqrt(inputs)
+    shape = size.blocks, size.pooled // size.blocks, settings.random_features // size.blocks
+    values = np.random.default_rng([settings.filter_seed, *shape]).standard_normal(shape, np.float32)
+    return jnp.asarray(np.clip(np.rint(MATRIX_LEVELS * values), -MAX_LEVEL, MAX_LEVEL))
 
 
 def extract(
     dictionary: Dictionary, expand: jax.Array, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
 ) -> jax.Array:
-    """Computes the features of images, float32 `[n, random_features + 1]`. The last one is 1. Traceable.
+    """Computes the features of images, whole numbers in float32: `[n, features]`. Traceable.
 
     Args:
-        dictionary: from `fit_dictionary`.
+        dictionary: from `make_dictionary`.
         expand: from `expansion_matrix`.
         rows: images `[n, pixels]`, uint8 or float in [0, 1].
         image_shape: shape of an image.
-        settings: settings that the dictionary was fitted with.
+        settings: settings that the dictionary was made with.
     """
+    pooled = pool_responses(dictionary, rows, image_shape=image_shape, settings=settings)
+    parts = [pooled] if settings.pooled_features else []
+    if settings.random_features:
+        parts.append(_expand(pooled, expand))
+    return jnp.concatenate(parts, axis=1) - MAX_LEVEL
+
+
+def _expand(pooled: jax.Array, expand: jax.Array) -> jax.Array:
+    """Computes max(0, R z) in levels from 0 to 2 MAX_LEVEL: `[n, random_features]`."""
+    inputs = pooled.reshape(len(pooled), -1, len(expand))
+    levels = jnp.int32(pooled)
+    mean = levels.sum(axis=1) / pooled.shape[1]
+    square = jnp.square(levels).sum(axis=1) / pooled.shape[1]
+    scale = INPUT_LEVELS * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 1.0))
+    z = jnp.clip(jnp.round((inputs - mean[:, None, None]) * scale[:, None, None]), -MAX_LEVEL, MAX_LEVEL)
     with jax.default_matmul_precision("float32"):
-        pooled = _pool_responses(dictionary, rows, image_shape=image_shape, settings=settings)
-        pooled = (pooled - dictionary["mean"][None]) / dictionary["deviation"][None]
-        pooled = pooled * jax.lax.rsqrt(jnp.mean(jnp.square(pooled), axis=1, keepdims=True) + 1e-3)
-        # Block b reads the values b, b + blocks, ...
-        inputs = pooled.reshape(len(rows), -1, len(expand))
-        expanded = [jax.nn.relu(inputs[:, :, block] @ matrix) for block, matrix in enumerate(expand)]
-        return jnp.concatenate([*expanded, jnp.ones((len(rows), 1))], axis=1)
+        # Block b reads the responses b, b + blocks, ...
+        products = jnp.concatenate([z[:, :, block] @ matrix for block, matrix in enumerate(expand)], axis=1)
+    unit = INPUT_LEVELS * MATRIX_LEVELS * math.sqrt(inputs.shape[1])
+    return jnp.clip(jnp.round(products * (RANDOM_LEVELS / unit)), 0, 2 * MAX_LEVEL)
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"))
-def _pool_responses(
+def pool_responses(
     dictionary: Dictionary, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
 ) -> jax.Array:
-    """Sums the filter responses over the cells of the grid: `[n, cells * cells * filters]`."""
-    size = feature_sizes(settings, image_shape)
-    side, (height, width, _) = size["side"], image_shape
+    """Computes the mean responses of both signs in the cells of the grid.
+
+    Mirror images are folded in: the response of a filter in a cell is averaged with that of the mirrored filter in the
+    mirrored cell. A regression on these is one on all images and their mirror images, whose responses are the same.
+
+    Args:
+        dictionary: from `make_dictionary`.
+        rows: images `[n, pixels]`, uint8 or float in [0, 1].
+        image_shape: shape of an image.
+        settings: settings that the dictionary was made with.
+
+    Returns:
+        Levels, whole numbers from 0 to 2 MAX_LEVEL in float32 `[n, pooled]`, in the order sign, row, column, filter.
+    """
+    size, (height, width, channels) = feature_sizes(settings, image_shape), image_shape
+    side, half = size.side, settings.num_filters // 2
     down, across = height - side + 1, width - side + 1
-    # Centering the filters has the effect of centering every patch. The offset is the weight of a constant pixel of 1.
-    centered = dictionary["filters"] - dictionary["filters"].mean(axis=0, keepdims=True)
-    filters = jnp.concatenate([centered, -dictionary["offset"][None]])
+    # The offset is the weight of a constant pixel of 1.
+    filters = jnp.concatenate([dictionary["filters"], -dictionary["offset"][None]])
 
     def pool_batch(batch: jax.Array) -> jax.Array:
         images = jnp.moveaxis(to_float(batch).reshape(-1, *image_shape), -1, 0)
         # [patch, positions], so that contiguous runs of pixels are copied.
         shifted = [images[:, :, y : y + down, x : x + across] for y in range(side) for x in range(side)]
-        patches = jnp.concatenate(shifted).reshape(size["patch"], -1)
-        patches = patches * jax.lax.rsqrt(patches.var(axis=0, keepdims=True) + CONTRAST_FLOOR)
+        patches = jnp.concatenate(shifted).reshape(side * side * channels, -1)
+        patches = patches * jax.lax.rsqrt(patches.var(axis=0, keepdims=True) + contrast_floor(channels))
         patches = jnp.pad(patches, ((0, 1), (0, 0)), constant_values=1.0)
-        responses = jax.nn.relu(patches.T @ filters).reshape(len(batch), down, across, -1)
-        return cpu.sum_cells(cpu.sum_cells(responses, 1, size["cells"]), 2, size["cells"]).reshape(len(batch), -1)
+        responses = (patches.T @ filters).reshape(len(batch), down, across, -1)
+        signs = (jax.nn.relu(signed - THRESHOLD) for signed in (responses, -responses))
+        means = [cpu.average_cells(cpu.average_cells(sign, 1, size.cells), 2, size.cells) for sign in signs]
+        pooled = jnp.stack(means, axis=1)
+        if settings.fold_mirrors:
+            pooled = 0.5 * (pooled[..., :half] + pooled[..., ::-1, half:])
+        return jnp.clip(jnp.round(POOLED_LEVELS * pooled), 0, 2 * MAX_LEVEL).reshape(len(batch), -1)
 
     with jax.default_matmul_precision("float32"):
         return cpu.map_images(pool_batch, rows)
-
-
-def _sample_patches(
-    rows: np.ndarray, image_shape: Shape, side: int, num_filters: int, numbers: np.random.Generator
-) -> np.ndarray:
-    """Samples patches at random places, without flat ones, with mean 0 and variance about 1: `[n, patch]`."""
-    windows = np.lib.stride_tricks.sliding_window_view(rows.reshape(-1, *image_shape), (side, side), axis=(1, 2))
-    count = PATCHES_PER_FILTER * num_filters
-    places = [numbers.integers(0, length, 4 * count) for length in windows.shape[:3]]
-    # From [n, channels, side, side] to channels last, as in `_pool_responses`.
-    patches = windows[tuple(places)].transpose(0, 2, 3, 1).reshape(4 * count, -1).astype(np.float32)
-    patches /= 255 if rows.dtype == np.uint8 else 1
-    patches = patches[patches.std(axis=1) > FLAT_STD][:count]
-    patches -= patches.mean(axis=1, keepdims=True)
-    return patches / np.sqrt(patches.var(axis=1, keepdims=True) + CONTRAST_FLOOR)
-
-
-def _fit_whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mean, and the symmetric matrix that makes the covariance nearly the identity (ZCA)."""
-    if len(patches) < 2:
-        return np.zeros(patches.shape[1]), np.eye(patches.shape[1])
-    values, vectors = np.linalg.eigh(np.cov(patches.T))
-    return patches.mean(axis=0), (vectors / np.sqrt(np.maximum(values, 0) + WHITENING_FLOOR)) @ vectors.T
-
-
-def _fit_centroids(patches: np.ndarray, num_filters: int, numbers: np.random.Generator) -> np.ndarray:
-    """Spherical k-means: unit vectors `[filters, patch]`, each an average of the patches nearest in angle."""
-
-    def normalize(vectors: np.ndarray) -> np.ndarray:
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-    centroids = normalize(numbers.standard_normal((num_filters, patches.shape[1])))
-    for _ in range(ITERATIONS if len(patches) else 0):
-        nearest = (patches @ centroids.T).argmax(axis=1)
-        sums = np.zeros_like(centroids)
-        np.add.at(sums, nearest, patches)
-        counts = np.bincount(nearest, minlength=num_filters)
-        random_directions = numbers.standard_normal(sums.shape)
-        centroids = normalize(np.where((counts >= MIN_PATCHES)[:, None], sums, random_directions))
-    return centroids

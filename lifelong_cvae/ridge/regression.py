@@ -1,108 +1,90 @@
 """Ridge regression from features to categories, computed from sums.
 
-With the features phi of an image, and E_c the mean over the images of category c,
+With the features phi of an image, E_c the mean over the images of category c, and C categories,
 
-    G = sum_c E_c[phi phi']        Gram matrix: one for all categories, or one each
-    s_c = E_c[phi]                 one per category
-    weights_c = (G + ridge I)^-1 s_c
+    m   = sum_c E_c[phi] / C                                   mean
+    G   = sum_c E_c[phi phi'] / C - m m'                       covariance
+    d   = sqrt(diag G) + a tenth of its mean                   scale of each feature
+    w_c = (D^-1 G D^-1 + ridge I)^-1 D^-1 (E_c[phi] - m) / C   with D = diag d
+    score_c(x) = w_c' D^-1 (phi(x) - m) + 1 / C
 
-The sums equal those of joint training on all images with equal weight per category, in any order: nothing is
-forgotten, and only averages are stored. Sources: Zhuang et al. 2022 (ACIL, arXiv 2205.14922), McDonnell et al. 2023
-(RanPAC, arXiv 2307.02251). Every twentieth image of a category is held out until `ridge` is selected, then added. The
-squared error on held-out images is a function of sums too.
+The sums are those of joint training on all images with equal weight per category, in any order: nothing is forgotten,
+and only averages are stored. They are exact (`sums`), so the solution is the same bit for bit in every order.
+Sources: Zhuang et al. 2022 (ACIL, arXiv 2205.14922), McDonnell et al. 2023 (RanPAC, arXiv 2307.02251). The squared
+error on held-out images, by which `ridge` is selected, is a function of sums too.
 """
 
 import functools
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, padded_batches
-from lifelong_cvae.ridge import features, temperature_scaling
+from lifelong_cvae.images import Shape
+from lifelong_cvae.model import rejection
+from lifelong_cvae.ridge import features, sums, temperature_scaling
 
 HELD_OUT_EVERY = 20
-RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-10, 5))
-FIRST_RIDGE = RIDGES[8]  # 0.1
+RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
+FIRST_RIDGE = RIDGES[2]  # 1e-3
 # The ridge is selected with every fourth feature, which takes a sixty-fourth of the time.
 SEARCH_STRIDE = 4
+# Added to the scale of each feature: a part of the mean scale.
+SCALE_FLOOR = 0.1
 
-# A Gram matrix is symmetric: of each block of rows, only the columns from its first row on are stored.
-ROW_BLOCKS = 8
+# Rows of a block of a Gram matrix and the block from its first row on, int64: `sums.gram_blocks`.
+GramBlocks = Iterable[tuple[slice, np.ndarray]]
 
-# Sums over the images in `fit` and in `held_out`: vectors `[features]`, or packed Gram matrices `[packed]`, which
-# are row blocks one after another.
-Sums = dict[str, jax.Array]
-HostSums = dict[str, np.ndarray]
+
+class Solution(NamedTuple):
+    """Weights of the regression: scores are `phi @ weights + intercept`.
+
+    Attributes:
+        weights: float32 `[features, categories]`.
+        intercept: float32 `[categories]`.
+        own_means: mean score of a category's own images for it, float32 `[categories]`.
+    """
+
+    weights: np.ndarray
+    intercept: np.ndarray
+    own_means: np.ndarray
+
+
+class _Problem(NamedTuple):
+    """Standardized sums. Of the matrix, only the upper triangle is valid."""
+
+    matrix: np.ndarray  # [features, features]
+    targets: np.ndarray  # [features, categories]
+    mean: np.ndarray  # [features]
+    scale: np.ndarray  # [features]
+    prior: np.ndarray  # [categories], weight of each category
 
 
 def empty_common_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
     """Returns the parts common to all categories before the first task."""
     common = {"dictionary": features.empty_dictionary(settings, image_shape), "ridge": jnp.float32(FIRST_RIDGE)}
-    size = settings.random_features + 1
-    return common if settings.gram_sharing == "own" else {**common, "gram": _zero_sums(_packed_size(size))}
+    return common if settings.gram_sharing == "own" else {**common, "gram": _empty_gram(settings, image_shape)}
 
 
-def empty_category_sums(settings: ClosedFormConfig) -> dict[str, Any]:
+def empty_category_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
     """Returns the subtree of a category before its first visit."""
-    size = settings.random_features + 1
-    subtree = {"sum": _zero_sums(size), "calibration": temperature_scaling.empty_grid()}
-    return {**subtree, "gram": _zero_sums(_packed_size(size))} if settings.gram_sharing == "own" else subtree
+    vector = {part: sums.zeros_vector(size + 1) for part, size in _part_sizes(settings, image_shape).items()}
+    thresholds = rejection.uncalibrated_thresholds()
+    subtree = {"sum": vector, "calibration": temperature_scaling.empty_grid(), "thresholds": thresholds}
+    return {**subtree, "gram": _empty_gram(settings, image_shape)} if settings.gram_sharing == "own" else subtree
 
 
-def _zero_sums(length: int) -> Sums:
-    return {part: jnp.zeros((length,)) for part in ("fit", "held_out")}
+def _empty_gram(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, sums.ExactSum]:
+    return {part: sums.zeros_gram(size) for part, size in _part_sizes(settings, image_shape).items()}
 
 
-def _row_blocks(num_features: int) -> list[slice]:
-    """Returns the rows of each block."""
-    height = -(-num_features // ROW_BLOCKS)
-    return [slice(start, min(start + height, num_features)) for start in range(0, num_features, height)]
-
-
-def _packed_size(num_features: int) -> int:
-    return sum((rows.stop - rows.start) * (num_features - rows.start) for rows in _row_blocks(num_features))
-
-
-def packed_gram(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Computes a symmetric product left' right, `[packed]`.
-
-    Costs little more than half the work and memory.
-
-    Args:
-        left: `[n, features]`.
-        right: `[n, features]`.
-    """
-    blocks = _row_blocks(right.shape[1])
-    return jnp.concatenate([(left[:, rows].T @ right[:, rows.start :]).ravel() for rows in blocks])
-
-
-def unpack_gram(gram: np.ndarray, num_features: int, stride: int = 1, *, dtype: Any = None) -> np.ndarray:
-    """Unpacks a Gram matrix. Only the upper triangle, diagonal included, is valid.
-
-    Args:
-        gram: `[packed]`.
-        num_features: size of the full matrix.
-        stride: 1 returns `[features, features]`. Larger strides select rows and columns: every stride-th feature,
-            counted back from the last.
-        dtype: type of the matrix; default that of `gram`.
-    """
-    first, start = (num_features - 1) % stride, 0
-    count = len(range(first, num_features, stride))
-    matrix = np.empty((count, count), dtype or gram.dtype)
-    for rows in _row_blocks(num_features):
-        height, width = rows.stop - rows.start, num_features - rows.start
-        block = gram[start : start + height * width].reshape(height, width)
-        start += block.size
-        offset = (first - rows.start) % stride
-        selected = block[offset::stride, offset::stride]
-        row = (rows.start + offset) // stride
-        matrix[row : row + len(selected), row:] = selected
-    return matrix
+def _part_sizes(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, int]:
+    """Returns the number of features in sums over all images, and over held-out ones."""
+    size = features.feature_sizes(settings, image_shape).features
+    return {"all": size, "held_out": -(-size // SEARCH_STRIDE)}
 
 
 def held_out_mask(count: int) -> np.ndarray:
@@ -110,130 +92,116 @@ def held_out_mask(count: int) -> np.ndarray:
     return np.arange(count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def compute_sums(
-    dictionary: features.Dictionary,
-    expand: jax.Array,
-    rows: np.ndarray,
-    *,
-    image_shape: Shape,
-    settings: ClosedFormConfig,
-) -> tuple[Sums, Sums]:
-    """Computes E[phi phi'], packed, and E[phi] of one category, split into `fit` and `held_out` images.
+def solve(gram: GramBlocks, vectors: np.ndarray, ridge: float) -> Solution:
+    """Solves for the weights on the host, in float32 with a step of refinement in float64.
 
     Args:
-        dictionary: from `features.fit_dictionary`.
-        expand: from `features.expansion_matrix`.
-        rows: images `[n, pixels]`, uint8 or float in [0, 1].
-        image_shape: shape of an image.
-        settings: settings that the dictionary was fitted with.
+        gram: Gram matrix, summed over all categories.
+        vectors: sums of features of each category, int64 `[features + 1, categories]`. The last row counts visits.
+        ridge: penalty relative to the correlation matrix of the features, above 0.
     """
-    held_out, size = held_out_mask(len(rows)), settings.random_features + 1
-    grams, vectors = _zero_sums(_packed_size(size)), _zero_sums(size)
-    for part, images in (("fit", rows[~held_out]), ("held_out", rows[held_out])):
-        for start, batch in padded_batches(images, *features.BATCH_SIZES):
-            weights = (np.arange(len(batch)) < len(images) - start) / np.float32(len(rows))
-            grams[part], vectors[part] = _accumulate(
-                grams[part],
-                vectors[part],
-                dictionary,
-                expand,
-                batch,
-                jnp.asarray(weights, jnp.float32),
-                image_shape=image_shape,
-                settings=settings,
-            )
-    return grams, vectors
+    problem = _standardize(gram, vectors, np.float32)
+    weights = _solve(problem, ridge) / problem.scale[:, None]
+    intercept = problem.prior - problem.mean @ weights
+    vector_sums, counts = _to_float(vectors)
+    own_means = np.einsum("dc,dc->c", weights, vector_sums) / counts + intercept
+    return Solution(*map(np.float32, (weights, intercept, own_means)))
 
 
-@partial(jax.jit, static_argnames=("image_shape", "settings"), donate_argnums=(0, 1))
-def _accumulate(
-    gram: jax.Array,
-    vector: jax.Array,
-    dictionary: features.Dictionary,
-    expand: jax.Array,
-    rows: jax.Array,
-    weights: jax.Array,
-    *,
-    image_shape: Shape,
-    settings: ClosedFormConfig,
-) -> tuple[jax.Array, jax.Array]:
-    phi = features.extract(dictionary, expand, rows, image_shape=image_shape, settings=settings)
-    with jax.default_matmul_precision("float32"):
-        weighted = phi * weights[:, None]
-        return gram + packed_gram(weighted, phi), vector + weighted.sum(axis=0)
-
-
-def solve(gram: HostSums, vectors: HostSums, ridge: float) -> np.ndarray:
-    """Solves for the weights `[features, categories]` on the host, held-out images included.
-
-    Args:
-        gram: `[packed]`, summed over all categories.
-        vectors: `[features, categories]`.
-        ridge: penalty, above 0.
-    """
-    total_gram, total_vectors = (sums["fit"] + sums["held_out"] for sums in (gram, vectors))
-    return _solve(unpack_gram(total_gram, len(total_vectors)), total_vectors, ridge)
-
-
-def select_ridge(gram: HostSums, vectors: HostSums) -> tuple[float, np.ndarray]:
-    """Selects the ridge penalty on held-out images; returns it and weights `[features, categories]`.
+def select_ridge(fit: GramBlocks, held_out: GramBlocks, fit_vectors: np.ndarray, held_out_vectors: np.ndarray) -> float:
+    """Selects the ridge penalty on held-out images.
 
     The selected penalty is half a decade below the one with the least squared error, because squared error asks for
     more shrinkage than accuracy does. The search goes downhill from `FIRST_RIDGE`, which stays if nothing is held out.
 
     Args:
-        gram: `[packed]`, summed over all categories.
-        vectors: `[features, categories]`.
+        fit: Gram matrix of every `SEARCH_STRIDE`-th feature, over images that are not held out.
+        held_out: the same over held-out images.
+        fit_vectors: sums of these features of each category, int64 `[features + 1, categories]`.
+        held_out_vectors: the same over held-out images.
     """
+    if not held_out_vectors.any():
+        return FIRST_RIDGE
     best = RIDGES.index(FIRST_RIDGE)
-    if vectors["held_out"].any():
-        best = max(_least_error(gram, vectors, start=best) - 1, 0)
-    fit = unpack_gram(gram["fit"], len(vectors["fit"]))
-    ridge = max(RIDGES[best], _rounding_bound(fit))
-    return ridge, _solve(fit, vectors["fit"], ridge)
+    problem = _standardize(fit, fit_vectors, np.float64)
+    error = _held_out_error(problem, held_out, held_out_vectors)
+    while (nearest := min((best, best - 1, best + 1), key=error)) != best:
+        best = nearest
+    return RIDGES[max(best - 1, 0)]
 
 
-def _least_error(gram: HostSums, vectors: HostSums, start: int) -> int:
-    """Returns the index into `RIDGES` with the least held-out error, searched downhill from `start`."""
-    # Random features are exchangeable, so a quarter of them needs a quarter of the ridge. The constant feature, which
-    # is the last, is always selected.
-    num_features = len(vectors["fit"])
-    unpack = partial(unpack_gram, num_features=num_features, stride=SEARCH_STRIDE, dtype=np.float64)
-    gram = {part: unpack(values) for part, values in gram.items()}
-    selected = slice((num_features - 1) % SEARCH_STRIDE, None, SEARCH_STRIDE)
-    vectors = {part: np.float64(values[selected]) for part, values in vectors.items()}
-    held_out = np.triu(gram["held_out"]) + np.triu(gram["held_out"], 1).T
-    floor = _rounding_bound(gram["fit"])
+def _held_out_error(problem: _Problem, gram: GramBlocks, vectors: np.ndarray) -> Callable[[int], float]:
+    """Returns the squared error of held-out images' scores, but for a constant, by index into `RIDGES`."""
+    vector_sums, counts = _to_float(vectors)
+    held_out = np.zeros_like(problem.matrix)
+    for rows, block in gram:
+        held_out[rows, rows.start :] = np.ldexp(np.float64(block), -sums.GRAM_BITS)
+    held_out = np.triu(held_out) + np.triu(held_out, 1).T
+    # About the mean of the images that are not held out.
+    cross = np.outer(problem.mean, vector_sums.sum(axis=1))
+    held_out += counts.sum() * np.outer(problem.mean, problem.mean) - cross - cross.T
+    held_out /= np.outer(problem.scale, problem.scale)
+    standardized = (vector_sums - np.outer(problem.mean, counts)) / problem.scale[:, None]
+    targets = standardized - np.outer(standardized.sum(axis=1), problem.prior)
 
     @functools.cache
     def error(index: int) -> float:
-        ridge = RIDGES[index] * len(vectors["fit"]) / num_features if 0 <= index < len(RIDGES) else 0.0
-        if ridge < floor:
+        if not 0 <= index < len(RIDGES):
             return np.inf
-        weights = _solve(gram["fit"].copy(), vectors["fit"], ridge)
-        fitted = np.einsum("dc,dc->", weights, held_out @ weights)
-        return fitted - 2 * np.einsum("dc,dc->", weights, vectors["held_out"])
+        # A quarter of the features needs a quarter of the penalty: their correlation matrix has a quarter of the trace.
+        weights = _solve(problem._replace(matrix=problem.matrix.copy()), RIDGES[index] / SEARCH_STRIDE)
+        return np.einsum("dc,dc->", weights, held_out @ weights) - 2 * np.einsum("dc,dc->", weights, targets)
 
-    best = start
-    while (nearest := min((best, best - 1, best + 1), key=error)) != best:
-        best = nearest
-    return best
+    return error
 
 
-def _rounding_bound(gram: np.ndarray) -> float:
-    """Bounds the error of the eigenvalues from float32 rounding. A smaller ridge is not used."""
-    return float(np.finfo(np.float32).eps * np.trace(gram, dtype=np.float64))
+def _to_float(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the sums `[features, categories]` and the weights of the categories."""
+    values = np.ldexp(np.float64(vectors), -sums.VECTOR_BITS)
+    return values[:-1], values[-1]
 
 
-def _solve(gram: np.ndarray, vectors: np.ndarray, ridge: float) -> np.ndarray:
-    """Solves for the weights in the type of both arguments.
+def _standardize(gram: GramBlocks, vectors: np.ndarray, dtype: type) -> _Problem:
+    vector_sums, counts = _to_float(vectors)
+    total = counts.sum()
+    mean, prior = vector_sums.sum(axis=1) / total, counts / total
+    matrix, variance = np.zeros((len(vector_sums),) * 2, dtype), np.empty(len(vector_sums))
+    for rows, block in gram:
+        covariance = np.ldexp(np.float64(block), -sums.GRAM_BITS)
+        covariance /= total
+        covariance -= mean[rows, None] * mean[None, rows.start :]
+        matrix[rows, rows.start :] = covariance
+        variance[rows] = np.diagonal(covariance)
+    scale = np.sqrt(np.maximum(variance, 0))
+    scale += max(SCALE_FLOOR * scale.mean(), 1e-6)
+    for rows in _row_slices(len(matrix)):
+        matrix[rows, rows.start :] /= scale.astype(dtype)[rows, None] * scale.astype(dtype)[None, rows.start :]
+    targets = (vector_sums / total - np.outer(mean, prior)) / scale[:, None]
+    return _Problem(matrix, targets, mean, scale, prior)
 
-    Overwrites `gram`, since a copy may take 100 MB.
 
-    float32 is as precise as the sums. It takes half as long as float64, and changes no score of an image by more than
-    3e-4 (MNIST, ridges from 0.001 to 0.1).
-    """
-    gram[np.diag_indices_from(gram)] += ridge
+def _solve(problem: _Problem, ridge: float) -> np.ndarray:
+    """Solves for the standardized weights, float64 `[features, categories]`. Overwrites the matrix."""
+    matrix, targets = problem.matrix, problem.targets
+    # Rounding in the factorization is well below the lower bound of the penalty.
+    matrix[np.diag_indices_from(matrix)] += max(ridge, float(np.finfo(matrix.dtype).eps) * len(matrix) / 8)
+    diagonal = np.array(np.diagonal(matrix), np.float64)
+    for rows in _row_slices(len(matrix)):
+        # A copy of the upper triangle, which is overwritten by the factor.
+        matrix[rows.stop :, rows] = matrix[rows, rows.stop :].T
+        square = matrix[rows, rows]
+        square[:] = np.triu(square) + np.triu(square, 1).T
     # LAPACK reads columns first, so the transpose needs no copy. Its valid triangle is the lower one.
-    factor = scipy.linalg.cho_factor(gram.T, lower=True, overwrite_a=True, check_finite=False)
-    return scipy.linalg.cho_solve(factor, vectors, check_finite=False)
+    factor = scipy.linalg.cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
+    weights = np.float64(scipy.linalg.cho_solve(factor, matrix.dtype.type(targets), check_finite=False))
+    residual = targets - diagonal[:, None] * weights
+    for rows in _row_slices(len(matrix)):
+        block = np.array(matrix[rows, : rows.stop], np.float64)
+        block[:, rows] = np.tril(block[:, rows], -1)
+        residual[rows] -= block @ weights[: rows.stop]
+        residual[: rows.stop] -= block.T @ weights[rows]
+    return weights + scipy.linalg.cho_solve(factor, matrix.dtype.type(residual), check_finite=False)
+
+
+def _row_slices(count: int, height: int = 1024) -> list[slice]:
+    return [slice(start, min(start + height, count)) for start in range(0, count, height)]

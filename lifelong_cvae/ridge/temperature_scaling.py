@@ -16,7 +16,10 @@ from scipy import special
 
 # Ordered from least to most confident, so that ties prefer less confidence. An infinite temperature drops the expert.
 ELBO_TEMPERATURES = (np.inf, *(2.0**exponent for exponent in np.arange(10, -0.5, -0.5)))
-SCORE_TEMPERATURES = (np.inf, *(2.0**exponent for exponent in np.arange(0, -6.5, -0.5)))
+SCORE_TEMPERATURES = (np.inf, *(2.0**exponent for exponent in np.arange(0, -6.25, -0.25)))
+# Temperature of scores alone, the same in every order of learning. Selected on validation images of MNIST,
+# Fashion-MNIST and CIFAR-10, whose own best ones are 0.08, 0.11 and 0.1.
+CLOSED_FORM_TEMPERATURE = 0.1
 GRID_SHAPE = (len(ELBO_TEMPERATURES), len(SCORE_TEMPERATURES))
 
 
@@ -42,16 +45,17 @@ def loss_grid(evidence: np.ndarray, scores: np.ndarray, category: int) -> np.nda
     return losses
 
 
-def expert_weights(grids: Sequence[np.ndarray], *, use_elbo: bool) -> tuple[float, float]:
-    """Returns `(1 / T_elbo, 1 / T_score)` of the lowest summed loss; the first is 0 without the ELBO.
+def expert_weights(grids: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Returns `(1 / T_elbo, 1 / T_score)` of the lowest summed loss.
+
+    The first is 0 if the ELBO adds nothing.
 
     Args:
-        grids: one `loss_grid` per category.
-        use_elbo: whether the ELBO is one of the experts.
+        grids: one `loss_grid` per category. If all are empty, the scores are used alone.
     """
-    total = np.sum([np.asarray(grid, np.float64) for grid in grids], axis=0)
-    # Row 0 has no ELBO. Column 0 has no scores and is never used.
-    candidates = total[1:, 1:] if use_elbo else total[:1, 1:]
-    row, column = np.unravel_index(np.argmin(candidates), candidates.shape)
-    elbo_temperature = ELBO_TEMPERATURES[row + 1] if use_elbo else np.inf
-    return 1 / elbo_temperature, 1 / SCORE_TEMPERATURES[column + 1]
+    # Column 0 has no scores and is never used.
+    total = np.sum([np.asarray(grid, np.float64) for grid in grids], axis=0)[:, 1:]
+    if not total.any():
+        return 0.0, 1 / CLOSED_FORM_TEMPERATURE
+    row, column = np.unravel_index(np.argmin(total), total.shape)
+    return 1 / ELBO_TEMPERATURES[row], 1 / SCORE_TEMPERATURES[column + 1]

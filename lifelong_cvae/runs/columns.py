@@ -49,16 +49,15 @@ def prediction_columns(
     scores = None if ready.classifier is None else ridge_classifier.scores(ready.classifier, images)
     log_evidence = np.asarray(recognition.evidence(ready, images, scores=scores, rng=rng))
     likelihoods = recognition.log_likelihoods(ready, images, log_evidence=log_evidence, scores=scores)
-    probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))
+    names, probabilities = recognition.decide(state, likelihoods)
     index = np.arange(len(log_evidence))
-    predictions = probabilities.argmax(axis=1)
-    names = np.asarray(state.names)[predictions]
+    predictions = np.asarray([state.names.index(name) for name in names], int)
     return {
         "index": index,
         "category": names,
         "probability": probabilities[index, predictions],
         "log_evidence": log_evidence[index, predictions],
-        "unknown": np.asarray(recognition.unknown(state, log_evidence, names, rate=reject)),
+        "unknown": np.asarray(recognition.unknown(ready, log_evidence, names, scores=scores, rate=reject)),
     }
 
 

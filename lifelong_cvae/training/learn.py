@@ -85,8 +85,8 @@ def learn(
         trained = train(grown, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
     learned = merge_trained(grown, trained)
     learned = fit_category_parts(learned, data, teacher)  # 4 fit: prior, low-rank noise, contrast
-    learned = ridge_classifier.update(learned, task.images, rng=rng)  # 5 sum: features for the ridge regression
-    learned = calibrate(learned, task.images, rng=rng, mesh=mesh)  # 6 calibrate: thresholds, temperatures
+    learned, held_out = ridge_classifier.update(learned, task.images)  # 5 sum: features for the ridge regression
+    learned = calibrate(learned, task.images, held_out, rng=rng, mesh=mesh)  # 6 calibrate: thresholds, temperatures
     learned = add_image_counts(learned, task.images)
     return learned, make_report(state, trained, int(data.total_steps), compiled.count, time.perf_counter() - start)
 

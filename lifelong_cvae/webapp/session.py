@@ -109,8 +109,9 @@ class Session:
         """Recognizes an image, uint8 `[h, w, c]`, reconstructs it and runs it around the circle."""
         recognizer = self._recognizer
         state, images = recognizer.state, self._certain(image[None])
+        scores = None if recognizer.classifier is None else ridge_classifier.scores(recognizer.classifier, images)
         evidence = np.asarray(recognition.evidence(recognizer, images, rng=self._rng))
-        likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=evidence)
+        likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=evidence, scores=scores)
         probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))[0]
         shown = np.sort(np.argsort(-probabilities, kind="stable")[:MAX_SHOWN])
         names, best = [state.names[index] for index in shown], state.names[probabilities.argmax()]
@@ -122,7 +123,7 @@ class Session:
             probabilities=probabilities[shown],
             reconstructions=np.stack([sampling.reconstruct(state, name, images)[0] for name in names]),
             best=best,
-            unknown=bool(recognition.unknown(state, evidence, [best])[0]),
+            unknown=bool(recognition.unknown(recognizer, evidence, [best], scores=scores)[0]),
             turns=np.asarray(turns).reshape(-1, *state.image_shape),
         )
 

@@ -92,19 +92,19 @@ def test_load_reads_earlier_checkpoint_beside_damaged_one(state, copy):
     assert_trees_equal(lifelong.load(copy, step=0), state)
 
 
-@pytest.mark.parametrize("schema", [0, 1, 2, 3, 6, "4", None])
+@pytest.mark.parametrize("schema", [0, 1, 2, 3, 7, "4", None])
 def test_load_refuses_unknown_schema_as_other_version_not_as_damage(copy, schema):
     meta = {**read_meta(copy), "schema": schema}
     del meta["digest"]
     write_meta(copy, {**meta, "digest": json_digest(meta)})
     with pytest.raises(InputError) as error:
         lifelong.load(copy)
-    words = f"was written by another version of lifelong_cvae: expected schema 4 or 5, got {schema!r}"
+    words = f"was written by another version of lifelong_cvae: expected schema 4 or 5 or 6, got {schema!r}"
     one_line(error, copy, f"checkpoint 0 {words}")
     assert not isinstance(error.value, DamageError)
 
 
-@pytest.mark.parametrize("schema", [3, 4, 6])
+@pytest.mark.parametrize("schema", [3, 4, 5, 7])
 def test_load_refuses_changed_schema_number_as_damage(copy, schema):
     write_meta(copy, {**read_meta(copy), "schema": schema})
     with pytest.raises(DamageError, match="checkpoint 0 is damaged: its settings differ"):

@@ -36,6 +36,24 @@ def test_is_unknown_rejects_nothing_uncalibrated_or_at_rate_zero():
     assert not rejection.is_unknown([np.full(9, 1e9)], evidence, np.zeros(2, int), 0.0).any()
 
 
+def test_complete_replaces_uncalibrated_thresholds_by_the_mean_of_the_others():
+    first, second = np.arange(9.0), np.arange(9.0) + 4
+    completed = rejection.complete([first, rejection.uncalibrated_thresholds(), second])
+    np.testing.assert_array_equal(completed, [first, np.arange(9.0) + 2, second])
+    uncalibrated = np.stack([rejection.uncalibrated_thresholds()] * 2)
+    np.testing.assert_array_equal(rejection.complete(uncalibrated), uncalibrated)
+
+
+def test_familiarity_is_zero_at_the_median_and_minus_one_at_the_quantile():
+    known = stats.norm.rvs(size=(50_000, 2), random_state=1) * [2.0, 5.0] + [10.0, -3.0]
+    thresholds = np.stack([rejection.fit_thresholds(known[:, c]) for c in (0, 1)])
+    values = np.asarray([[10.0, 0.0], [0.0, -3.0 - 1.645 * 5]])
+    familiar = rejection.familiarity(thresholds, values, np.asarray([0, 1]))
+    np.testing.assert_allclose(familiar, [0.0, -1.0], atol=0.03)
+    uncalibrated = np.stack([rejection.uncalibrated_thresholds()] * 2)
+    assert np.isposinf(rejection.familiarity(uncalibrated, values, np.asarray([0, 1]))).all()
+
+
 def test_unknown_flags_noise_but_few_test_digits(learner, mnist5k):
     def unknown_rate(images):
         names, _ = lifelong.recognize(learner, images)

@@ -1,119 +1,264 @@
-"""Features of the closed-form recognizer by a second computation, and the dictionary."""
+"""Features of the closed-form recognizer by a second computation, patch by patch."""
+
+import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import linear_model
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.ridge import features
+from lifelong_cvae.model import cpu
+from lifelong_cvae.ridge import dead_leaves, features
+from lifelong_cvae.ridge.dictionary import contrast_floor
 
-SETTINGS = ClosedFormConfig(num_filters=5, filter_size=3, pool_grid=2, random_features=8)
-COLOR = (8, 7, 2)
+SETTINGS = ClosedFormConfig(num_filters=6, filter_size=3, pool_grid=2, random_features=24)
+FOLDED = dataclasses.replace(SETTINGS, fold_mirrors=True)
+GRAY, COLOR = (9, 8, 1), (8, 11, 2)
+
+extract_compiled = jax.jit(features.extract, static_argnames=("image_shape", "settings"))
+average_cells = jax.jit(cpu.average_cells, static_argnums=(1, 2))
 
 
-def random_images(count, shape, seed=0):
-    """Uniform noise, uint8 `[count, pixels]`."""
+def sample_rows(count, shape, seed=0):
+    """Corners of synthetic images, the first half noisy, uint8 `[count, pixels]`."""
     numbers = np.random.default_rng(seed)
-    return numbers.integers(0, 256, (count, np.prod(shape)), np.uint8)
+    images = dead_leaves.sample_images(count, shape[2], numbers)[:, : shape[0], : shape[1]]
+    images[: count // 2] += 0.2 * numbers.standard_normal(images[: count // 2].shape)
+    return np.uint8(np.rint(255 * np.clip(images, 0, 1))).reshape(count, -1)
 
 
-@pytest.fixture(scope="module")
-def dictionary():
-    return features.fit_dictionary(random_images(40, COLOR), COLOR, SETTINGS, rng=jax.random.key(3))
+def mirror(rows, shape):
+    return rows.reshape(-1, *shape)[:, :, ::-1].reshape(rows.shape)
 
 
-def extract(dictionary, rows, shape=COLOR, settings=SETTINGS):
-    """Features of rows, as numpy."""
-    expand = features.expansion_matrix(dictionary, settings, shape)
-    return np.asarray(features.extract(dictionary, expand, rows, image_shape=shape, settings=settings))
+def extract(rows, shape, settings=SETTINGS, **changes):
+    """Features of rows as numpy, with some arrays of the dictionary replaced."""
+    made = {**features.make_dictionary(settings, shape), **changes}
+    expand = features.expansion_matrix(settings, shape)
+    return np.asarray(extract_compiled(made, expand, rows, image_shape=shape, settings=settings))
 
 
-def extract_by_patch(dictionary, rows):
-    """Features by the formulas of the module's docstring, patch by patch in float64."""
-    filters, offset, mean, deviation = (
-        np.asarray(dictionary[key], np.float64) for key in ("filters", "offset", "mean", "deviation")
+def overlap(position, positions, cell, cells):
+    """Part of a cell's width that a position covers."""
+    first, last = cell * positions / cells, (cell + 1) * positions / cells
+    return max(0.0, min(position + 1, last) - max(position, first)) / (last - first)
+
+
+def pool_by_patch(row, shape, settings=SETTINGS):
+    """Levels before rounding by the formulas of the module's docstring, in float64: `[2, 2, 2, filters]`."""
+    made = features.make_dictionary(settings, shape)
+    filters, offset = np.float64(made["filters"]), np.float64(made["offset"])
+    image, down, across = np.float64(row).reshape(shape) / 255, shape[0] - 2, shape[1] - 2
+    pooled = np.zeros((2, 2, 2, len(offset)))
+    for y in range(down):
+        for x in range(across):
+            patch = image[y : y + 3, x : x + 3].ravel()
+            patch = (patch - patch.mean()) / np.sqrt(patch.var() + contrast_floor(shape[2]))
+            response = patch @ filters - offset
+            for i, j in np.ndindex(2, 2):
+                share = overlap(y, down, i, 2) * overlap(x, across, j, 2)
+                pooled[0, i, j] += share * np.maximum(0, response - features.THRESHOLD)
+                pooled[1, i, j] += share * np.maximum(0, -response - features.THRESHOLD)
+    return features.POOLED_LEVELS * pooled
+
+
+def expand_by_loop(levels, matrix):
+    """Random features of pooled levels `[pooled]` by the formulas, in float64."""
+    levels, matrix = np.float64(levels), np.float64(matrix)
+    inputs = np.rint(features.INPUT_LEVELS * (levels - levels.mean()) / levels.std()).clip(-127, 127)
+    blocks, width, outputs = matrix.shape
+    expanded = []
+    for block in range(blocks):
+        for output in range(outputs):
+            total = sum(inputs[block + blocks * i] * matrix[block, i, output] for i in range(width))
+            unit = features.INPUT_LEVELS * features.MATRIX_LEVELS * np.sqrt(width)
+            expanded.append(features.RANDOM_LEVELS * total / unit)
+    return np.clip(expanded, 0, 254)
+
+
+def assert_rounded(levels, expected):
+    """Levels are the nearest whole numbers, of two where rounding errors decide."""
+    np.testing.assert_array_equal(levels, np.rint(levels))
+    np.testing.assert_allclose(levels, np.clip(expected, 0, 254), rtol=0, atol=0.502)
+
+
+def split_levels(values):
+    """Pooled and random features as levels from 0 on."""
+    return np.split(values + features.MAX_LEVEL, [-24], axis=1)
+
+
+@pytest.mark.parametrize("shape", [GRAY, COLOR])
+def test_extract_pools_responses_by_the_formulas(shape):
+    rows = sample_rows(8, shape)
+    pooled, _ = split_levels(extract(rows, shape))
+    assert pooled.std() > 5
+    for levels, row in zip(pooled, rows, strict=True):
+        assert_rounded(levels, pool_by_patch(row, shape).ravel())
+
+
+@pytest.mark.parametrize("shape", [GRAY, COLOR])
+def test_extract_folds_mirror_images_in(shape):
+    rows = sample_rows(8, shape)
+    pooled, _ = split_levels(extract(rows, shape, FOLDED))
+    for levels, row in zip(pooled, rows, strict=True):
+        both = pool_by_patch(row, shape) + pool_by_patch(mirror(row, shape), shape)
+        assert_rounded(levels, both[..., :3].ravel() / 2)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, FOLDED])
+def test_extract_expands_the_pooled_levels(settings):
+    pooled, expanded = split_levels(extract(sample_rows(8, GRAY), GRAY, settings))
+    matrix = features.expansion_matrix(settings, GRAY)
+    assert (expanded > 0).mean() > 0.2
+    assert_rounded(expanded, np.array([expand_by_loop(levels, matrix) for levels in pooled]))
+
+
+@pytest.mark.parametrize("shape", [GRAY, COLOR])
+def test_extract_returns_whole_numbers_within_the_largest_level(shape):
+    values = extract(sample_rows(8, shape), shape)
+    assert values.dtype == np.float32
+    assert values.shape == (8, features.feature_sizes(SETTINGS, shape).features) == (8, 72)
+    np.testing.assert_array_equal(values, np.rint(values))
+    assert abs(values).max() <= features.MAX_LEVEL
+
+
+def test_extract_clips_large_responses():
+    filters = 100 * features.make_dictionary(SETTINGS, GRAY)["filters"]
+    values = extract(sample_rows(8, GRAY), GRAY, filters=filters)
+    assert (values.min(), values.max()) == (-features.MAX_LEVEL, features.MAX_LEVEL)
+    np.testing.assert_array_equal(values, np.rint(values))
+
+
+def test_extract_of_uint8_and_float_is_equal():
+    rows = sample_rows(8, COLOR)
+    np.testing.assert_array_equal(extract(np.float32(rows) / 255, COLOR), extract(rows, COLOR))
+
+
+@pytest.mark.parametrize(("shape", "settings"), [(GRAY, SETTINGS), (COLOR, FOLDED)])
+def test_extract_treats_images_independently_bit_for_bit(shape, settings):
+    rows = sample_rows(64, shape)
+    expected = extract(rows, shape, settings)
+    batches = [extract(rows[start : start + 8], shape, settings) for start in range(0, 64, 8)]
+    np.testing.assert_array_equal(np.concatenate(batches), expected)
+    for shift in (1, 2, 3, 37):
+        moved = np.roll(rows, shift, axis=0)
+        np.testing.assert_array_equal(extract(moved, shape, settings), np.roll(expected, shift, axis=0))
+    copies = extract(np.repeat(rows[5:6], 8, axis=0), shape, settings)
+    np.testing.assert_array_equal(copies, np.repeat(expected[5:6], 8, axis=0))
+
+
+def test_extract_without_pooled_or_random_features_returns_the_others():
+    rows = sample_rows(8, GRAY)
+    both = extract(rows, GRAY)
+    np.testing.assert_array_equal(
+        extract(rows, GRAY, dataclasses.replace(SETTINGS, pooled_features=False)), both[:, 48:]
     )
-    pooled = np.zeros((len(rows), 2, 2, 5))
-    for index, image in enumerate(rows.reshape(-1, *COLOR) / 255.0):
-        for y in range(6):
-            for x in range(5):
-                patch = image[y : y + 3, x : x + 3].reshape(-1)
-                patch = (patch - patch.mean()) / np.sqrt(patch.var() + features.CONTRAST_FLOOR)
-                response = np.maximum(patch @ filters - offset, 0)
-                pooled[index, y * 2 // 6, x * 2 // 5] += response
-    pooled = (pooled.reshape(len(rows), -1) - mean) / deviation
-    pooled /= np.sqrt((pooled**2).mean(axis=1, keepdims=True) + 1e-3)
-    expand = np.asarray(features.expansion_matrix(dictionary, SETTINGS, COLOR), np.float64)
-    assert expand.shape == (4, 5, 2)
-    expanded = np.concatenate([np.maximum(pooled[:, b::4] @ expand[b], 0) for b in range(4)], axis=1)
-    return np.concatenate([expanded, np.ones((len(rows), 1))], axis=1)
+    np.testing.assert_array_equal(extract(rows, GRAY, dataclasses.replace(SETTINGS, random_features=0)), both[:, :48])
 
 
-def test_extract_agrees_with_the_formulas(dictionary):
-    rows = random_images(6, COLOR, seed=1)
-    np.testing.assert_allclose(extract(dictionary, rows), extract_by_patch(dictionary, rows), rtol=1e-3, atol=1e-4)
+@pytest.mark.parametrize("shape", [COLOR, (5, 29, 1)])
+def test_extract_with_folded_mirrors_is_equal_for_mirror_images(shape):
+    """Also where the middle of 9 or 27 positions belongs to two cells."""
+    rows = sample_rows(8, shape)
+    values, of_mirrors = extract(rows, shape, FOLDED), extract(mirror(rows, shape), shape, FOLDED)
+    assert abs(values - of_mirrors)[:, :24].max() <= 1
+    assert (values != of_mirrors).mean() < 0.01
+    assert values.std(axis=0).mean() > 5
+    if shape == COLOR:
+        assert abs(extract(rows, shape) - extract(mirror(rows, shape), shape)).max() > 5
 
 
-def test_extract_accepts_uint8_and_float(dictionary):
-    rows = random_images(3, COLOR, seed=1)
-    as_float = (rows / 255).astype(np.float32)
-    np.testing.assert_allclose(extract(dictionary, as_float), extract(dictionary, rows), atol=1e-5)
+def test_regression_on_folded_features_equals_one_on_images_and_mirror_images():
+    rows, targets = sample_rows(24, GRAY), np.random.default_rng(3).standard_normal(24)
+
+    def extract_pooled(rows, settings):
+        batches = [extract(rows[start : start + 8], GRAY, settings) for start in range(0, len(rows), 8)]
+        return split_levels(np.concatenate(batches))[0]
+
+    folded = extract_pooled(rows, FOLDED)
+    both = extract_pooled(np.concatenate([rows, mirror(rows, GRAY)]), SETTINGS)
+    # Twice as many images, and a squared norm that is half of that of the folded weights.
+    on_both = linear_model.Ridge(4 * 3000.0).fit(both, np.tile(targets, 2)).predict(both)
+    on_folded = linear_model.Ridge(3000.0).fit(folded, targets).predict(folded)
+    on_images = linear_model.Ridge(2 * 3000.0).fit(both[:24], targets).predict(both[:24])
+    np.testing.assert_allclose(np.tile(on_folded, 2), on_both, atol=0.04)
+    assert abs(on_folded - on_images).max() > 0.2
 
 
-def test_extract_treats_images_independently(dictionary):
-    rows = random_images(5, COLOR, seed=1)
-    np.testing.assert_allclose(extract(dictionary, rows)[3:4], extract(dictionary, rows[3:4]), atol=1e-5)
+def test_expansion_matrix_is_whole_numbers_determined_by_the_seed():
+    settings = ClosedFormConfig(num_filters=32, filter_size=3, pool_grid=2, random_features=1024)
+    matrix = np.asarray(features.expansion_matrix(settings, GRAY))
+    assert matrix.shape == (16, 16, 64)
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, np.rint(matrix))
+    assert abs(matrix.mean()) < 1
+    assert matrix.std() == pytest.approx(features.MATRIX_LEVELS, rel=0.02)
+    assert 100 < abs(matrix).max() <= features.MAX_LEVEL
+    np.testing.assert_array_equal(features.expansion_matrix(settings, GRAY), matrix)
+    other = features.expansion_matrix(dataclasses.replace(settings, filter_seed=1), GRAY)
+    assert abs(np.corrcoef(other.ravel(), matrix.ravel())[0, 1]) < 0.05
 
 
-def test_fit_dictionary_standardizes_pooled_responses(dictionary):
-    rows = random_images(40, COLOR)
-    pooled = features._pool_responses(dictionary, rows, image_shape=COLOR, settings=SETTINGS)
-    np.testing.assert_allclose(np.asarray(pooled).mean(axis=0), dictionary["mean"], rtol=1e-4, atol=1e-4)
-    assert (np.asarray(pooled).std(axis=0) <= np.asarray(dictionary["deviation"])).all()
+def test_expansion_matrix_makes_products_exact():
+    """Sums of products of z and R stay below 2^24 for the largest features of the presets."""
+    settings = ClosedFormConfig(fold_mirrors=True).resolve(3)
+    size = features.feature_sizes(settings, (32, 32, 3))
+    norm = np.linalg.norm(features.expansion_matrix(settings, (32, 32, 3)), axis=1).max()
+    # Rounding adds at most half a level to each input.
+    assert norm * (features.INPUT_LEVELS + 0.5) * np.sqrt(size.pooled) < 2**24
 
 
-def test_fit_dictionary_is_determined_by_rng(dictionary):
-    same, other = (
-        features.fit_dictionary(random_images(40, COLOR), COLOR, SETTINGS, rng=jax.random.key(seed)) for seed in (3, 4)
-    )
-    np.testing.assert_array_equal(same["filters"], dictionary["filters"])
-    assert np.abs(other["filters"] - dictionary["filters"]).max() > 1e-3
-    assert (other["seed"] != dictionary["seed"]).any()
+def test_batch_sizes_keep_sums_of_products_exact():
+    assert features.MAX_LEVEL**2 * features.BATCH_SIZES[1] < 2**24
 
 
-@pytest.mark.parametrize("level", [0, 255])
-def test_fit_dictionary_of_flat_images_gives_random_filters(level):
-    flat_images = np.full((3, 64), level, np.uint8)
-    fitted = features.fit_dictionary(flat_images, (8, 8, 1), SETTINGS, rng=jax.random.key(0))
-    assert all(np.isfinite(values).all() for values in fitted.values())
-    assert np.linalg.norm(fitted["filters"], axis=0).min() > 0.5
-    assert np.isfinite(extract(fitted, random_images(2, (8, 8, 1)), (8, 8, 1))).all()
+@pytest.mark.parametrize("level", [0, 100, 255])
+def test_extract_of_flat_images_is_that_of_no_response(level):
+    values = extract(np.full((8, 72), level, np.uint8), GRAY)
+    offset = np.float64(features.make_dictionary(SETTINGS, GRAY)["offset"])
+    assert abs(offset).max() < features.THRESHOLD
+    np.testing.assert_array_equal(values, np.full((8, 72), -features.MAX_LEVEL))
 
 
-def test_fit_centroids_never_returns_a_patch():
-    """With fewer patches than a centroid must average, all centroids are random."""
-    rows = random_images(2, (6, 6, 1))
-    numbers = np.random.default_rng(0)
-    patches = features._sample_patches(rows, (6, 6, 1), 3, 1, numbers)
-    distinct = np.unique(patches.round(4), axis=0)
-    few = distinct[: features.MIN_PATCHES - 1]
-    centroids = features._fit_centroids(few, 20, numbers)
-    nearest = (centroids @ (few / np.linalg.norm(few, axis=1, keepdims=True)).T).max(axis=1)
-    assert nearest.max() < 0.97
-    centroid = features._fit_centroids(np.repeat(few[:1], features.MIN_PATCHES, axis=0), 1, numbers)
-    assert float(centroid[0] @ few[0] / np.linalg.norm(few[0])) == pytest.approx(1.0)
+def test_feature_sizes_follow_from_the_settings():
+    assert features.feature_sizes(SETTINGS, GRAY) == (3, 2, 48, 12, 72)
+    assert features.feature_sizes(FOLDED, GRAY) == (3, 2, 24, 12, 48)
+    only_random = dataclasses.replace(SETTINGS, pooled_features=False, random_features=35)
+    assert features.feature_sizes(only_random, GRAY) == (3, 2, 48, 1, 35)
 
 
 def test_feature_sizes_shrink_for_small_images():
-    size = features.feature_sizes(SETTINGS, (2, 9, 1))
-    assert (size["side"], size["cells"], size["patch"], size["pooled"]) == (2, 1, 4, 5)
-    assert size["blocks"] == 1
-    fitted = features.fit_dictionary(random_images(4, (2, 9, 1)), (2, 9, 1), SETTINGS, rng=jax.random.key(0))
-    assert extract(fitted, random_images(3, (2, 9, 1)), (2, 9, 1)).shape == (3, 9)
+    assert features.feature_sizes(SETTINGS, (2, 9, 1)) == (2, 1, 12, 12, 36)
+    assert features.feature_sizes(SETTINGS, (9, 3, 1)) == (3, 1, 12, 12, 36)
+    values = extract(np.random.default_rng(0).integers(0, 256, (4, 18), np.uint8), (2, 9, 1))
+    assert values.shape == (4, 36)
+    assert np.isfinite(values).all()
 
 
-def test_empty_dictionary_has_the_shapes_of_a_fitted_one(dictionary):
-    empty = features.empty_dictionary(SETTINGS, COLOR)
+@pytest.mark.parametrize(("shape", "settings"), [(GRAY, SETTINGS), (COLOR, FOLDED), ((2, 9, 1), SETTINGS)])
+def test_empty_dictionary_has_the_shapes_of_a_made_one(shape, settings):
+    empty, made = features.empty_dictionary(settings, shape), features.make_dictionary(settings, shape)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), empty) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), dictionary
+        lambda leaf: (leaf.shape, leaf.dtype), made
     )
+    assert not any(np.asarray(leaf).any() for leaf in empty.values())
+
+
+@pytest.mark.parametrize(("positions", "cells"), [(9, 2), (27, 2), (5, 5), (7, 3), (4, 3), (6, 1)])
+def test_average_cells_weights_positions_by_their_overlap(positions, cells):
+    responses = np.random.default_rng(0).random((2, positions, 3), np.float32)
+    # Every position is divided into as many parts as there are cells.
+    parts = np.repeat(np.float64(responses), cells, axis=1).reshape(2, cells, positions, 3)
+    averages = np.asarray(average_cells(jnp.asarray(responses), 1, cells))
+    np.testing.assert_allclose(averages, parts.mean(axis=2), rtol=1e-6)
+    along_the_last = average_cells(jnp.asarray(responses.transpose(0, 2, 1)), 2, cells)
+    np.testing.assert_allclose(along_the_last, averages.transpose(0, 2, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("positions", "cells"), [(9, 2), (27, 2), (7, 3)])
+def test_average_cells_of_mirrored_responses_are_mirrored(positions, cells):
+    responses = jnp.asarray(np.random.default_rng(0).random((2, positions), np.float32))
+    mirrored = np.asarray(average_cells(responses[:, ::-1], 1, cells))
+    np.testing.assert_allclose(mirrored[:, ::-1], average_cells(responses, 1, cells), rtol=1e-6)

@@ -1,173 +1,281 @@
 """Ridge regression from sums, compared with scikit-learn on all images at once."""
 
+import dataclasses
+from functools import partial
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import linear_model
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.ridge import features, regression, temperature_scaling
+from lifelong_cvae.model import rejection
+from lifelong_cvae.ridge import features, regression, sums, temperature_scaling
 
-SETTINGS = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=15)
-SHAPE = (7, 7, 1)
-COUNTS = (100, 45, 21)
+SETTINGS = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=226)
+SHAPE, FEATURES = (8, 7, 1), 258
+COUNTS = (120, 65, 41)
+
+
+@pytest.fixture(autouse=True)
+def one_batch_size(monkeypatch):
+    """Less is compiled."""
+    monkeypatch.setattr(features, "BATCH_SIZES", (64, 64))
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Three categories of unequal size: noise of growing strength."""
+    """Three categories of unequal size: stripes of three directions in noise."""
     numbers = np.random.default_rng(0)
-    return [numbers.integers(0, 100 + 70 * c, (count, 49), np.uint8) for c, count in enumerate(COUNTS)]
+    y, x = np.mgrid[:8, :7]
+    images = []
+    for category, count in enumerate(COUNTS):
+        phases = numbers.uniform(0, 6, (count, 1, 1))
+        stripes = 40 * np.sin(1.5 * (np.cos(category) * x + np.sin(category) * y) + phases)
+        images.append(np.uint8((128 + stripes + 20 * numbers.standard_normal(stripes.shape)).clip(0, 255)))
+    return [image.reshape(-1, 56) for image in images]
 
 
 @pytest.fixture(scope="module")
-def dictionary(rows):
-    return features.fit_dictionary(rows[0], SHAPE, SETTINGS, rng=jax.random.key(1))
+def options():
+    return {"image_shape": SHAPE, "settings": SETTINGS}
 
 
 @pytest.fixture(scope="module")
-def expand(dictionary):
-    return features.expansion_matrix(dictionary, SETTINGS, SHAPE)
+def made():
+    return features.make_dictionary(SETTINGS, SHAPE), features.expansion_matrix(SETTINGS, SHAPE)
 
 
 @pytest.fixture(scope="module")
-def phi(rows, dictionary, expand):
-    return [
-        np.asarray(features.extract(dictionary, expand, r, image_shape=SHAPE, settings=SETTINGS), np.float64)
-        for r in rows
-    ]
+def phi(rows, made, options):
+    """Features by category, float64."""
+    extract = jax.jit(features.extract, static_argnames=tuple(options))
+    return [np.float64(extract(*made, images, **options)) for images in rows]
+
+
+def blocks_of(gram):
+    """Blocks of a Gram matrix of float64, in units of the last bit."""
+    whole = np.int64(np.rint(np.ldexp(gram, sums.GRAM_BITS)))
+    return [(part, whole[part, part.start :]) for part in sums.row_blocks(len(gram))]
+
+
+def sums_of(phi, weights=None):
+    """Gram blocks and vectors of features by category: means, multiplied by the weights of the categories."""
+    weighted = list(zip(phi, np.ones(len(phi)) if weights is None else weights, strict=True))
+    gram = sum(weight * values.T @ values / len(values) for values, weight in weighted)
+    vectors = np.stack([weight * np.append(values.mean(axis=0), 1) for values, weight in weighted], axis=1)
+    return blocks_of(gram), np.int64(np.rint(np.ldexp(vectors, sums.VECTOR_BITS)))
+
+
+def joint_regression(phi, ridge, weights=None):
+    """scikit-learn's regression on all images, standardized, with the same total weight per category.
+
+    Returns a function from features to scores.
+    """
+    stacked = np.concatenate(phi)
+    targets = np.repeat(np.eye(len(phi)), [len(values) for values in phi], axis=0)
+    per_category = np.ones(len(phi)) if weights is None else weights
+    weights = np.concatenate([np.full(len(v), w / len(v)) for v, w in zip(phi, per_category, strict=True)])
+    weights /= weights.sum()
+    mean = weights @ stacked
+    scale = np.sqrt(weights @ (stacked - mean) ** 2)
+    scale = scale + 0.1 * scale.mean()
+    model = linear_model.Ridge(ridge, solver="cholesky")
+    model.fit(stacked / scale, targets, sample_weight=weights)
+    return lambda values: model.predict(values / scale)
+
+
+def test_solve_equals_joint_regression_with_equal_weight_per_category(rows, made, options, phi):
+    computed = [sums.compute_sums(*made, images, len(images), **options) for images in rows]
+    blocks = sums.gram_blocks([gram for gram, _ in computed], FEATURES)
+    vectors = np.stack([sums.decode(vector) for _, vector in computed], axis=1)
+    solution = regression.solve(blocks, vectors, 0.003)
+    predict = joint_regression(phi, 0.003)
+    for category, values in enumerate(phi):
+        scores = values @ np.float64(solution.weights) + solution.intercept
+        np.testing.assert_allclose(scores, predict(values), atol=1e-4)
+        assert solution.own_means[category] == pytest.approx(predict(values)[:, category].mean(), abs=1e-4)
+    assert all(array.dtype == np.float32 for array in solution)
 
 
 @pytest.fixture(scope="module")
-def sums(rows, dictionary, expand):
-    return [regression.compute_sums(dictionary, expand, r, image_shape=SHAPE, settings=SETTINGS) for r in rows]
-
-
-def total_sums(sums):
-    """Gram matrix over all categories and vectors `[features, categories]`, by part, in float64."""
-    gram = {part: sum(np.asarray(g[part], np.float64) for g, _ in sums) for part in ("fit", "held_out")}
-    vectors = {part: np.stack([np.asarray(v[part], np.float64) for _, v in sums], 1) for part in ("fit", "held_out")}
-    return gram, vectors
-
-
-def test_compute_sums_returns_means_and_separates_every_twentieth_image(sums, phi):
-    for (gram, vector), values in zip(sums, phi, strict=True):
-        held_out = np.arange(len(values)) % 20 == 19
-        for part, selected in (("fit", values[~held_out]), ("held_out", values[held_out])):
-            expected, unpacked = selected.T @ selected / len(values), regression.unpack_gram(gram[part], 16)
-            np.testing.assert_allclose(np.triu(unpacked), np.triu(expected), rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(vector[part], selected.sum(axis=0) / len(values), rtol=1e-4, atol=1e-5)
-
-
-def test_compute_sums_does_not_depend_on_the_batch_size(rows, dictionary, expand, sums, monkeypatch):
-    monkeypatch.setattr(features, "BATCH_SIZES", (16, 16))
-    in_batches = regression.compute_sums(dictionary, expand, rows[0], image_shape=SHAPE, settings=SETTINGS)
-    for first, second in zip(jax.tree.leaves(in_batches), jax.tree.leaves(sums[0]), strict=True):
-        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("num_features", [1, 5, 8, 16, 61])
-def test_unpack_gram_inverts_packed_gram(num_features):
-    phi = np.random.default_rng(num_features).standard_normal((9, num_features)).astype(np.float32)
-    gram = regression.packed_gram(phi, phi)
-    unpacked = regression.unpack_gram(np.asarray(gram), num_features)
-    np.testing.assert_allclose(np.triu(unpacked), np.triu(phi.T @ phi), rtol=1e-4, atol=1e-5)
-    assert gram.shape == (regression._packed_size(num_features),)
-    for stride in (2, 3, 4):
-        selected = np.arange(num_features)[::-1][::stride][::-1]
-        part = regression.unpack_gram(np.asarray(gram), num_features, stride)
-        np.testing.assert_array_equal(np.triu(part), np.triu(unpacked)[np.ix_(selected, selected)])
-
-
-def test_packed_size_is_little_more_than_half():
-    assert regression._packed_size(5001) / 5001**2 == pytest.approx(9 / 16, abs=1e-3)
-
-
-def test_solve_equals_joint_regression_with_equal_weight_per_category(sums, phi):
-    solved = regression.solve(*total_sums(sums), 0.03)
-    weights = np.concatenate([np.full(count, 1 / count) for count in COUNTS])
-    model = linear_model.Ridge(alpha=0.03, fit_intercept=False, solver="cholesky")
-    model.fit(np.concatenate(phi), np.repeat(np.eye(3), COUNTS, axis=0), sample_weight=weights)
-    np.testing.assert_allclose(solved, model.coef_.T, rtol=1e-2, atol=1e-4)
-
-
-def test_select_ridge_is_half_a_decade_below_the_least_held_out_error(sums, phi, monkeypatch):
-    monkeypatch.setattr(regression, "SEARCH_STRIDE", 1)
-    gram, vectors = total_sums(sums)
-    upper = np.triu(regression.unpack_gram(gram["fit"], 16))
-    symmetric = upper + np.triu(upper, 1).T
-    errors = []
-    for ridge in regression.RIDGES:
-        weights = np.linalg.solve(symmetric + ridge * np.eye(16), vectors["fit"])
-        held_out = [values[19::20] for values in phi]
-        errors.append(
-            sum(np.square(values @ weights - np.eye(3)[c]).sum() / COUNTS[c] for c, values in enumerate(held_out))
-        )
-    ridge, weights = regression.select_ridge(gram, vectors)
-    np.testing.assert_allclose(weights, np.linalg.solve(symmetric + ridge * np.eye(16), vectors["fit"]), rtol=1e-6)
-    best = regression.RIDGES.index(ridge) + 1
-    neighbors = [errors[index] for index in (best - 1, best + 1) if 0 <= index < len(errors)]
-    assert errors[best] <= min(neighbors)
-    assert errors[best] == pytest.approx(min(errors), rel=0.02)
-
-
-@pytest.fixture(scope="module")
-def four_digits(digits):
-    """Features of 300 images of each of four digits, and their total sums."""
-    settings = ClosedFormConfig(num_filters=32, filter_size=6, pool_grid=2, random_features=400)
-    options = {"image_shape": (28, 28, 1), "settings": settings}
-    rows = [digits[name].reshape(-1, 784)[:300] for name in "0123"]
-    dictionary = features.fit_dictionary(rows[0], options["image_shape"], settings, rng=jax.random.key(0))
-    expand = features.expansion_matrix(dictionary, settings, options["image_shape"])
-    totals = total_sums([regression.compute_sums(dictionary, expand, images, **options) for images in rows])
-    return features.extract(dictionary, expand, np.concatenate(rows), **options), totals
+def correlated():
+    """Features of two categories that depend on few directions, whole numbers: more of them than images."""
+    numbers = np.random.default_rng(3)
+    signal = np.maximum(numbers.standard_normal((150, 12)) @ numbers.standard_normal((12, 250)), 0)
+    signal[75:] += 0.3 * numbers.random(250)
+    levels = np.rint(20 * signal + numbers.standard_normal(signal.shape)).clip(0, 254) - features.MAX_LEVEL
+    return [levels[:75], levels[75:]]
 
 
 @pytest.mark.parametrize("ridge", [1e-4, 1e-2, 1.0])
-def test_solve_in_float32_is_as_good_as_in_float64(four_digits, ridge):
-    phi, (gram, vectors) = four_digits
-    in_float64 = regression.solve(gram, vectors, ridge)
-    in_float32 = regression.solve(*jax.tree.map(np.float32, (gram, vectors)), ridge)
-    assert in_float32.dtype == np.float32
-    np.testing.assert_allclose(np.asarray(phi) @ in_float32, np.asarray(phi) @ in_float64, atol=2e-3)
+def test_solve_in_float32_is_as_good_as_in_float64(correlated, ridge):
+    solution = regression.solve(*sums_of(correlated), ridge)
+    predict = joint_regression(correlated, ridge)
+    for values in correlated:
+        scores = values @ np.float64(solution.weights) + solution.intercept
+        np.testing.assert_allclose(scores, predict(values), atol=3e-5)
 
 
-def test_select_ridge_on_a_quarter_of_the_features_is_close_to_all(four_digits, monkeypatch):
-    totals = four_digits[1]
-    from_quarter, _ = regression.select_ridge(*totals)
-    monkeypatch.setattr(regression, "SEARCH_STRIDE", 1)
-    from_all, _ = regression.select_ridge(*totals)
-    assert 1 / 4 < from_quarter / from_all < 4
+def test_solve_with_fewer_images_than_features_is_finite():
+    few = [np.random.default_rng(c).integers(-127, 128, (2, 40)).astype(np.float64) for c in range(3)]
+    solution = regression.solve(*sums_of(few), regression.RIDGES[0])
+    predict = joint_regression(few, regression.RIDGES[0])
+    for values in few:
+        scores = values @ np.float64(solution.weights) + solution.intercept
+        np.testing.assert_allclose(scores, predict(values), atol=1e-3)
 
 
-def test_select_ridge_is_above_the_rounding_error_of_float32():
-    # With fewer images than features, the error on the same images falls with the ridge without end.
-    numbers = np.random.default_rng(3)
-    phi = np.maximum(numbers.standard_normal((80, 8)) @ numbers.standard_normal((8, 400)), 0).astype(np.float32)
-    vector = np.stack([phi[:40].mean(axis=0), phi[40:].mean(axis=0)], axis=1)
-    packed = np.asarray(regression.packed_gram(phi / 40, phi))
-    gram = {"fit": packed, "held_out": np.zeros_like(packed)}
-    ridge, weights = regression.select_ridge(gram, {"fit": vector, "held_out": vector})
-    assert ridge >= 0.999 * np.finfo(np.float32).eps * np.square(phi).sum() / 40
-    assert ridge < regression.FIRST_RIDGE
-    assert np.isfinite(weights).all()
+def test_solve_of_one_category_scores_1(phi):
+    solution = regression.solve(*sums_of(phi[:1]), 1e-3)
+    np.testing.assert_allclose(phi[1] @ solution.weights + solution.intercept, 1, atol=1e-5)
 
 
-def test_select_ridge_without_held_out_images_returns_the_first(rows, dictionary, expand):
-    few = [regression.compute_sums(dictionary, expand, r[:19], image_shape=SHAPE, settings=SETTINGS) for r in rows]
-    gram, vectors = total_sums(few)
-    assert not gram["held_out"].any()
-    ridge, weights = regression.select_ridge(gram, vectors)
-    assert ridge == regression.FIRST_RIDGE
-    assert np.isfinite(weights).all()
+@pytest.mark.parametrize(("dtype", "height"), [(np.float32, 60), (np.float32, 1024), (np.float64, 60)])
+def test_solve_refines_the_solution_for_its_matrix(correlated, dtype, height, monkeypatch):
+    monkeypatch.setattr(regression, "_row_slices", partial(regression._row_slices, height=height))
+    problem = regression._standardize(*sums_of(correlated), dtype)
+    matrix = np.triu(problem.matrix) + np.triu(problem.matrix, 1).T
+    matrix += dtype(0.1) * np.eye(len(matrix), dtype=dtype)
+    expected = np.linalg.solve(np.float64(matrix), problem.targets)
+    solved = regression._solve(problem, 0.1)
+    np.testing.assert_allclose(solved, expected, rtol=0, atol=1e-10)
 
 
-def test_empty_sums_have_the_shapes_of_computed_ones(sums):
-    gram, vector = sums[0]
-    own_gram = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=15, gram_sharing="own")
-    like = jax.tree.map(jnp.zeros_like, {"gram": gram, "sum": vector, "calibration": temperature_scaling.empty_grid()})
-    assert jax.tree.map(jnp.shape, regression.empty_category_sums(own_gram)) == jax.tree.map(jnp.shape, like)
-    assert set(regression.empty_category_sums(SETTINGS)) == {"sum", "calibration"}
-    assert set(regression.empty_common_sums(SETTINGS, SHAPE)) == {"dictionary", "gram", "ridge"}
-    assert set(regression.empty_common_sums(own_gram, SHAPE)) == {"dictionary", "ridge"}
+@pytest.mark.parametrize("height", [60, 1024])
+def test_standardize_equals_standardizing_all_images(correlated, height, monkeypatch):
+    monkeypatch.setattr(regression, "_row_slices", partial(regression._row_slices, height=height))
+    problem = regression._standardize(*sums_of(correlated), np.float64)
+    stacked = np.concatenate(correlated)
+    scale = stacked.std(axis=0) + 0.1 * stacked.std(axis=0).mean()
+    standardized = (stacked - stacked.mean(axis=0)) / scale
+    np.testing.assert_allclose(problem.scale, scale, rtol=1e-5)
+    np.testing.assert_allclose(problem.mean, stacked.mean(axis=0), atol=1e-6)
+    expected = standardized.T @ standardized / len(stacked)
+    np.testing.assert_allclose(np.triu(problem.matrix), np.triu(expected), atol=1e-5)
+    targets = standardized.T @ np.repeat(np.eye(2), 75, axis=0) / len(stacked)
+    np.testing.assert_allclose(problem.targets, targets, atol=1e-6)
+
+
+def test_standardize_bounds_the_scale_of_constant_features(correlated):
+    constant = [values.copy() for values in correlated]
+    for values in constant:
+        values[:, 5] = 127
+    problem = regression._standardize(*sums_of(constant), np.float32)
+    deviations = np.concatenate(constant).std(axis=0)
+    assert problem.scale[5] == pytest.approx(0.1 * deviations.mean(), rel=1e-3)
+    solution = regression.solve(*sums_of(constant), 1e-3)
+    predict = joint_regression(constant, 1e-3)
+    for values in constant:
+        np.testing.assert_allclose(values @ solution.weights + solution.intercept, predict(values), atol=1e-4)
+
+
+def test_solve_of_constant_features_scores_alike():
+    solution = regression.solve(*sums_of([np.full((3, 9), -127.0)] * 2), 1e-4)
+    np.testing.assert_array_equal(solution.weights, 0)
+    np.testing.assert_array_equal(solution.intercept, 0.5)
+
+
+def test_solve_permutes_with_the_categories(correlated):
+    """What categories have in common is equal bit for bit; LAPACK's columns may differ in rounding."""
+    phi = np.split(np.concatenate(correlated)[np.random.default_rng(0).permutation(150)], 15)
+    order = np.random.default_rng(1).permutation(15)
+    blocks, vectors = sums_of(phi)
+    problems = [regression._standardize(blocks, values, np.float32) for values in (vectors, vectors[:, order])]
+    for name in ("matrix", "mean", "scale"):
+        np.testing.assert_array_equal(getattr(problems[1], name), getattr(problems[0], name))
+    for name in ("targets", "prior"):
+        np.testing.assert_array_equal(getattr(problems[1], name), getattr(problems[0], name)[..., order])
+    first, second = (regression.solve(blocks, values, 1e-2) for values in (vectors, vectors[:, order]))
+    for array, permuted in zip(first, second, strict=True):
+        np.testing.assert_allclose(permuted, array[..., order], rtol=1e-5, atol=1e-7)
+
+
+def split(phi):
+    """Every fourth feature of images that are not held out, and of every twentieth, which is."""
+    is_held_out = [np.arange(len(values)) % 20 == 19 for values in phi]
+    fit = [values[~mask, ::4] for values, mask in zip(phi, is_held_out, strict=True)]
+    return fit, [values[mask, ::4] for values, mask in zip(phi, is_held_out, strict=True)]
+
+
+def held_out_errors(phi):
+    """Squared error of held-out images for each ridge, with the same weight per image of a category."""
+    fit, held_out = split(phi)
+    errors = []
+    for ridge in regression.RIDGES:
+        predict = joint_regression(fit, ridge / 4, [len(f) / len(p) for f, p in zip(fit, phi, strict=True)])
+        squares = [
+            np.square(predict(values) - np.eye(len(phi))[c]).sum() / len(phi[c]) for c, values in enumerate(held_out)
+        ]
+        errors.append(sum(squares))
+    return np.array(errors)
+
+
+def select_from_images(rows, made, options):
+    """The ridge selected from sums of images, with every fourth feature as in the recognizer."""
+    grams, vectors = {True: [], False: []}, {True: [], False: []}
+    for images in rows:
+        mask = regression.held_out_mask(len(images))
+        for is_held_out in (True, False):
+            gram, vector = sums.compute_sums(*made, images[mask == is_held_out], len(images), **options)
+            grams[is_held_out].append(sums.strided_gram(gram, FEATURES, 4))
+            vectors[is_held_out].append(sums.decode(sums.strided_vector(vector, 4)))
+    fit, held_out = (sums.gram_blocks(grams[part], -(-FEATURES // 4)) for part in (False, True))
+    return regression.select_ridge(fit, held_out, *(np.stack(vectors[part], axis=1) for part in (False, True)))
+
+
+def test_select_ridge_is_half_a_decade_below_the_least_held_out_error(rows, made, options, phi):
+    errors = held_out_errors(phi)
+    least = np.argmin(errors)
+    assert least > regression.RIDGES.index(regression.FIRST_RIDGE)
+    assert select_from_images(rows, made, options) == pytest.approx(regression.RIDGES[least] / 10**0.5)
+
+
+@pytest.mark.parametrize(
+    ("num_features", "noise", "rank", "least"), [(120, 0.3, 100, 0), (240, 4, 6, 4), (480, 2, 20, 6), (120, 4, 6, 10)]
+)
+def test_select_ridge_goes_downhill(num_features, noise, rank, least):
+    """Also to the first ridge, below which there is none, and to the last."""
+    numbers = np.random.default_rng(0)
+    mix, phi = numbers.standard_normal((rank, num_features)), []
+    for center, count in zip(numbers.standard_normal((3, rank)), (80, 60, 40), strict=True):
+        directions = (center + noise * numbers.standard_normal((count, rank))) @ mix / np.sqrt(rank)
+        errors = 0.3 * numbers.standard_normal((count, num_features))
+        phi.append(np.rint(10 * (directions + errors)).clip(-127, 127))
+    assert np.argmin(held_out_errors(phi)) == least
+    shares = [[len(part) / len(p) for part, p in zip(parts, phi, strict=True)] for parts in split(phi)]
+    blocks, vectors = zip(*(sums_of(*arguments) for arguments in zip(split(phi), shares, strict=True)), strict=True)
+    assert regression.select_ridge(*blocks, *vectors) == regression.RIDGES[max(least - 1, 0)]
+
+
+def test_select_ridge_without_held_out_images_returns_the_first(phi):
+    blocks, vectors = sums_of(phi)
+    nothing = [(part, np.zeros_like(block)) for part, block in blocks]
+    assert regression.select_ridge(blocks, nothing, vectors, np.zeros_like(vectors)) == regression.FIRST_RIDGE
+
+
+def test_held_out_mask_is_true_for_every_twentieth_image():
+    assert np.flatnonzero(regression.held_out_mask(60)).tolist() == [19, 39, 59]
+    assert not regression.held_out_mask(19).any()
+
+
+@pytest.mark.parametrize("gram_sharing", ["mixed", "own"])
+def test_empty_sums_have_the_shapes_of_computed_ones(rows, made, options, gram_sharing):
+    settings = dataclasses.replace(SETTINGS, gram_sharing=gram_sharing)
+    gram, vector = sums.compute_sums(*made, rows[0], len(rows[0]), **options)
+    stride = regression.SEARCH_STRIDE
+    gram = {"gram": {"all": gram, "held_out": sums.strided_gram(gram, FEATURES, stride)}}
+    vector = {"all": vector, "held_out": sums.strided_vector(vector, stride)}
+    common = {"dictionary": made[0], "ridge": np.float32(0)}
+    grid = temperature_scaling.loss_grid(np.zeros((1, 2)), np.zeros((1, 2)), 0)
+    category = {"sum": vector, "calibration": grid, "thresholds": rejection.fit_thresholds(np.arange(9.0))}
+    if gram_sharing == "own":
+        category |= gram
+    else:
+        common |= gram
+
+    def described(tree):
+        return jax.tree.map(lambda leaf: (np.shape(leaf), leaf.dtype), tree)
+
+    assert described(regression.empty_common_sums(settings, SHAPE)) == described(common)
+    assert described(regression.empty_category_sums(settings, SHAPE)) == described(category)

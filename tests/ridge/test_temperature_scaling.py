@@ -29,33 +29,46 @@ def test_loss_grid_holds_the_mean_loss_of_every_pair():
 
 
 def test_expert_weights_correct_overconfidence():
-    scores = sample_logits(4000, 0.1, 1)
-    grids = [temperature_scaling.loss_grid(np.zeros((4000, 3)), scores, 0)]
-    assert temperature_scaling.expert_weights(grids, use_elbo=False) == (0, pytest.approx(10, rel=0.3))
+    scores = sample_logits(2000, 0.1, 1)
     # The evidence is proportional to the scores and 30 times overconfident. Together the experts are calibrated.
     grids = [temperature_scaling.loss_grid(300 * scores, scores, 0)]
-    elbo_weight, score_weight = temperature_scaling.expert_weights(grids, use_elbo=True)
+    elbo_weight, score_weight = temperature_scaling.expert_weights(grids)
     assert elbo_weight > 0
     assert score_weight > 0
-    assert 300 * elbo_weight + score_weight == pytest.approx(10, rel=0.3)
+    assert 300 * elbo_weight + score_weight == pytest.approx(10, rel=0.2)
 
 
-def test_expert_weights_are_small_for_an_uninformative_expert():
-    noise = np.random.default_rng(3).normal(0, 50, (4000, 3))
-    grids = [temperature_scaling.loss_grid(noise, sample_logits(4000, 0.1, 1), 0)]
-    elbo_weight, score_weight = temperature_scaling.expert_weights(grids, use_elbo=True)
-    assert elbo_weight * 50 < 0.1 * score_weight * 0.2
+@pytest.mark.parametrize("temperature", [0.03, 0.1, 0.4])
+def test_expert_weights_calibrate_scores_without_evidence(temperature):
+    grids = [temperature_scaling.loss_grid(np.zeros((2000, 3)), sample_logits(2000, temperature, 1), 0)]
+    assert temperature_scaling.expert_weights(grids) == (0, pytest.approx(1 / temperature, rel=0.2))
+
+
+@pytest.mark.parametrize("size", [500, 5000])
+def test_expert_weights_are_zero_for_an_uninformative_elbo(size):
+    noise = np.random.default_rng(3).normal(0, size, (2000, 3))
+    grids = [temperature_scaling.loss_grid(noise, sample_logits(2000, 0.1, 1), 0)]
+    assert temperature_scaling.expert_weights(grids) == (0, pytest.approx(10, rel=0.2))
+
+
+def test_expert_weights_prefer_an_informative_elbo():
+    scores = np.random.default_rng(3).normal(0, 0.1, (2000, 3))
+    grids = [temperature_scaling.loss_grid(sample_logits(2000, 30, 1), scores, 0)]
+    elbo_weight, score_weight = temperature_scaling.expert_weights(grids)
+    assert elbo_weight == pytest.approx(1 / 30, rel=0.3)
+    # Scores are never dropped, so that they get the least weight.
+    assert score_weight == 1 / max(t for t in temperature_scaling.SCORE_TEMPERATURES if np.isfinite(t))
 
 
 def test_expert_weights_count_every_category_equally():
     grids = [temperature_scaling.loss_grid(np.zeros((500, 3)), sample_logits(500, s, 4), 0) for s in (0.05, 0.4)]
-    alone = [temperature_scaling.expert_weights([grid], use_elbo=False)[1] for grid in grids]
-    both = temperature_scaling.expert_weights(grids, use_elbo=False)[1]
+    alone = [temperature_scaling.expert_weights([grid])[1] for grid in grids]
+    both = temperature_scaling.expert_weights(grids)[1]
     assert min(alone) < both < max(alone)
 
 
-def test_expert_weights_of_empty_grids_are_the_least_confident():
+def test_expert_weights_of_empty_grids_are_those_of_scores_alone():
     grids = [temperature_scaling.empty_grid()] * 3
-    elbo_weight, score_weight = temperature_scaling.expert_weights(grids, use_elbo=True)
-    assert elbo_weight == 1 / max(t for t in temperature_scaling.ELBO_TEMPERATURES if np.isfinite(t))
-    assert score_weight == 1 / max(t for t in temperature_scaling.SCORE_TEMPERATURES if np.isfinite(t))
+    assert temperature_scaling.expert_weights(grids) == (0, 1 / temperature_scaling.CLOSED_FORM_TEMPERATURE)
+    grids.append(temperature_scaling.loss_grid(np.zeros((2000, 3)), sample_logits(2000, 0.4, 1), 0))
+    assert temperature_scaling.expert_weights(grids) == temperature_scaling.expert_weights(grids[-1:])

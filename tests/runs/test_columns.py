@@ -11,6 +11,7 @@ from sklearn import metrics
 import lifelong_cvae as lifelong
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.files import with_digest, write_json
+from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.runs import columns
 from lifelong_cvae.runs.workdir import load_state
 from tests.conftest import lines_of, one_line
@@ -28,7 +29,10 @@ def test_prediction_columns_equal_the_library(playback_run, digits):
     np.testing.assert_allclose(frame["probability"], probabilities.max(axis=1), rtol=1e-6)
     indices = [state.names.index(name) for name in names]
     np.testing.assert_allclose(frame["log_evidence"], evidence[np.arange(9), indices], rtol=1e-6)
-    assert frame["unknown"].tolist() == lifelong.unknown(state, evidence, names).tolist()
+    recognizer = lifelong.make_recognizer(state)
+    scores = ridge_classifier.scores(recognizer.classifier, images)
+    expected = lifelong.unknown(recognizer, evidence, names, scores=scores)
+    assert frame["unknown"].tolist() == expected.tolist()
     assert frame["unknown"].dtype == bool
 
 

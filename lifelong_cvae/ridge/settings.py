@@ -1,0 +1,85 @@
+"""Settings of the closed-form recognizer, a section of `config.Config`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from lifelong_cvae.deprecated import accept_old_settings
+from lifelong_cvae.errors import check, check_choice, check_not_negative, check_positive
+
+GRAM_SHARINGS = ("mixed", "own")
+DICTIONARIES = ("dead_leaves", "first_task")
+# Settings of the closed form in version 0.2.0.
+OLD_SETTINGS = {"num_filters", "filter_size", "pool_grid", "random_features", "gram_sharing"}
+
+
+@accept_old_settings
+@dataclass(frozen=True)
+class ClosedFormConfig:
+    """Closed-form recognizer: features that no category owns (`ridge.features`), and exact sums of them.
+
+    A number of 0 for `num_filters` and `pool_grid` is replaced when a state is created (`resolve`).
+
+    Attributes:
+        num_filters: filters in the dictionary. 0: 64 for gray images, 256 for color; with `fold_mirrors` 512 and 1024.
+        filter_size: side of a filter in pixels; smaller for smaller images.
+        pool_grid: rows and columns of the grid of cells over which filter responses are averaged. 0: 4 for gray
+            images, 3 for color or with `fold_mirrors`.
+        pooled_features: whether the averaged responses are features.
+        random_features: size of the random expansion of the averaged responses. 0 keeps no sums and disables this
+            recognizer.
+        fold_mirrors: whether mirror images are learned too, by folding them into the features. Wrong for characters.
+        shift_images: whether images shifted by a pixel up, down, left and right are learned too, which takes five
+            times as long.
+        gram_sharing: `mixed`: one Gram matrix for all categories. `own`: one per category, so that a category can be
+            dropped exactly; costs about 0.6 features^2 values of 5 bytes per category.
+        filter_seed: seed of the dictionary and of the random expansion.
+        dictionary: `dead_leaves`: filters from synthetic images. `first_task`: filters of version 0.2, which states
+            of that version have; they recognize by the ELBO alone.
+    """
+
+    num_filters: int = 0
+    filter_size: int = 6
+    pool_grid: int = 0
+    pooled_features: bool = True
+    random_features: int = 3072
+    fold_mirrors: bool = False
+    shift_images: bool = False
+    gram_sharing: str = "mixed"
+    filter_seed: int = 0
+    dictionary: str = "dead_leaves"
+
+    def __post_init__(self):
+        check_positive("filter_size", self.filter_size)
+        for name in ("num_filters", "pool_grid", "random_features", "filter_seed"):
+            check_not_negative(name, getattr(self, name))
+        check_choice("gram_sharing", self.gram_sharing, GRAM_SHARINGS)
+        check_choice("dictionary", self.dictionary, DICTIONARIES)
+        check(
+            not self.fold_mirrors or self.num_filters % 2 == 0,
+            f"setting num_filters: expected an even number with fold_mirrors, got {self.num_filters}",
+        )
+
+    @property
+    def has_features(self) -> bool:
+        """True if there is a regression."""
+        return self.dictionary == "dead_leaves" and self.random_features > 0
+
+    def resolve(self, channels: int) -> ClosedFormConfig:
+        """Returns the settings for images with this number of channels, without zeros that depend on it."""
+        gray_filters, color_filters = (512, 1024) if self.fold_mirrors else (64, 256)
+        num_filters = gray_filters if channels == 1 else color_filters
+        pool_grid = 4 if channels == 1 and not self.fold_mirrors else 3
+        return dataclasses.replace(
+            self, num_filters=self.num_filters or num_filters, pool_grid=self.pool_grid or pool_grid
+        )
+
+
+def add_new_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Completes settings that version 0.2.0 wrote. Its features cannot be computed any more."""
+    if set(settings) != OLD_SETTINGS:
+        return settings
+    dictionary = "first_task" if settings["random_features"] else "dead_leaves"
+    return {**dataclasses.asdict(ClosedFormConfig()), **settings, "dictionary": dictionary}

@@ -1,0 +1,236 @@
+"""Exact sums of features, compared with sums of Python's and numpy's whole numbers."""
+
+from fractions import Fraction
+from math import floor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lifelong_cvae.config import ClosedFormConfig
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.ridge import features, sums
+from tests.conftest import assert_trees_equal, one_line
+
+SETTINGS = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=13)
+SHAPE, FEATURES = (7, 8, 1), 45
+LIMIT = 2**39
+
+sizes = pytest.mark.parametrize("num_features", [1, 5, 8, 16, 41])
+int64 = st.integers(-(2**63), 2**63 - 1)
+int40 = st.integers(-LIMIT, LIMIT - 1)
+
+
+def random_features(count, num_features):
+    """Whole numbers of all sizes that features have, int64 `[count, num_features]`."""
+    numbers = np.random.default_rng(num_features)
+    return numbers.integers(-features.MAX_LEVEL, features.MAX_LEVEL + 1, (count, num_features))
+
+
+def exact_sum(values, low):
+    """Whole numbers as an exact sum, divided by Python."""
+    pairs = [divmod(int(value), 256 ** np.dtype(low).itemsize) for value in values]
+    high, rest = np.array(pairs).reshape(-1, 2).T
+    return {"high": high.astype(np.int32), "low": rest.astype(low)}
+
+
+def exact_gram(phi):
+    """Products of features `[n, features]`, as if they were in units of the last bit."""
+    products = [phi[:, rows].T @ phi[:, rows.start :] for rows in sums.row_blocks(phi.shape[1])]
+    return exact_sum(np.concatenate([product.ravel() for product in products]), np.uint8)
+
+
+def upper_triangle(blocks, num_features):
+    matrix = np.zeros((num_features, num_features), np.int64)
+    for rows, block in blocks:
+        matrix[rows, rows.start :] = block
+    return np.triu(matrix)
+
+
+@pytest.mark.parametrize("num_features", [1, 5, 16, 41])
+@pytest.mark.parametrize("branch", ["cpu", "default"])
+def test_gram_products_are_those_of_rows_and_the_columns_from_the_first_on(num_features, branch, monkeypatch):
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, **branches: branches[branch](*arguments))
+    phi = random_features(9, num_features)
+    gram = phi.T @ phi
+    products = jax.jit(sums.gram_products)(jnp.float32(phi))
+    for rows, product in zip(sums.row_blocks(num_features), products, strict=True):
+        np.testing.assert_array_equal(product, gram[rows, rows.start :])
+
+
+@sizes
+def test_row_blocks_divide_the_rows(num_features):
+    blocks = sums.row_blocks(num_features)
+    rows = [row for block in blocks for row in range(block.start, block.stop)]
+    assert rows == list(range(num_features))
+    assert len(blocks) <= sums.ROW_BLOCKS
+
+
+def test_packed_size_is_little_more_than_half():
+    assert sums.packed_size(5001) / 5001**2 == pytest.approx(9 / 16, abs=1e-3)
+
+
+@sizes
+def test_gram_blocks_adds_and_subtracts(num_features):
+    phi = [random_features(9, num_features) + shift for shift in (0, 1, 2)]
+    first, second, third = (exact_gram(values) for values in phi)
+    grams = [values.T @ values for values in phi]
+    blocks = sums.gram_blocks([first, second], num_features, subtracted=[third])
+    np.testing.assert_array_equal(upper_triangle(blocks, num_features), np.triu(grams[0] + grams[1] - grams[2]))
+
+
+@sizes
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 7])
+def test_strided_gram_selects_rows_and_columns(num_features, stride):
+    phi = random_features(9, num_features)
+    strided = sums.strided_gram(exact_gram(phi), num_features, stride)
+    assert_trees_equal(strided, exact_gram(phi[:, ::stride]))
+
+
+def test_strided_vector_keeps_the_last_value():
+    values = np.random.default_rng(0).integers(-(2**50), 2**50, 12)
+    strided = sums.strided_vector(exact_sum(values, np.uint32), 4)
+    assert_trees_equal(strided, exact_sum(values[[0, 4, 8, 11]], np.uint32))
+    columns = np.arange(20).reshape(10, 2)
+    np.testing.assert_array_equal(sums.select_features(columns, 4), columns[[0, 4, 8, 9]])
+
+
+@given(st.lists(int40, max_size=6), st.lists(int64, max_size=6))
+def test_decode_returns_the_numbers_that_were_split(of_40_bits, of_64_bits):
+    for values, low in ((of_40_bits, np.uint8), (of_64_bits, np.uint32)):
+        exact = exact_sum(values, low)
+        decoded = sums.decode(exact)
+        assert decoded.dtype == np.int64
+        assert decoded.tolist() == values
+        assert sums.decode(exact, slice(1, 3)).tolist() == values[1:3]
+
+
+@given(st.lists(int40, min_size=1, max_size=6), st.lists(int64, min_size=1, max_size=6))
+def test_add_zeros_keeps_every_bit(of_40_bits, of_64_bits):
+    for values, low in ((of_40_bits, np.uint8), (of_64_bits, np.uint32)):
+        exact, zeros = exact_sum(values, low), exact_sum([0] * len(values), low)
+        assert_trees_equal(sums.add(exact, zeros), exact)
+        assert_trees_equal(sums.add(zeros, exact), exact)
+
+
+def test_zeros_are_exact_sums_of_nothing():
+    assert_trees_equal(sums.zeros_gram(5), exact_sum([0] * 15, np.uint8))
+    assert_trees_equal(sums.zeros_vector(3), exact_sum([0] * 3, np.uint32))
+
+
+@pytest.mark.parametrize(("first", "second"), [(LIMIT - 1, 1), (-LIMIT, -1), (LIMIT - 1, LIMIT - 1)])
+def test_add_rejects_sums_that_are_too_large(first, second):
+    with pytest.raises(InputError) as error:
+        sums.add(exact_sum([0, first, 0], np.uint8), exact_sum([0, second, 0], np.uint8))
+    one_line(error, "expected at most 8,000 visits of categories")
+
+
+def test_add_holds_8000_visits_of_the_largest_features():
+    visit = features.MAX_LEVEL**2 * 2**sums.GRAM_BITS
+    total = sums.add(exact_sum([4000 * visit], np.uint8), exact_sum([4000 * visit], np.uint8))
+    assert sums.decode(total) == 8000 * visit
+
+
+@settings(max_examples=50)
+@given(st.data(), st.sampled_from([np.uint8, np.uint32]), st.sampled_from([1, 2, 3, 1000]))
+def test_add_does_not_depend_on_order_grouping_or_parts(data, low, part_length):
+    bound = LIMIT // 8 if low == np.uint8 else 2**60
+    element = st.lists(st.integers(-bound, bound), min_size=3, max_size=3)
+    values = data.draw(st.lists(element, min_size=2, max_size=7))
+    terms = [exact_sum(row, low) for row in values]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sums, "PART_LENGTH", part_length)
+        while len(terms) > 1:
+            second = terms.pop(data.draw(st.integers(0, len(terms) - 1)))
+            first = terms.pop(data.draw(st.integers(0, len(terms) - 1)))
+            terms.append(sums.add(first, second))
+    assert_trees_equal(terms[0], exact_sum([sum(column) for column in zip(*values, strict=True)], low))
+
+
+@given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=5), st.integers(1, 2**20))
+def test_divide_rounds_to_the_nearest(totals, weight):
+    for bits in (sums.GRAM_BITS, sums.VECTOR_BITS):
+        if bits == sums.VECTOR_BITS:
+            totals = [total // 2**12 for total in totals]
+        nearest = [floor(Fraction(total * 2**bits, weight) + Fraction(1, 2)) for total in totals]
+        assert sums._divide(np.array(totals), weight, bits).tolist() == nearest
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return np.random.default_rng(0).integers(0, 256, (37, 56), np.uint8)
+
+
+def compute_sums(rows, weight):
+    made, expand = features.make_dictionary(SETTINGS, SHAPE), features.expansion_matrix(SETTINGS, SHAPE)
+    return sums.compute_sums(made, expand, rows, weight, image_shape=SHAPE, settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def computed(rows):
+    return compute_sums(rows, 37)
+
+
+@pytest.fixture(scope="module")
+def phi(rows):
+    made, expand = features.make_dictionary(SETTINGS, SHAPE), features.expansion_matrix(SETTINGS, SHAPE)
+    return np.int64(features.extract(made, expand, rows, image_shape=SHAPE, settings=SETTINGS))
+
+
+@pytest.mark.parametrize("weight", [1, 37, 185])
+def test_compute_sums_divides_sums_over_the_images(rows, phi, weight):
+    def divide(totals, bits):
+        return [floor(Fraction(int(total) * 2**bits, weight) + Fraction(1, 2)) for total in totals.ravel()]
+
+    gram, vector = compute_sums(rows, weight)
+    assert phi.shape == (37, FEATURES)
+    full = np.array(divide(phi.T @ phi, 12)).reshape(FEATURES, FEATURES)
+    np.testing.assert_array_equal(upper_triangle(sums.gram_blocks([gram], FEATURES), FEATURES), np.triu(full))
+    assert sums.decode(vector).tolist() == divide(np.append(phi.sum(axis=0), 37), 32)
+
+
+def test_compute_sums_counts_images_by_the_last_value(rows):
+    for count, weight in ((37, 37), (10, 40)):
+        _, vector = compute_sums(rows[:count], weight)
+        assert sums.decode(vector)[-1] == 2**32 * count // weight
+
+
+@pytest.mark.parametrize("batch_sizes", [(8, 8), (8, 32)])
+def test_compute_sums_does_not_depend_on_the_batch_size(rows, computed, batch_sizes, monkeypatch):
+    monkeypatch.setattr(features, "BATCH_SIZES", batch_sizes)
+    assert_trees_equal(compute_sums(rows, 37), computed)
+
+
+def test_compute_sums_does_not_depend_on_the_order_of_images(rows, computed):
+    assert_trees_equal(compute_sums(rows[np.random.default_rng(1).permutation(37)], 37), computed)
+
+
+@pytest.mark.parametrize("max_batches", [1, 2, 5])
+def test_compute_sums_adds_many_batches_in_parts(rows, computed, max_batches, monkeypatch):
+    monkeypatch.setattr(features, "BATCH_SIZES", (8, 8))
+    monkeypatch.setattr(sums, "MAX_BATCHES", max_batches)
+    monkeypatch.setattr(sums, "PART_LENGTH", 100)
+    assert_trees_equal(compute_sums(rows, 37), computed)
+
+
+def test_compute_sums_of_more_images_than_int32_can_hold(monkeypatch):
+    # An image shape of its own, since compiled functions are kept.
+    shape, count = (1, 3, 1), 1024 * sums.MAX_BATCHES + 5000
+    config = ClosedFormConfig(num_filters=2, filter_size=1, pool_grid=1, random_features=2)
+    largest = jnp.float32([[features.MAX_LEVEL, -features.MAX_LEVEL] * 3])
+    monkeypatch.setattr(features, "extract", lambda *arguments, **_: jnp.tile(largest, (len(arguments[2]), 1)))
+    rows = np.zeros((count, 3), np.uint8)
+    gram, vector = sums.compute_sums({}, jnp.zeros(()), rows, count, image_shape=shape, settings=config)
+    signs = np.array([1, -1] * 3)
+    assert features.MAX_LEVEL**2 * count > 2**31
+    assert sums.decode(vector).tolist() == [*(127 * signs * 2**32), 2**32]
+    expected = np.triu(np.outer(signs, signs)) * 127**2 * 2**12
+    np.testing.assert_array_equal(upper_triangle(sums.gram_blocks([gram], 6), 6), expected)
+
+
+def test_compute_sums_of_no_images_is_zero(rows):
+    expected = sums.zeros_gram(FEATURES), sums.zeros_vector(FEATURES + 1)
+    assert_trees_equal(compute_sums(rows[:0], 5), expected)
