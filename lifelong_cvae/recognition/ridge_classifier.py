@@ -193,9 +193,8 @@ def drop(state: LifelongState, name: str) -> LifelongState:
     if "ridge" not in dropped.params or dropped.config.closed_form.gram_sharing == "mixed":
         return dropped
     if len(dropped.names) < 2:
-        return dropped.replace(
-            params={**dropped.params, "ridge": {**dropped.params["ridge"], **regression.unselected()}}
-        )
+        common = {**dropped.params["ridge"], "ridge": jnp.float32(regression.FIRST_RIDGE)}
+        return dropped.replace(params={**dropped.params, "ridge": common})
     return select_ridge(dropped)
 
 

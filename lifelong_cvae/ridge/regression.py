@@ -35,7 +35,7 @@ SEARCH_STRIDE = 4
 # Added to the scale of each feature: a part of the mean scale.
 SCALE_FLOOR = 0.1
 
-# Rows of a block of a Gram matrix and the block from its first row on, int64: `sums.gram_blocks`.
+# Rows of a block of a Gram matrix and the block from its first row on: `sums.gram_blocks`.
 GramBlocks = Iterable[tuple[slice, np.ndarray]]
 
 
@@ -135,7 +135,7 @@ def _held_out_error(problem: _Problem, gram: GramBlocks, vectors: np.ndarray) ->
     vector_sums, counts = _to_float(vectors)
     held_out = np.zeros_like(problem.matrix)
     for rows, block in gram:
-        held_out[rows, rows.start :] = np.ldexp(np.float64(block), -sums.GRAM_BITS)
+        held_out[rows, rows.start :] = block * 2.0**-sums.GRAM_BITS
     held_out = np.triu(held_out) + np.triu(held_out, 1).T
     # About the mean of the images that are not held out.
     cross = np.outer(problem.mean, vector_sums.sum(axis=1))
@@ -167,8 +167,7 @@ def _standardize(gram: GramBlocks, vectors: np.ndarray, dtype: type) -> _Problem
     mean, prior = vector_sums.sum(axis=1) / total, counts / total
     matrix, variance = np.zeros((len(vector_sums),) * 2, dtype), np.empty(len(vector_sums))
     for rows, block in gram:
-        covariance = np.ldexp(np.float64(block), -sums.GRAM_BITS)
-        covariance /= total
+        covariance = block * (2.0**-sums.GRAM_BITS / total)
         covariance -= mean[rows, None] * mean[None, rows.start :]
         matrix[rows, rows.start :] = covariance
         variance[rows] = np.diagonal(covariance)

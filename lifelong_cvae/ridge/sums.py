@@ -1,8 +1,8 @@
 """Exact sums of features: whole numbers, whose order of addition has no effect on any bit.
 
 A batch's products are added in float32, where they are exact (`features.BATCH_SIZES`), batches in int32, and categories
-in fixed-point numbers of 40 or 64 bits, which two arrays hold. A Gram matrix is symmetric: of each
-block of rows, only the columns from its first row on are stored.
+in fixed-point numbers of 40 or 64 bits, which two arrays hold. A Gram matrix is symmetric: of each block of rows, only
+the columns from its first row on are stored.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,8 @@ GRAM_BITS, VECTOR_BITS = 12, 32
 # Batches whose int32 sums cannot overflow: 2^24 * 127 < 2^31.
 MAX_BATCHES = 127
 # Numbers that are handled at once on the host.
-PART_LENGTH = 2**22
+PART_LENGTH = 2**18
+TOO_MANY = "sums of features: expected at most 8,000 visits of categories, got more"
 
 # Fixed-point numbers in two arrays: `high` int32, and `low` uint8 (Gram matrices) or uint32 (vectors).
 ExactSum = dict[str, Any]
@@ -58,7 +59,7 @@ def _encode(length: int, values: Callable[[slice], np.ndarray], low: Any) -> Exa
         numbers = values(part)
         high = numbers >> bits
         if max(high.max(), ~high.min()) >= 2**31:
-            raise InputError("sums of features: expected at most 8,000 visits of categories, got more")
+            raise InputError(TOO_MANY)
         exact["high"][part], exact["low"][part] = high, numbers & (2**bits - 1)
     return exact
 
@@ -70,9 +71,18 @@ def decode(exact: ExactSum, part: slice = slice(None)) -> np.ndarray:
 
 
 def add(first: ExactSum, second: ExactSum) -> ExactSum:
-    """Adds two exact sums on the host."""
+    """Adds two exact sums on the host.
+
+    Raises:
+        InputError: as in `_encode`.
+    """
     first, second = jax.device_get((first, second))
-    return _encode(len(first["low"]), lambda part: decode(first, part) + decode(second, part), first["low"].dtype)
+    low = first["low"] + second["low"]
+    high = first["high"] + second["high"]
+    high += low < second["low"]  # the carry
+    if high.size and (((first["high"] ^ high) & (second["high"] ^ high)) < 0).any():
+        raise InputError(TOO_MANY)
+    return {"high": high, "low": low}
 
 
 def row_blocks(num_features: int) -> list[slice]:
@@ -115,28 +125,44 @@ def gram_blocks(
         subtracted: matrices `[packed]` that are subtracted.
 
     Yields:
-        rows, and int64 `[rows, features - rows.start]` in units of 2^-GRAM_BITS.
+        rows, and `[rows, features - rows.start]`: exact, as float64 in units of 2^-GRAM_BITS.
     """
+    added, subtracted = jax.device_get((list(added), list(subtracted)))
+    for rows, part in _packed_blocks(num_features):
+        total = np.zeros(part.stop - part.start)
+        for gram in added:
+            total += gram["high"][part] * 256.0
+            total += gram["low"][part]
+        for gram in subtracted:
+            total -= gram["high"][part] * 256.0
+            total -= gram["low"][part]
+        yield rows, total.reshape(rows.stop - rows.start, -1)
+
+
+def _packed_blocks(num_features: int) -> Iterator[tuple[slice, slice]]:
+    """Yields the rows of each block and its part of the packed matrix."""
     start = 0
     for rows in row_blocks(num_features):
-        shape = rows.stop - rows.start, num_features - rows.start
-        part = slice(start, start + shape[0] * shape[1])
-        total = sum(decode(gram, part) for gram in added) - sum(decode(gram, part) for gram in subtracted)
-        yield rows, total.reshape(shape)
-        start = part.stop
+        stop = start + (rows.stop - rows.start) * (num_features - rows.start)
+        yield rows, slice(start, stop)
+        start = stop
 
 
 def strided_gram(gram: ExactSum, num_features: int, stride: int) -> ExactSum:
     """Selects the rows and columns 0, stride, 2 stride, ... of a Gram matrix `[packed]`, packed again."""
-    matrix = np.zeros((-(-num_features // stride),) * 2, np.int64)
-    for rows, block in gram_blocks([gram], num_features):
+    gram, size = jax.device_get(gram), -(-num_features // stride)
+    return {key: _strided(values, num_features, stride, size) for key, values in gram.items()}
+
+
+def _strided(values: np.ndarray, num_features: int, stride: int, size: int) -> np.ndarray:
+    matrix = np.zeros((size, size), values.dtype)
+    for rows, part in _packed_blocks(num_features):
         first = -(-rows.start // stride)
         offset = first * stride - rows.start
-        selected = block[offset::stride, offset::stride]
-        matrix[first : first + len(selected), first:] = selected
+        block = values[part].reshape(rows.stop - rows.start, -1)[offset::stride, offset::stride]
+        matrix[first : first + len(block), first:] = block
     symmetric = np.triu(matrix) + np.triu(matrix, 1).T
-    packed = np.concatenate([symmetric[rows, rows.start :].ravel() for rows in row_blocks(len(matrix))])
-    return _encode(len(packed), packed.__getitem__, np.uint8)
+    return np.concatenate([symmetric[rows, rows.start :].ravel() for rows in row_blocks(size)])
 
 
 def strided_vector(vector: ExactSum, stride: int) -> ExactSum:
@@ -183,7 +209,7 @@ def compute_sums(
         *blocks, last = jax.device_get(totals)
         grams.append(np.concatenate([block.ravel() for block in blocks]))
         vector += last
-    mean = _divide(np.append(vector, len(rows)), weight, VECTOR_BITS)
+    mean = np.asarray([_divide(int(total), weight, VECTOR_BITS) for total in (*vector, len(rows))], np.int64)
     return (
         _encode(packed_size(size), lambda part: _divide(_sum_parts(grams, part), weight, GRAM_BITS), np.uint8),
         _encode(len(mean), mean.__getitem__, np.uint32),
@@ -194,10 +220,9 @@ def _sum_parts(arrays: Sequence[np.ndarray], part: slice) -> np.ndarray:
     return sum((np.int64(array[part]) for array in arrays), np.zeros(part.stop - part.start, np.int64))
 
 
-def _divide(totals: np.ndarray, weight: int, bits: int) -> np.ndarray:
+def _divide(total: Any, weight: int, bits: int) -> Any:
     """Divides whole numbers, rounded to the nearest multiple of 2^-bits, in units of 2^-bits."""
-    whole, rest = np.divmod(totals, weight)
-    return (whole << bits) + ((rest << bits + 1) + weight) // (2 * weight)
+    return ((total << bits + 1) + weight) // (2 * weight)
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"), donate_argnums=(2,))

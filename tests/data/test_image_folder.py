@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lifelong_cvae.data import pictures
+from lifelong_cvae.data import open_source, pictures
 from lifelong_cvae.data.image_folder import open_image_folder
 from lifelong_cvae.errors import InputError
 from tests.conftest import one_line
@@ -286,3 +286,24 @@ def test_open_image_folder_finds_white_of_deep_and_of_binary_pictures(tmp_path):
         assert source.max_value == white
         np.testing.assert_allclose(source.read("train", "a").max(), value / white)
         assert open_image_folder("x", folder, grayscale=True, max_value=8000).read("test", "a").max() == value / 8000
+
+
+def test_image_folder_of_color_png_files_equals_the_npz_file(tmp_path):
+    numbers, arrays = np.random.default_rng(2), {}
+    for split, count in (("train", 6), ("test", 3)):
+        images = numbers.integers(0, 256, (2 * count, 32, 32, 3), np.uint8)
+        arrays |= {f"{split}_images": images, f"{split}_labels": np.repeat(["cat", "dog"], count)}
+        for index, image in enumerate(images):
+            folder = tmp_path / "photos" / split / arrays[f"{split}_labels"][index]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{index:03}.png")
+    np.savez(tmp_path / "photos.npz", **arrays)
+    from_folder = open_source(f"images:{tmp_path / 'photos'}")
+    from_file = open_source(f"npz:{tmp_path / 'photos.npz'}")
+    assert from_folder.image_shape == from_file.image_shape == (32, 32, 3)
+    assert from_folder.max_value == from_file.max_value
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            first, second = from_folder.read(split, name), from_file.read(split, name)
+            assert first.dtype == second.dtype
+            np.testing.assert_array_equal(first, second)

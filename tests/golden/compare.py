@@ -4,6 +4,7 @@
 
 checks the base out into a temporary git worktree, runs `worker.py` in both trees on this machine, and prints the
 number of arrays that are bitwise equal and the largest difference of the others. Exit code 1 if any array differs.
+Arrays that depend on the closed form are left out: its features were replaced in 0.2.1.
 The arrays of the base are kept in --cache for the next comparison. Takes about two minutes a tree on two cores.
 """
 
@@ -52,10 +53,18 @@ def canonical(name: str) -> str:
     return name
 
 
+def depends_on_features(name: str) -> bool:
+    """Whether an array is a sum or an answer of the closed form, or a shortlist that it selected."""
+    _, kind, *keys = name.split("/")
+    answers = kind in ("probabilities", "answers") and keys != ["elbo"]
+    return answers or "ridge" in keys or kind in ("unknown", "evidence_of_candidates")
+
+
 def read(file: Path) -> dict[str, np.ndarray]:
     """Arrays of a worker's file under their canonical names."""
     with np.load(file) as arrays:
-        return {canonical(name): arrays[name] for name in arrays.files}
+        named = {canonical(name): name for name in arrays.files}
+        return {name: arrays[old] for name, old in named.items() if not depends_on_features(name)}
 
 
 def report(base: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> bool:

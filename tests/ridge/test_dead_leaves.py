@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -18,6 +18,8 @@ SHAPES = st.tuples(
     st.floats(-0.2, 0.2),
     st.booleans(),
 )
+# Direction of the corner of the longest rectangle.
+CORNER = np.arctan(2**-dead_leaves.LOG_ASPECT)
 
 
 def encode_shape(radius, row, column, angle, log_aspect, slope, is_rectangle, values):
@@ -41,6 +43,9 @@ def cover(height, width, radius, row, column, angle, stretch, slope, is_rectangl
 
 @settings(max_examples=150)
 @given(SHAPES)
+# The farthest corner of the longest rectangle reaches into the canvas from the left, and from above.
+@example((9.0, 3.0, -12.0, np.pi - CORNER, dead_leaves.LOG_ASPECT, 0.1, True))
+@example((9.0, -12.0, 3.5, np.pi / 2 - CORNER, dead_leaves.LOG_ASPECT, 0.1, True))
 def test_draw_agrees_with_the_formula_of_each_pixel(shape):
     radius, row, column, angle, log_aspect, slope, is_rectangle = shape
     canvas = np.random.default_rng(0).random((12, 15, 2), np.float32)
@@ -122,6 +127,16 @@ def test_sample_shapes_draws_radii_of_density_r_to_the_minus_3():
     smallest, largest = dead_leaves.RADII
     total = smallest**-2 - largest**-2
     assert stats.kstest(radii, lambda r: (smallest**-2 - r**-2.0) / total).pvalue > 0.01
+
+
+def test_sample_shapes_draws_orthogonal_axes_of_bounded_aspect():
+    shapes = dead_leaves._sample_shapes(1, np.random.default_rng(0)).astype(np.float64)
+    # From (across, down) to positions along the axes: the rows of a matrix of determinant 1.
+    along, beside = shapes[:, 3:5], shapes[:, [6, 5]] * [-1, 1]
+    np.testing.assert_allclose((along * beside).sum(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(along[:, 0] * beside[:, 1] - along[:, 1] * beside[:, 0], 1, rtol=1e-5)
+    aspects = np.log2(np.linalg.norm(beside, axis=1) / np.linalg.norm(along, axis=1))
+    assert stats.kstest(aspects, stats.uniform(-dead_leaves.LOG_ASPECT, 2 * dead_leaves.LOG_ASPECT).cdf).pvalue > 0.01
 
 
 def test_sample_shapes_covers_everything_by_the_first():

@@ -38,6 +38,12 @@ def test_make_filters_returns_float32_of_mean_zero(arguments):
     assert np.linalg.norm(filters, axis=0).min() > 0.2
 
 
+def test_make_filters_of_random_directions_have_mean_zero(monkeypatch):
+    monkeypatch.setattr(dictionary, "MIN_PATCHES", 10**6)
+    filters, _ = dictionary.make_filters.__wrapped__(*GRAY)
+    np.testing.assert_allclose(filters.mean(axis=0), 0, atol=1e-6)
+
+
 @ARGUMENTS
 def test_make_filters_appends_mirror_images(arguments):
     filters, offset = dictionary.make_filters(*arguments)

@@ -28,6 +28,16 @@ def test_loss_grid_holds_the_mean_loss_of_every_pair():
     assert grid[0, 0] == pytest.approx(np.log(3))
 
 
+@pytest.mark.parametrize(("row", "column"), [(0, 1), (3, 5), (20, 25)])
+def test_expert_weights_are_those_of_the_lowest_summed_loss(row, column):
+    grids = np.random.default_rng(0).uniform(1, 2, (3, *temperature_scaling.GRID_SHAPE))
+    grids[:, row, column] = 1, 0.9, 1
+    # Scores are always used: the first column counts for nothing.
+    grids[:, :, 0] = 0.1
+    expected = temperature_scaling.ELBO_TEMPERATURES[row], temperature_scaling.SCORE_TEMPERATURES[column]
+    assert temperature_scaling.expert_weights(list(grids)) == (1 / expected[0], 1 / expected[1])
+
+
 def test_expert_weights_correct_overconfidence():
     scores = sample_logits(2000, 0.1, 1)
     # The evidence is proportional to the scores and 30 times overconfident. Together the experts are calibrated.
