@@ -23,7 +23,7 @@ from lifelong_cvae.config import (
     RecognitionConfig,
 )
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.ridge.settings import GRAM_SHARINGS
+from lifelong_cvae.ridge.settings import GRAM_SHARINGS, MAX_FILTER_SIZE
 
 SECTIONS = {
     "network": NetworkConfig,
@@ -76,7 +76,7 @@ def configs(draw):
         ),
         closed_form=ClosedFormConfig(
             num_filters=2 * draw(st.integers(0, 10**9)),
-            filter_size=draw(positive),
+            filter_size=draw(st.integers(1, MAX_FILTER_SIZE)),
             pool_grid=draw(positive),
             random_features=draw(positive),
             pooled_features=draw(st.booleans()),
@@ -350,3 +350,8 @@ def test_with_settings_rejects_other_values_than_true_and_false(value):
 def test_config_rejects_an_odd_number_of_filters_with_mirrors():
     with pytest.raises(InputError, match="setting num_filters: expected an even number with fold_mirrors, got 7"):
         Config().with_settings({"fold_mirrors": True, "num_filters": 7})
+
+
+def test_config_rejects_filters_larger_than_the_synthetic_images():
+    with pytest.raises(InputError, match="setting filter_size: expected at most 48, got 49"):
+        Config().with_settings({"filter_size": 49})

@@ -33,6 +33,7 @@ NARROW = {
     "sample_style": "mean",
     "num_filters": 50,
     "random_features": 500,
+    "pooled_features": False,
     "recognizer": "elbo",
     "mixed_mode": "playback",
     "epochs": 1,

@@ -1,14 +1,16 @@
 """Dead leaves: synthetic images of shapes that occlude each other.
 
 Their edges, corners and shading have the statistics of photographs at every scale (Lee, Mumford and Huang 2001,
-"Occlusion models for natural images"). Filters learned from them recognize as well as filters learned from real images
-(Baradad et al. 2021, arXiv 2106.05963), and belong to no category.
+"Occlusion models for natural images"). Networks have been trained on such images in place of real ones (Baradad et al.
+2021, arXiv 2106.05963).
 """
 
 import numpy as np
 
+from lifelong_cvae.ridge.settings import MAX_FILTER_SIZE
+
 # Side of an image, and how much larger it is drawn before it is averaged, in pixels.
-SIDE = 48
+SIDE = MAX_FILTER_SIZE
 OVERSAMPLING = 2
 # Shapes per image. The first covers everything.
 SHAPES = 400
@@ -66,8 +68,8 @@ def _draw(canvas: np.ndarray, shape: np.ndarray) -> None:
             shading along the long axis, whether it is a rectangle, and the value of each channel.
     """
     radius, row, column, long_across, long_down, short_down, short_across, slope, is_rectangle = shape[:9]
-    # Neither axis is longer than 2^0.75 radii, and the corner of a rectangle is sqrt(2) times as far.
-    reach = 2.4 * radius
+    # The farthest corner of a rectangle is at sqrt(2^1.5 + 2^-1.5) = 1.78 radii.
+    reach = 1.8 * radius
     spans = []
     for center, length in zip((row, column), canvas.shape[:2], strict=True):
         first, last = (center - reach) * OVERSAMPLING, (center + reach) * OVERSAMPLING + 1

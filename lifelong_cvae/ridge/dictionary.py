@@ -75,6 +75,8 @@ def normalize_patches(patches: np.ndarray, floor: float) -> np.ndarray:
 
 def _fit_whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean, and the symmetric matrix that makes the covariance nearly the identity (ZCA)."""
+    if len(patches) < 2:  # a gray patch of one pixel is always flat
+        return np.zeros(patches.shape[1]), np.eye(patches.shape[1])
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(patches.T, dtype=np.float64)))
     return patches.mean(axis=0), (vectors / np.sqrt(np.maximum(values, 0) + WHITENING_FLOOR)) @ vectors.T
 
@@ -87,7 +89,7 @@ def _fit_centroids(patches: np.ndarray, count: int, numbers: np.random.Generator
 
     patches = np.float32(patches)
     centroids = np.float32(normalize(numbers.standard_normal((count, patches.shape[1]))))
-    for _ in range(ITERATIONS):
+    for _ in range(ITERATIONS if len(patches) else 0):
         nearest = (patches @ centroids.T).argmax(axis=1)
         # Sums over groups of sorted rows.
         order, counts = np.argsort(nearest, kind="stable"), np.bincount(nearest, minlength=count)

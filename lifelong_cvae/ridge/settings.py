@@ -11,6 +11,8 @@ from lifelong_cvae.errors import check, check_choice, check_not_negative, check_
 
 GRAM_SHARINGS = ("mixed", "own")
 DICTIONARIES = ("dead_leaves", "first_task")
+# Side of the synthetic images that filters are learned from, in pixels.
+MAX_FILTER_SIZE = 48
 # Settings of the closed form in version 0.2.0.
 OLD_SETTINGS = {"num_filters", "filter_size", "pool_grid", "random_features", "gram_sharing"}
 
@@ -53,6 +55,10 @@ class ClosedFormConfig:
 
     def __post_init__(self):
         check_positive("filter_size", self.filter_size)
+        check(
+            self.filter_size <= MAX_FILTER_SIZE,
+            f"setting filter_size: expected at most {MAX_FILTER_SIZE}, got {self.filter_size}",
+        )
         for name in ("num_filters", "pool_grid", "random_features", "filter_seed"):
             check_not_negative(name, getattr(self, name))
         check_choice("gram_sharing", self.gram_sharing, GRAM_SHARINGS)

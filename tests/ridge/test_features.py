@@ -277,3 +277,14 @@ def test_average_cells_of_mirrored_responses_are_mirrored(positions, cells):
     responses = jnp.asarray(np.random.default_rng(0).random((2, positions), np.float32))
     mirrored = np.asarray(average_cells(responses[:, ::-1], 1, cells))
     np.testing.assert_allclose(mirrored[:, ::-1], average_cells(responses, 1, cells), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 1), (5, 1, 1), (1, 1, 1)])
+def test_extract_of_images_one_pixel_wide_is_finite(shape):
+    settings = ClosedFormConfig(num_filters=4, random_features=8).resolve(shape[2])
+    rows = np.random.default_rng(0).integers(0, 256, (8, int(np.prod(shape))), np.uint8)
+    dictionary = features.make_dictionary(settings, shape)
+    expand = features.expansion_matrix(settings, shape)
+    phi = np.asarray(features.extract(dictionary, expand, rows, image_shape=shape, settings=settings))
+    assert np.isfinite(phi).all()
+    assert np.abs(phi).max() <= features.MAX_LEVEL
