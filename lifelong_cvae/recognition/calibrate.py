@@ -58,8 +58,10 @@ def calibrate(
             subtree["thresholds"] = jnp.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
         if with_scores and len(held_out):
             scores = np.asarray(ridge_classifier.scores(classifier, sample))
+            # A category that was learned early had few alternatives, and says less about many.
+            grid = (len(state.names) - 1) * temperature_scaling.loss_grid(evidence, scores, column)
             fitted = {
-                "calibration": jnp.asarray(temperature_scaling.loss_grid(evidence, scores, column)),
+                "calibration": jnp.asarray(grid),
                 "thresholds": jnp.asarray(rejection.fit_thresholds(scores[:, column] - classifier.own_means[column])),
             }
             subtree["ridge"] = {**subtree["ridge"], **fitted}
