@@ -206,29 +206,20 @@ def test_log_likelihoods_weight_scores_and_evidence(state, images):
 
 
 def test_calibrate_fits_grids_to_held_out_images(config, digits, rng):
-    state = learned_state(config, "20", digits, rng)
+    state = learned_state(config, "240", digits, rng)
     held_out = digits["0"][19::20]
     # A regression without the held-out images of the last task.
-    rows = {"0": digits["0"].reshape(-1, 784)}
-    before = learned_state(config, "2", digits, rng)
-    grown = before.replace(
-        names=("2", "0"),
-        visits=(1, 1),
-        params={
-            **before.params,
-            "categories": {
-                **before.params["categories"],
-                "0": add_category(before, "0", rng=rng).params["categories"]["0"],
-            },
-        },
-    )
-    updated, held_out_sums = ridge_classifier.update(grown, rows)
+    grown = add_category(learned_state(config, "24", digits, rng), "0", rng=rng).replace(visits=(1, 1, 1))
+    updated, held_out_sums = ridge_classifier.update(grown, {"0": digits["0"].reshape(-1, 784)})
     classifier = ridge_classifier.solve(ridge_classifier.select_ridge(updated), without=held_out_sums)
     evidence = np.asarray(lifelong.evidence(state, held_out))
     scores = np.asarray(ridge_classifier.scores(classifier, held_out))
-    grids = [state.params["categories"][name]["ridge"]["calibration"] for name in "20"]
-    np.testing.assert_allclose(grids[1], temperature_scaling.loss_grid(evidence, scores, 1), rtol=1e-4, atol=1e-5)
-    assert not np.asarray(grids[0]).any()
+    grids = [np.asarray(state.params["categories"][name]["ridge"]["calibration"]) for name in "240"]
+    # Two alternatives, so the losses count twice.
+    expected = 2 * temperature_scaling.loss_grid(evidence, scores, 2)
+    np.testing.assert_allclose(grids[2], expected, rtol=1e-4, atol=1e-5)
+    assert not grids[0].any()
+    assert grids[1].any()
 
 
 def test_calibrate_fits_thresholds_to_relative_scores_of_held_out_images(state, digits, images):
