@@ -5,7 +5,8 @@ test time an image is rejected as unknown if its evidence is below the quantile 
 
 Evidence alone is an imperfect novelty score: smooth, simple images can be more likely than the training data
 (Nalisnick et al. 2018, arXiv 1810.09136). So each category also stores quantiles of its own images' regression score,
-relative to their mean score. As later categories change the regression, the mean follows from the sums.
+relative to the mean score of all categories' own images. As later categories change the regression, that mean follows
+from the sums. Scores of all categories have the same scale, so the mean of these quantiles serves for all.
 """
 
 from collections.abc import Sequence
@@ -30,13 +31,11 @@ def fit_thresholds(evidence: np.ndarray) -> np.ndarray:
     return np.quantile(np.asarray(evidence, np.float64), RATES).astype(np.float32)
 
 
-def complete(thresholds: Sequence[np.ndarray]) -> np.ndarray:
-    """Replaces uncalibrated thresholds by the mean of the others, if any: `[categories, rates]`."""
+def pool(thresholds: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the mean of the calibrated thresholds for every category, `[categories, rates]`."""
     values = np.asarray(thresholds)
     calibrated = values[:, 0] > NEVER
-    if not calibrated.any():
-        return values
-    return np.where(calibrated[:, None], values, values[calibrated].mean(axis=0))
+    return np.broadcast_to(values[calibrated].mean(axis=0), values.shape) if calibrated.any() else values
 
 
 def familiarity(thresholds: np.ndarray, values: np.ndarray, predictions: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ def calibrate(
             grid = (len(state.names) - 1) * temperature_scaling.loss_grid(evidence, scores, column)
             fitted = {
                 "calibration": jnp.asarray(grid),
-                "thresholds": jnp.asarray(rejection.fit_thresholds(scores[:, column] - classifier.own_means[column])),
+                "thresholds": jnp.asarray(rejection.fit_thresholds(scores[:, column] - np.mean(classifier.own_means))),
             }
             subtree["ridge"] = {**subtree["ridge"], **fitted}
         categories[name] = subtree

@@ -235,8 +235,7 @@ def _rejection_experts(
     experts = [(np.asarray(thresholds), np.asarray(log_evidence))]
     if scores is not None and classifier is not None:
         thresholds = [state.params["categories"][name]["ridge"]["thresholds"] for name in state.names]
-        relative = np.asarray(scores) - np.asarray(classifier.own_means)[None]
-        experts.append((rejection.complete(thresholds), relative))
+        experts.append((rejection.pool(thresholds), np.asarray(scores) - np.mean(classifier.own_means)))
     return experts
 
 

@@ -36,12 +36,12 @@ def test_is_unknown_rejects_nothing_uncalibrated_or_at_rate_zero():
     assert not rejection.is_unknown([np.full(9, 1e9)], evidence, np.zeros(2, int), 0.0).any()
 
 
-def test_complete_replaces_uncalibrated_thresholds_by_the_mean_of_the_others():
+def test_pool_gives_every_category_the_mean_of_calibrated_thresholds():
     first, second = np.arange(9.0), np.arange(9.0) + 4
-    completed = rejection.complete([first, rejection.uncalibrated_thresholds(), second])
-    np.testing.assert_array_equal(completed, [first, np.arange(9.0) + 2, second])
+    pooled = rejection.pool([first, rejection.uncalibrated_thresholds(), second])
+    np.testing.assert_array_equal(pooled, [np.arange(9.0) + 2] * 3)
     uncalibrated = np.stack([rejection.uncalibrated_thresholds()] * 2)
-    np.testing.assert_array_equal(rejection.complete(uncalibrated), uncalibrated)
+    np.testing.assert_array_equal(rejection.pool(uncalibrated), uncalibrated)
 
 
 def test_familiarity_is_zero_at_the_median_and_minus_one_at_the_quantile():
