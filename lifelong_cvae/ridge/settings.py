@@ -36,7 +36,7 @@ class ClosedFormConfig:
         shift_images: whether images shifted by a pixel up, down, left and right are learned too, which takes five
             times as long.
         gram_sharing: `mixed`: one Gram matrix for all categories. `own`: one per category, so that a category can be
-            dropped exactly; costs about 0.6 features^2 values of 5 bytes per category.
+            dropped exactly; costs about 0.6 features^2 values of 6 bytes per category.
         filter_seed: seed of the dictionary and of the random expansion.
         dictionary: `dead_leaves`: filters from synthetic images. `first_task`: filters of version 0.2, which states
             of that version have; they recognize by the ELBO alone.

@@ -1,7 +1,7 @@
 """Exact sums of features: whole numbers, whose order of addition has no effect on any bit.
 
 A batch's products are added in float32, where they are exact (`features.BATCH_SIZES`), batches in int32, and categories
-in fixed-point numbers of 40 or 64 bits, which two arrays hold. A Gram matrix is symmetric: of each block of rows, only
+in fixed-point numbers of 48 or 64 bits, which two arrays hold. A Gram matrix is symmetric: of each block of rows, only
 the columns from its first row on are stored.
 """
 
@@ -21,20 +21,20 @@ from lifelong_cvae.ridge import features
 # Blocks of rows of a Gram matrix.
 ROW_BLOCKS = 8
 # Bits after the binary point of Gram matrices and of vectors. The mean needs more, since its square is subtracted.
-GRAM_BITS, VECTOR_BITS = 12, 32
+GRAM_BITS, VECTOR_BITS = 20, 32
 # Batches whose int32 sums cannot overflow: 2^24 * 127 < 2^31.
 MAX_BATCHES = 127
 # Numbers that are handled at once on the host.
 PART_LENGTH = 2**18
 TOO_MANY = "sums of features: expected at most 8,000 visits of categories, got more"
 
-# Fixed-point numbers in two arrays: `high` int32, and `low` uint8 (Gram matrices) or uint32 (vectors).
+# Fixed-point numbers in two arrays: `high` int32, and `low` uint16 (Gram matrices) or uint32 (vectors).
 ExactSum = dict[str, Any]
 
 
 def zeros_gram(num_features: int) -> ExactSum:
     """Returns a Gram matrix of no images, `[packed]`."""
-    return _zeros(packed_size(num_features), jnp.uint8)
+    return _zeros(packed_size(num_features), jnp.uint16)
 
 
 def zeros_vector(length: int) -> ExactSum:
@@ -131,10 +131,10 @@ def gram_blocks(
     for rows, part in _packed_blocks(num_features):
         total = np.zeros(part.stop - part.start)
         for gram in added:
-            total += gram["high"][part] * 256.0
+            total += gram["high"][part] * 2.0**16
             total += gram["low"][part]
         for gram in subtracted:
-            total -= gram["high"][part] * 256.0
+            total -= gram["high"][part] * 2.0**16
             total -= gram["low"][part]
         yield rows, total.reshape(rows.stop - rows.start, -1)
 
@@ -211,7 +211,7 @@ def compute_sums(
         vector += last
     mean = np.asarray([_divide(int(total), weight, VECTOR_BITS) for total in (*vector, len(rows))], np.int64)
     return (
-        _encode(packed_size(size), lambda part: _divide(_sum_parts(grams, part), weight, GRAM_BITS), np.uint8),
+        _encode(packed_size(size), lambda part: _divide(_sum_parts(grams, part), weight, GRAM_BITS), np.uint16),
         _encode(len(mean), mean.__getitem__, np.uint32),
     )
 

@@ -186,7 +186,7 @@ def test_standardize_takes_a_variance_below_zero_for_zero():
     blocks, vectors = sums_of(constant, (19 / 20, 22 / 23))
     blocks = list(blocks)
     mean, total = np.ldexp(vectors[:-1].sum(axis=1), -32), np.ldexp(vectors[-1].sum(), -32)
-    squares = np.concatenate([np.ldexp(np.diagonal(block), -12) for _, block in blocks])
+    squares = np.concatenate([np.ldexp(np.diagonal(block), -sums.GRAM_BITS) for _, block in blocks])
     assert (squares / total - (mean / total) ** 2).min() < 0
     assert (regression._standardize(blocks, vectors, np.float32).scale > 0).all()
 

@@ -17,11 +17,11 @@ from tests.conftest import assert_trees_equal, one_line
 
 SETTINGS = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=13)
 SHAPE, FEATURES = (7, 8, 1), 45
-LIMIT = 2**39
+LIMIT = 2**47
 
 sizes = pytest.mark.parametrize("num_features", [1, 5, 8, 16, 41])
 int64 = st.integers(-(2**63), 2**63 - 1)
-int40 = st.integers(-LIMIT, LIMIT - 1)
+int48 = st.integers(-LIMIT, LIMIT - 1)
 
 
 def random_features(count, num_features):
@@ -40,11 +40,11 @@ def exact_sum(values, low):
 def exact_gram(matrix):
     """A symmetric matrix of whole numbers as an exact sum."""
     blocks = [matrix[rows, rows.start :].ravel() for rows in sums.row_blocks(len(matrix))]
-    return exact_sum(np.concatenate(blocks), np.uint8)
+    return exact_sum(np.concatenate(blocks), np.uint16)
 
 
 def random_symmetric(num_features, seed=0):
-    """Whole numbers of up to 39 bits of both signs, int64 `[num_features, num_features]`."""
+    """Whole numbers of up to 47 bits of both signs, int64 `[num_features, num_features]`."""
     matrix = np.random.default_rng(seed).integers(-LIMIT, LIMIT, (num_features, num_features))
     return np.triu(matrix) + np.triu(matrix, 1).T
 
@@ -104,9 +104,9 @@ def test_strided_vector_keeps_the_last_value(length, selected):
     np.testing.assert_array_equal(sums.select_features(columns, 4), columns[selected])
 
 
-@given(st.lists(int40, max_size=6), st.lists(int64, max_size=6))
-def test_decode_returns_the_numbers_that_were_split(of_40_bits, of_64_bits):
-    for values, low in ((of_40_bits, np.uint8), (of_64_bits, np.uint32)):
+@given(st.lists(int48, max_size=6), st.lists(int64, max_size=6))
+def test_decode_returns_the_numbers_that_were_split(of_48_bits, of_64_bits):
+    for values, low in ((of_48_bits, np.uint16), (of_64_bits, np.uint32)):
         exact = exact_sum(values, low)
         decoded = sums.decode(exact)
         assert decoded.dtype == np.int64
@@ -114,29 +114,29 @@ def test_decode_returns_the_numbers_that_were_split(of_40_bits, of_64_bits):
         assert sums.decode(exact, slice(1, 3)).tolist() == values[1:3]
 
 
-@given(st.lists(int40, min_size=1, max_size=6), st.lists(int64, min_size=1, max_size=6))
-def test_add_zeros_keeps_every_bit(of_40_bits, of_64_bits):
-    for values, low in ((of_40_bits, np.uint8), (of_64_bits, np.uint32)):
+@given(st.lists(int48, min_size=1, max_size=6), st.lists(int64, min_size=1, max_size=6))
+def test_add_zeros_keeps_every_bit(of_48_bits, of_64_bits):
+    for values, low in ((of_48_bits, np.uint16), (of_64_bits, np.uint32)):
         exact, zeros = exact_sum(values, low), exact_sum([0] * len(values), low)
         assert_trees_equal(sums.add(exact, zeros), exact)
         assert_trees_equal(sums.add(zeros, exact), exact)
 
 
 def test_zeros_are_exact_sums_of_nothing():
-    assert_trees_equal(sums.zeros_gram(5), exact_sum([0] * 15, np.uint8))
+    assert_trees_equal(sums.zeros_gram(5), exact_sum([0] * 15, np.uint16))
     assert_trees_equal(sums.zeros_vector(3), exact_sum([0] * 3, np.uint32))
 
 
-@given(int40, int40)
+@given(int48, int48)
 @example(LIMIT - 1, 1)
 @example(-LIMIT, -1)
 @example(LIMIT - 1, LIMIT - 1)
 @example(-LIMIT, -LIMIT)
 @example(-LIMIT, LIMIT - 1)
-@example(LIMIT - 256, 255)
+@example(LIMIT - 65536, 65535)
 @example(1 - LIMIT, -1)
 def test_add_rejects_exactly_the_sums_that_are_too_large(first, second):
-    terms = exact_sum([0, first, 0], np.uint8), exact_sum([0, second, 0], np.uint8)
+    terms = exact_sum([0, first, 0], np.uint16), exact_sum([0, second, 0], np.uint16)
     if -LIMIT <= first + second < LIMIT:
         assert sums.decode(sums.add(*terms)).tolist() == [0, first + second, 0]
     else:
@@ -148,22 +148,22 @@ def test_add_rejects_exactly_the_sums_that_are_too_large(first, second):
 @pytest.mark.parametrize("value", [LIMIT, -LIMIT - 1, 2**62, -(2**63)])
 def test_encode_rejects_numbers_that_are_too_large(value):
     values = np.array([0, value, LIMIT - 1, -LIMIT])
-    assert_trees_equal(sums._encode(2, values[2:].__getitem__, np.uint8), exact_sum(values[2:], np.uint8))
+    assert_trees_equal(sums._encode(2, values[2:].__getitem__, np.uint16), exact_sum(values[2:], np.uint16))
     with pytest.raises(InputError) as error:
-        sums._encode(4, values.__getitem__, np.uint8)
+        sums._encode(4, values.__getitem__, np.uint16)
     one_line(error, "expected at most 8,000 visits of categories")
 
 
 def test_add_holds_8000_visits_of_the_largest_features():
     visit = features.MAX_LEVEL**2 * 2**sums.GRAM_BITS
-    total = sums.add(exact_sum([4000 * visit], np.uint8), exact_sum([4000 * visit], np.uint8))
+    total = sums.add(exact_sum([4000 * visit], np.uint16), exact_sum([4000 * visit], np.uint16))
     assert sums.decode(total) == 8000 * visit
 
 
 @settings(max_examples=50)
-@given(st.data(), st.sampled_from([np.uint8, np.uint32]))
+@given(st.data(), st.sampled_from([np.uint16, np.uint32]))
 def test_add_does_not_depend_on_order_or_grouping(data, low):
-    bound = LIMIT // 8 if low == np.uint8 else 2**60
+    bound = LIMIT // 8 if low == np.uint16 else 2**60
     element = st.lists(st.integers(-bound, bound), min_size=3, max_size=3)
     values = data.draw(st.lists(element, min_size=2, max_size=7))
     terms = [exact_sum(row, low) for row in values]
@@ -208,7 +208,7 @@ def test_compute_sums_divides_sums_over_the_images(rows, phi, weight):
 
     gram, vector = compute_sums(rows, weight)
     assert phi.shape == (37, FEATURES)
-    full = np.array(divide(phi.T @ phi, 12)).reshape(FEATURES, FEATURES)
+    full = np.array(divide(phi.T @ phi, sums.GRAM_BITS)).reshape(FEATURES, FEATURES)
     np.testing.assert_array_equal(upper_triangle(sums.gram_blocks([gram], FEATURES), FEATURES), np.triu(full))
     assert sums.decode(vector).tolist() == divide(np.append(phi.sum(axis=0), 37), 32)
 
@@ -248,7 +248,7 @@ def test_compute_sums_of_more_images_than_int32_can_hold(monkeypatch):
     signs = np.array([1, -1] * 3)
     assert features.MAX_LEVEL**2 * count > 2**31
     assert sums.decode(vector).tolist() == [*(127 * signs * 2**32), 2**32]
-    expected = np.triu(np.outer(signs, signs)) * 127**2 * 2**12
+    expected = np.triu(np.outer(signs, signs)) * 127**2 * 2**sums.GRAM_BITS
     np.testing.assert_array_equal(upper_triangle(sums.gram_blocks([gram], 6), 6), expected)
 
 
