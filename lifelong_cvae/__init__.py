@@ -12,7 +12,7 @@ _PUBLIC = {
     "errors": ("InputError", "MissingExtraError"),
     "presets": ("preset",),
     "recognition": ("evidence", "make_recognizer", "recognize", "unknown"),
-    "recognition.ridge_classifier": ("drop",),
+    "recognition.ridge_sums": ("drop",),
     "sampling": ("decode", "encode", "imagine"),
     "sharding": ("make_mesh",),
     "state": ("LifelongState", "init"),

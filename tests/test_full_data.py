@@ -8,7 +8,7 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.data import open_source
-from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.state import add_category
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "mnist"
@@ -31,8 +31,8 @@ def answers_after_order(mnist, order):
     for name in order:
         state = add_category(state, name, rng=rng)
         state = state.replace(visits=(*state.visits[:-1], 1))
-        state, _ = ridge_classifier.update(state, {name: mnist.read("train", name).reshape(-1, 784)})
-    state = ridge_classifier.select_ridge(state)
+        state, _ = ridge_sums.update(state, {name: mnist.read("train", name).reshape(-1, 784)})
+    state = ridge_sums.select_ridge(state)
     images = np.concatenate([mnist.read("test", name) for name in "0123456789"])
     names, probabilities = lifelong.recognize(lifelong.make_recognizer(state, "closed_form"), images)
     return names, probabilities[:, np.argsort(list(order))]

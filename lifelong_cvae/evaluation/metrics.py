@@ -211,9 +211,7 @@ def ood_metrics(
 
 
 def _familiarity(recognizer: recognition.Recognizer, images: np.ndarray, log_evidence: np.ndarray) -> np.ndarray:
-    scores = ridge_classifier.scores(recognizer.classifier, images)
-    likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=log_evidence, scores=scores)
-    names, _ = recognition.decide(recognizer.state, likelihoods)
+    names, _, _, scores = recognition.recognize_with_evidence(recognizer, images, log_evidence=log_evidence)
     return recognition.familiarity(recognizer, log_evidence, names, scores=scores)
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from lifelong_cvae import recognition
 from lifelong_cvae.model import rejection
-from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.recognition import ridge_classifier, ridge_sums
 from lifelong_cvae.ridge import temperature_scaling
 from lifelong_cvae.state import LifelongState
 
@@ -33,19 +33,19 @@ def calibrate(
     and the grid stays empty. The grid also stays empty if there is no other category yet.
 
     Args:
-        state: state after training and `ridge_classifier.update`.
+        state: state after training and `ridge_sums.update`.
         images: images of the task by category, `[n, pixels]` with n >= 1.
-        held_out_sums: sums of held-out images from `ridge_classifier.update`.
+        held_out_sums: sums of held-out images from `ridge_sums.update`.
         rng: key of the samples, for bounds that are sampled.
         mesh: devices that share the work, as in `recognition.evidence`.
     """
     with_scores = state.config.closed_form.has_features and len(state.names) > 1
     if with_scores:
-        state = ridge_classifier.select_ridge(state)
+        state = ridge_sums.select_ridge(state)
         classifier = ridge_classifier.solve(state, without=held_out_sums)
     categories = dict(state.params["categories"])
     for name, rows in images.items():
-        held_out = rows[ridge_classifier.held_out_mask(state, len(rows))]
+        held_out = rows[ridge_sums.held_out_mask(state, len(rows))]
         sample = (held_out if len(held_out) else rows)[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
         candidates = state if with_scores else state.replace(names=(name,), visits=(0,))
         evidence = np.asarray(recognition.evidence(candidates, sample, rng=rng, mesh=mesh))
@@ -62,7 +62,7 @@ def calibrate(
             grid = (len(state.names) - 1) * temperature_scaling.loss_grid(evidence, scores, column)
             fitted = {
                 "calibration": jnp.asarray(grid),
-                "thresholds": jnp.asarray(rejection.fit_thresholds(scores[:, column] - np.mean(classifier.own_means))),
+                "thresholds": jnp.asarray(rejection.fit_thresholds(scores[:, column] - classifier.own_mean)),
             }
             subtree["ridge"] = {**subtree["ridge"], **fitted}
         categories[name] = subtree

@@ -14,7 +14,7 @@ Features are whole numbers of at most `MAX_LEVEL` in size. So are z and R, and a
 """
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -90,8 +90,13 @@ def expansion_matrix(settings: ClosedFormConfig, image_shape: Shape) -> jax.Arra
     """Samples R in levels, whole numbers: float32 `[blocks, pooled / blocks, random_features / blocks]`."""
     size = feature_sizes(settings, image_shape)
     shape = size.blocks, size.pooled // size.blocks, settings.random_features // size.blocks
-    values = np.random.default_rng([settings.filter_seed, *shape]).standard_normal(shape, np.float32)
-    return jnp.asarray(np.clip(np.rint(MATRIX_LEVELS * values), -MAX_LEVEL, MAX_LEVEL))
+    return jnp.asarray(_sample_levels(settings.filter_seed, shape))
+
+
+@lru_cache(maxsize=2)
+def _sample_levels(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    values = np.random.default_rng([seed, *shape]).standard_normal(shape, np.float32)
+    return np.clip(np.rint(MATRIX_LEVELS * values), -MAX_LEVEL, MAX_LEVEL)
 
 
 def extract(
@@ -107,10 +112,8 @@ def extract(
         settings: settings that the dictionary was made with.
     """
     pooled = pool_responses(dictionary, rows, image_shape=image_shape, settings=settings)
-    parts = [pooled] if settings.pooled_features else []
-    if settings.random_features:
-        parts.append(_expand(pooled, expand))
-    return jnp.concatenate(parts, axis=1) - MAX_LEVEL
+    expanded = _expand(pooled, expand)
+    return (jnp.concatenate([pooled, expanded], axis=1) if settings.pooled_features else expanded) - MAX_LEVEL
 
 
 def _expand(pooled: jax.Array, expand: jax.Array) -> jax.Array:

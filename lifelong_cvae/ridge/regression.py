@@ -45,12 +45,12 @@ class Solution(NamedTuple):
     Attributes:
         weights: float32 `[features, categories]`.
         intercept: float32 `[categories]`.
-        own_means: mean score of a category's own images for it, float32 `[categories]`.
+        own_mean: mean score of a category's own images for it, averaged over the categories.
     """
 
     weights: np.ndarray
     intercept: np.ndarray
-    own_means: np.ndarray
+    own_mean: float
 
 
 class _Problem(NamedTuple):
@@ -105,7 +105,7 @@ def solve(gram: GramBlocks, vectors: np.ndarray, ridge: float) -> Solution:
     intercept = problem.prior - problem.mean @ weights
     vector_sums, counts = _to_float(vectors)
     own_means = np.einsum("dc,dc->c", weights, vector_sums) / counts + intercept
-    return Solution(*map(np.float32, (weights, intercept, own_means)))
+    return Solution(np.float32(weights), np.float32(intercept), float(own_means.mean()))
 
 
 def select_ridge(fit: GramBlocks, held_out: GramBlocks, fit_vectors: np.ndarray, held_out_vectors: np.ndarray) -> float:

@@ -93,7 +93,7 @@ def row_blocks(num_features: int) -> list[slice]:
 
 def packed_size(num_features: int) -> int:
     """Returns the number of stored values of a Gram matrix."""
-    return sum((rows.stop - rows.start) * (num_features - rows.start) for rows in row_blocks(num_features))
+    return max(part.stop for _, part in _packed_blocks(num_features))
 
 
 def gram_products(phi: jax.Array) -> list[jax.Array]:
@@ -127,15 +127,13 @@ def gram_blocks(
     Yields:
         rows, and `[rows, features - rows.start]`: exact, as float64 in units of 2^-GRAM_BITS.
     """
-    added, subtracted = jax.device_get((list(added), list(subtracted)))
+    grams = [*((gram, 1.0) for gram in added), *((gram, -1.0) for gram in subtracted)]
+    grams = [(jax.device_get(gram), sign) for gram, sign in grams]
     for rows, part in _packed_blocks(num_features):
         total = np.zeros(part.stop - part.start)
-        for gram in added:
-            total += gram["high"][part] * 2.0**16
-            total += gram["low"][part]
-        for gram in subtracted:
-            total -= gram["high"][part] * 2.0**16
-            total -= gram["low"][part]
+        for gram, sign in grams:
+            total += gram["high"][part] * (sign * 2.0**16)
+            total += gram["low"][part] * sign
         yield rows, total.reshape(rows.stop - rows.start, -1)
 
 

@@ -14,7 +14,6 @@ from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation import continual
 from lifelong_cvae.files import atomic_write, csv_line, read_lines
 from lifelong_cvae.images import to_uint8
-from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.state import LifelongState
 
@@ -46,18 +45,15 @@ def prediction_columns(
         InputError: as in `recognition.evidence`, an unknown recognizer, or an invalid fraction.
     """
     ready = recognition.make_recognizer(state, recognizer, candidates=candidates)
-    scores = None if ready.classifier is None else ridge_classifier.scores(ready.classifier, images)
-    log_evidence = np.asarray(recognition.evidence(ready, images, scores=scores, rng=rng))
-    likelihoods = recognition.log_likelihoods(ready, images, log_evidence=log_evidence, scores=scores)
-    names, probabilities = recognition.decide(state, likelihoods)
-    index = np.arange(len(log_evidence))
+    names, probabilities, log_evidence, scores = recognition.recognize_with_evidence(ready, images, rng=rng)
+    index = np.arange(len(names))
     predictions = np.asarray([state.names.index(name) for name in names], int)
     return {
         "index": index,
         "category": names,
         "probability": probabilities[index, predictions],
         "log_evidence": log_evidence[index, predictions],
-        "unknown": np.asarray(recognition.unknown(ready, log_evidence, names, scores=scores, rate=reject)),
+        "unknown": recognition.unknown(ready, log_evidence, names, scores=scores, rate=reject),
     }
 
 

@@ -20,7 +20,7 @@ from lifelong_cvae.errors import InputError, Stopped, use_package
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.files import append_line, write_json
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.runs import figures, html_report
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.metrics import (
@@ -107,7 +107,7 @@ def run(
     options = options or RunOptions()
     sharding.check_batch_size(options.mesh, config.config.learning.batch_size)
     if config.config.recognition.recognizer != "elbo":
-        ridge_classifier.check_dictionary(config.config.closed_form)
+        ridge_sums.check_dictionary(config.config.closed_form)
     options = _resolve(options)
     rng, source = jax.random.key(config.seed), _check_source(config, source)
     events = EventWriter(workdir / EVENTS_DIR if options.tensorboard and is_main_process() else None)

@@ -19,7 +19,7 @@ from lifelong_cvae.images import mean_image, pad_rows, power_of_two, to_float
 from lifelong_cvae.model import cvae
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.recognition.calibrate import calibrate
 from lifelong_cvae.stacked import unstack_subtrees
 from lifelong_cvae.state import LifelongState, add_category, add_image_counts, category_rng, parameters_per_category
@@ -85,7 +85,7 @@ def learn(
         trained = train(grown, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
     learned = merge_trained(grown, trained)
     learned = fit_category_parts(learned, data, teacher)  # 4 fit: prior, low-rank noise, contrast
-    learned, held_out = ridge_classifier.update(learned, task.images)  # 5 sum: features for the ridge regression
+    learned, held_out = ridge_sums.update(learned, task.images)  # 5 sum: features for the ridge regression
     learned = calibrate(learned, task.images, held_out, rng=rng, mesh=mesh)  # 6 calibrate: thresholds, temperatures
     learned = add_image_counts(learned, task.images)
     return learned, make_report(state, trained, int(data.total_steps), compiled.count, time.perf_counter() - start)

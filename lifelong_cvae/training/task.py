@@ -9,7 +9,7 @@ import numpy as np
 
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import PixelValues, find_max_value, flatten_images, pixel_values, unify_types
-from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.state import LifelongState, check_name, find_name
 from lifelong_cvae.training.train import TaskProgress
 
@@ -70,7 +70,7 @@ def check_task(state: LifelongState, images: Mapping[str, Any], *, resume_from: 
         expected, got = ", ".join(resume_from.names), ", ".join(rows)
         raise InputError(f"resume_from: expected images of its task {expected}, got images of {got}")
     rows = unify_types(rows)
-    train_rows = {name: values[~ridge_classifier.held_out_mask(state, len(values))] for name, values in rows.items()}
+    train_rows = {name: values[~ridge_sums.held_out_mask(state, len(values))] for name, values in rows.items()}
     return Task(rows, train_rows)
 
 

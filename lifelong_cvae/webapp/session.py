@@ -18,7 +18,7 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import to_certain_pixels, to_float
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.runs.lock import lock_workdir
 from lifelong_cvae.state import LifelongState, check_known, check_name
 from lifelong_cvae.training.learn import learn
@@ -109,12 +109,11 @@ class Session:
         """Recognizes an image, uint8 `[h, w, c]`, reconstructs it and runs it around the circle."""
         recognizer = self._recognizer
         state, images = recognizer.state, self._certain(image[None])
-        scores = None if recognizer.classifier is None else ridge_classifier.scores(recognizer.classifier, images)
-        evidence = np.asarray(recognition.evidence(recognizer, images, rng=self._rng))
-        likelihoods = recognition.log_likelihoods(recognizer, images, log_evidence=evidence, scores=scores)
-        probabilities = np.exp(np.asarray(recognition.log_posteriors(likelihoods)))[0]
+        (best,), (probabilities,), log_evidence, scores = recognition.recognize_with_evidence(
+            recognizer, images, rng=self._rng
+        )
         shown = np.sort(np.argsort(-probabilities, kind="stable")[:MAX_SHOWN])
-        names, best = [state.names[index] for index in shown], state.names[probabilities.argmax()]
+        names = [state.names[index] for index in shown]
         turns = sampling.circle_images(
             state.model(best), np.asarray(to_float(image)).reshape(1, -1), TURNS, rng=self._rng
         )
@@ -122,8 +121,8 @@ class Session:
             names=tuple(names),
             probabilities=probabilities[shown],
             reconstructions=np.stack([sampling.reconstruct(state, name, images)[0] for name in names]),
-            best=best,
-            unknown=bool(recognition.unknown(recognizer, evidence, [best], scores=scores)[0]),
+            best=str(best),
+            unknown=bool(recognition.unknown(recognizer, log_evidence, [best], scores=scores)[0]),
             turns=np.asarray(turns).reshape(-1, *state.image_shape),
         )
 
@@ -191,7 +190,7 @@ class Session:
             check_known(self.state, [name])
             if len(self.state.names) == 1:
                 raise InputError(f"drop: expected another category to remain, got {name!r}, the only one")
-            self._set_state(ridge_classifier.drop(self.state, name))
+            self._set_state(ridge_sums.drop(self.state, name))
 
     def save(self) -> Path:
         """Saves the state as a checkpoint, and returns the directory of checkpoints.

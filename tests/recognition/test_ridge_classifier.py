@@ -7,7 +7,7 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae import recognition
 from lifelong_cvae.model import rejection
-from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.recognition import ridge_classifier, ridge_sums
 from lifelong_cvae.ridge import features, sums, temperature_scaling
 from lifelong_cvae.state import add_category, parameters_per_category
 from tests.conftest import SMALL_FEATURES, assert_trees_equal, one_line
@@ -68,6 +68,20 @@ def assert_answers_equal(first, second):
     """Names and probabilities are bitwise equal."""
     for left, right in zip(first, second, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("kind", ["elbo", "closed_form", "combined"])
+def test_recognize_with_evidence_agrees_with_its_parts(state, images, kind):
+    recognizer = lifelong.make_recognizer(state, kind)
+    names, probabilities, log_evidence, scores = recognition.recognize_with_evidence(recognizer, images)
+    expected_names, expected = lifelong.recognize(recognizer, images)
+    assert names.tolist() == expected_names.tolist()
+    np.testing.assert_array_equal(probabilities, expected)
+    np.testing.assert_array_equal(log_evidence, lifelong.evidence(state, images))
+    if kind == "elbo":
+        assert scores is None
+    else:
+        np.testing.assert_array_equal(scores, ridge_classifier.scores(recognizer.classifier, images))
 
 
 @pytest.mark.parametrize("order", ["0124", "4210", "1402"])
@@ -166,7 +180,7 @@ def test_drop_keeps_the_mixed_gram(state, images):
 
 def test_select_ridge_is_determined_by_the_sums(state):
     other = {**state.params["ridge"], "ridge": np.float32(10)}
-    reselected = ridge_classifier.select_ridge(state.replace(params={**state.params, "ridge": other}))
+    reselected = ridge_sums.select_ridge(state.replace(params={**state.params, "ridge": other}))
     assert float(reselected.params["ridge"]["ridge"]) == float(state.params["ridge"]["ridge"])
 
 
@@ -210,8 +224,8 @@ def test_calibrate_fits_grids_to_held_out_images(config, digits, rng):
     held_out = digits["0"][19::20]
     # A regression without the held-out images of the last task.
     grown = add_category(learned_state(config, "24", digits, rng), "0", rng=rng).replace(visits=(1, 1, 1))
-    updated, held_out_sums = ridge_classifier.update(grown, {"0": digits["0"].reshape(-1, 784)})
-    classifier = ridge_classifier.solve(ridge_classifier.select_ridge(updated), without=held_out_sums)
+    updated, held_out_sums = ridge_sums.update(grown, {"0": digits["0"].reshape(-1, 784)})
+    classifier = ridge_classifier.solve(ridge_sums.select_ridge(updated), without=held_out_sums)
     evidence = np.asarray(lifelong.evidence(state, held_out))
     scores = np.asarray(ridge_classifier.scores(classifier, held_out))
     grids = [np.asarray(state.params["categories"][name]["ridge"]["calibration"]) for name in "240"]
@@ -226,17 +240,26 @@ def test_calibrate_fits_thresholds_to_relative_scores_of_held_out_images(state, 
     # The last category's thresholds came from a regression without its held-out images.
     thresholds = np.asarray(state.params["categories"]["4"]["ridge"]["thresholds"])
     classifier = ridge_classifier.solve(state)
-    relative = np.asarray(ridge_classifier.scores(classifier, digits["4"][19::20])) - np.mean(classifier.own_means)
+    relative = np.asarray(ridge_classifier.scores(classifier, digits["4"][19::20])) - classifier.own_mean
     expected = np.quantile(relative[:, state.names.index("4")], rejection.RATES)
     np.testing.assert_allclose(thresholds, expected, atol=0.15)
     assert np.asarray(state.params["categories"]["2"]["ridge"]["thresholds"]).max() == np.float32(rejection.NEVER)
 
 
-def test_own_means_are_mean_scores_of_own_images(state, digits):
+def test_solve_returns_the_mean_score_of_own_images(state, digits):
     classifier = ridge_classifier.solve(state)
-    for column, name in enumerate(state.names):
-        scores = np.asarray(ridge_classifier.scores(classifier, digits[name]))[:, column]
-        assert float(classifier.own_means[column]) == pytest.approx(scores.mean(), abs=1e-3)
+    scores = [np.asarray(ridge_classifier.scores(classifier, digits[name])) for name in state.names]
+    own = [values[:, column].mean() for column, values in enumerate(scores)]
+    assert classifier.own_mean == pytest.approx(np.mean(own), abs=1e-3)
+
+
+def test_solve_of_one_small_category_with_default_features(mnist5k, rng):
+    # Few images of many features: the covariance has little rank, and its rounding must not make it indefinite.
+    images = mnist5k.read("train", "1")
+    state = add_category(lifelong.init(lifelong.Config(), (28, 28, 1), rng=rng), "1", rng=rng).replace(visits=(1,))
+    state, _ = ridge_sums.update(state, {"1": images.reshape(len(images), -1)})
+    scores = ridge_classifier.scores(ridge_classifier.solve(state), images)
+    np.testing.assert_allclose(scores, 1, atol=1e-3)
 
 
 def test_unknown_with_scores_flags_more_digits_that_were_not_learned(state, images, mnist5k):

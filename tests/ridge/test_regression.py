@@ -92,11 +92,12 @@ def test_solve_equals_joint_regression_with_equal_weight_per_category(rows, made
     vectors = np.stack([sums.decode(vector) for _, vector in computed], axis=1)
     solution = regression.solve(blocks, vectors, 0.003)
     predict = joint_regression(phi, 0.003)
-    for category, values in enumerate(phi):
+    for values in phi:
         scores = values @ np.float64(solution.weights) + solution.intercept
         np.testing.assert_allclose(scores, predict(values), atol=1e-4)
-        assert solution.own_means[category] == pytest.approx(predict(values)[:, category].mean(), abs=1e-4)
-    assert all(array.dtype == np.float32 for array in solution)
+    own_scores = [predict(values)[:, category].mean() for category, values in enumerate(phi)]
+    assert solution.own_mean == pytest.approx(np.mean(own_scores), abs=1e-4)
+    assert solution.weights.dtype == solution.intercept.dtype == np.float32
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +131,11 @@ def test_solve_with_fewer_images_than_features_is_finite():
 def test_solve_weights_categories_by_their_visits(correlated):
     solution = regression.solve(*sums_of(correlated, (1, 3)), 0.01)
     predict = joint_regression(correlated, 0.01, (1, 3))
-    for category, values in enumerate(correlated):
+    for values in correlated:
         scores = values @ np.float64(solution.weights) + solution.intercept
         np.testing.assert_allclose(scores, predict(values), atol=3e-5)
-        assert solution.own_means[category] == pytest.approx(predict(values)[:, category].mean(), abs=3e-5)
+    own_scores = [predict(values)[:, category].mean() for category, values in enumerate(correlated)]
+    assert solution.own_mean == pytest.approx(np.mean(own_scores), abs=3e-5)
 
 
 def test_solve_of_one_category_scores_1(phi):
@@ -209,7 +211,7 @@ def test_solve_permutes_with_the_categories(correlated):
     for name in ("targets", "prior"):
         np.testing.assert_array_equal(getattr(problems[1], name), getattr(problems[0], name)[..., order])
     first, second = (regression.solve(sums_of(phi)[0], values, 1e-2) for values in columns)
-    for array, permuted in zip(first, second, strict=True):
+    for array, permuted in zip(first[:2], second[:2], strict=True):
         np.testing.assert_allclose(permuted, array[..., order], rtol=1e-5, atol=1e-7)
 
 

@@ -1,0 +1,182 @@
+"""Sums of the images of each category, from which the regression is solved (`ridge_classifier`).
+
+`params["ridge"]` holds the parts common to all categories: the dictionary of the features, the ridge penalty and, with
+`gram_sharing=mixed`, the Gram matrix. The subtree of a category holds the sum of its features and, with
+`gram_sharing=own`, its own Gram matrix. Every sum is exact, so neither the order of the categories nor their grouping
+into tasks changes a bit of the regression.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lifelong_cvae.config import ClosedFormConfig
+from lifelong_cvae.errors import InputError
+from lifelong_cvae.images import Shape
+from lifelong_cvae.model.types import own_types
+from lifelong_cvae.ridge import features, regression, sums
+from lifelong_cvae.state import LifelongState, drop_category
+
+# Gram matrix `[packed]` and vector `[features + 1]` of a category.
+CategorySums = tuple[sums.ExactSum, sums.ExactSum]
+
+
+def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[LifelongState, dict[str, Any]]:
+    """Adds the sums of a task's images. The first task also makes the dictionary.
+
+    Every visit of a category adds its mean over the visit's images, so a category counts once per visit.
+
+    Args:
+        state: state after training.
+        images: images of the task by category, `[n, pixels]` with n >= 1.
+
+    Returns:
+        The state, and the sums of held-out images by category, to be left out by `ridge_classifier.solve`.
+    """
+    settings, shape = state.config.closed_form, state.image_shape
+    if not settings.has_features:
+        return state, {}
+    common, categories, held_out = state.params["ridge"], dict(state.params["categories"]), {}
+    if sum(state.visits) == len(images):
+        common = {**common, "dictionary": features.make_dictionary(settings, shape)}
+    options = {"image_shape": shape, "settings": settings}
+    compute = partial(sums.compute_sums, common["dictionary"], features.expansion_matrix(settings, shape), **options)
+    for name, rows in images.items():
+        mask = regression.held_out_mask(len(rows))
+        fit = with_shifts(rows[~mask], shape) if settings.shift_images else rows[~mask]
+        copies = len(fit) // max(np.count_nonzero(~mask), 1)
+        fit_sums, held_out[name] = compute(fit, copies * len(rows)), compute(rows[mask], len(rows))
+        gram, vector = _sums_by_part(fit_sums, held_out[name], num_features(state))
+        added = {"sum": vector, "gram": gram} if settings.gram_sharing == "own" else {"sum": vector}
+        categories[name] = {**categories[name], "ridge": _add_sums(categories[name]["ridge"], added)}
+        if settings.gram_sharing == "mixed":
+            common = _add_sums(common, {"gram": gram})
+    return state.replace(params={**state.params, "categories": categories, "ridge": common}), held_out
+
+
+def with_shifts(rows: np.ndarray, image_shape: Shape) -> np.ndarray:
+    """Appends copies of images `[n, pixels]`, shifted by a pixel in four directions: `[5 n, pixels]`."""
+    images = rows.reshape(-1, *image_shape)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    height, width, _ = image_shape
+    shifts = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
+    return np.concatenate([padded[:, y : y + height, x : x + width] for y, x in shifts]).reshape(-1, rows.shape[1])
+
+
+def _sums_by_part(fit: CategorySums, held_out: CategorySums, num_features: int) -> tuple[dict[str, Any], ...]:
+    """Returns Gram matrix and vector by part; of held-out images, as `select_ridge` needs them."""
+    stride = regression.SEARCH_STRIDE
+    gram, vector = (sums.add(*pair) for pair in zip(fit, held_out, strict=True))
+    return (
+        {"all": gram, "held_out": sums.strided_gram(held_out[0], num_features, stride)},
+        {"all": vector, "held_out": sums.strided_vector(held_out[1], stride)},
+    )
+
+
+def _add_sums(subtree: dict[str, Any], added: dict[str, dict[str, sums.ExactSum]]) -> dict[str, Any]:
+    def add(key: str) -> dict[str, sums.ExactSum]:
+        return {part: jax.device_put(sums.add(subtree[key][part], value)) for part, value in added[key].items()}
+
+    return {**subtree, **{key: add(key) for key in added}}
+
+
+def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
+    """Returns the mask of images that are held out for calibration, bool `[count]`.
+
+    Neither the networks nor the regression are trained on these images. Nothing is held out without a regression.
+    """
+    return regression.held_out_mask(count) & state.config.closed_form.has_features
+
+
+@own_types()
+def select_ridge(state: LifelongState) -> LifelongState:
+    """Selects the ridge penalty by the sums over held-out images.
+
+    Raises:
+        InputError: as in `check_sums`.
+    """
+    check_sums(state)
+    names, stride = sorted(state.names), regression.SEARCH_STRIDE
+    total = [sums.strided_gram(gram, num_features(state), stride) for gram in grams(state, "all")]
+    held_out, size = grams(state, "held_out"), -(-num_features(state) // stride)
+    vectors = sums.select_features(sums_by_category(state, names, "all"), stride)
+    held_out_vectors = sums_by_category(state, names, "held_out")
+    ridge = regression.select_ridge(
+        sums.gram_blocks(total, size, subtracted=held_out),
+        sums.gram_blocks(held_out, size),
+        vectors - held_out_vectors,
+        held_out_vectors,
+    )
+    common = {**state.params["ridge"], "ridge": jnp.float32(ridge)}
+    return state.replace(params={**state.params, "ridge": common})
+
+
+@own_types()
+def drop(state: LifelongState, name: str) -> LifelongState:
+    """Forgets a category: deletes its subtree. The subtrees of other categories stay bitwise equal.
+
+    With `gram_sharing=own` the regression is as if the category had never been learned. With `mixed` its part of the
+    Gram matrix remains and still contributes to the feature statistics. Temperature grids of other categories stay in
+    both cases, although the dropped category was among their alternatives.
+
+    Raises:
+        InputError: the category is unknown.
+    """
+    dropped = drop_category(state, name)
+    if "ridge" not in dropped.params or dropped.config.closed_form.gram_sharing == "mixed":
+        return dropped
+    if len(dropped.names) < 2:
+        common = {**dropped.params["ridge"], "ridge": jnp.float32(regression.FIRST_RIDGE)}
+        return dropped.replace(params={**dropped.params, "ridge": common})
+    return select_ridge(dropped)
+
+
+def check_dictionary(settings: ClosedFormConfig) -> None:
+    """Checks that this version computes the features.
+
+    Raises:
+        InputError: the settings are those of a checkpoint or run that an earlier version wrote.
+    """
+    if settings.dictionary == "first_task":
+        raise InputError(
+            "regression: expected features of this version, got dictionary=first_task of an earlier one: use "
+            "recognizer elbo, or learn from the images again in a new run"
+        )
+
+
+def check_sums(state: LifelongState) -> None:
+    """Checks that a regression can be solved from the sums of a state.
+
+    Raises:
+        InputError: there is no category, or the state has no sums, or those of an earlier version.
+    """
+    check_dictionary(state.config.closed_form)
+    if not state.config.closed_form.has_features:
+        raise InputError(
+            "regression: expected a state learned with random_features above 0, got random_features=0; "
+            "recognizer elbo without a shortlist needs no features"
+        )
+    if not state.names:
+        raise InputError("expected at least one category, got none")
+
+
+def num_features(state: LifelongState) -> int:
+    """Returns the number of features of an image."""
+    return features.feature_sizes(state.config.closed_form, state.image_shape).features
+
+
+def grams(state: LifelongState, part: str) -> list[sums.ExactSum]:
+    """Returns the Gram matrices whose sum is that of all categories."""
+    if state.config.closed_form.gram_sharing == "own":
+        return [state.params["categories"][name]["ridge"]["gram"][part] for name in state.names]
+    return [state.params["ridge"]["gram"][part]]
+
+
+def sums_by_category(state: LifelongState, names: Sequence[str], part: str) -> np.ndarray:
+    """Returns the sums of features of each category, int64 `[features + 1, categories]`."""
+    subtrees = (state.params["categories"][name]["ridge"]["sum"][part] for name in names)
+    return np.stack([sums.decode(subtree) for subtree in subtrees], axis=1)
