@@ -199,8 +199,8 @@ class Config:
         )
         recognizer = self.recognition.recognizer
         check(
-            recognizer == "elbo" or self.closed_form.random_features > 0 or self.closed_form.dictionary == "first_task",
-            f"setting recognizer={recognizer}: expected random_features above 0, got 0",
+            recognizer == "elbo" or self.closed_form.has_features or self.closed_form.dictionary == "first_task",
+            f"setting recognizer={recognizer}: expected random_features or second_filters above 0, got 0",
         )
 
     @property

@@ -25,8 +25,8 @@ PRESETS = {
         closed_form=ClosedFormConfig(random_features=0),
         recognition=RecognitionConfig(recognizer="elbo"),
     ),
-    # Photographs: mirror images are learned too, and there are more filters.
-    "photos": Config(closed_form=ClosedFormConfig(fold_mirrors=True)),
+    # Photographs: mirror images are learned too, and there are more filters, in color a second layer of them.
+    "photos": Config(closed_form=ClosedFormConfig(fold_mirrors=True, second_filters=-1)),
     # Characters and drawings of strokes: shifted images are learned too.
     "strokes": Config(closed_form=ClosedFormConfig(shift_images=True, random_features=5120)),
     # Many categories: below 150,000 parameters each for images of 28 x 28 pixels.

@@ -23,7 +23,9 @@ from lifelong_cvae.config import (
     RecognitionConfig,
 )
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.presets import preset
 from lifelong_cvae.ridge.settings import GRAM_SHARINGS, MAX_FILTER_SIZE
+from tests.conftest import one_line
 
 SECTIONS = {
     "network": NetworkConfig,
@@ -319,6 +321,29 @@ def test_from_dict_reads_the_closed_form_of_version_0_2_0():
     assert without.closed_form.dictionary == "dead_leaves"
 
 
+def test_for_shape_adds_a_second_layer_for_color_images():
+    config = preset("photos")
+    gray, color = (config.for_shape((32, 32, channels)).closed_form for channels in (1, 3))
+    assert (gray.second_filters, gray.random_features) == (0, 3072)
+    assert (color.second_filters, color.random_features) == (1024, 0)
+    assert color.has_features
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"second_filters": 3}, ("second_filters", "even number", "3")),
+        ({"second_filters": -2}, ("second_filters", "-2")),
+        ({"second_filters": 4, "num_filters": 5}, ("num_filters", "even number", "5")),
+        ({"second_filters": 4, "random_features": 0, "pooled_features": False}, ("pooled_features", "false")),
+    ],
+)
+def test_config_refuses_a_second_layer_that_cannot_be_computed(settings, words):
+    with pytest.raises(InputError) as error:
+        Config().with_settings(settings)
+    one_line(error, *words)
+
+
 def test_for_shape_replaces_zeros_by_values_for_the_channels():
     sizes = {
         (channels, fold): Config().with_settings({"fold_mirrors": fold}).for_shape((32, 32, channels)).closed_form
@@ -348,7 +373,9 @@ def test_with_settings_rejects_other_values_than_true_and_false(value):
 
 
 def test_config_rejects_an_odd_number_of_filters_with_mirrors():
-    with pytest.raises(InputError, match="setting num_filters: expected an even number with fold_mirrors, got 7"):
+    with pytest.raises(
+        InputError, match="setting num_filters: expected an even number with fold_mirrors or second_filters, got 7"
+    ):
         Config().with_settings({"fold_mirrors": True, "num_filters": 7})
 
 

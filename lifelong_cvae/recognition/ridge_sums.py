@@ -157,7 +157,7 @@ def check_sums(state: LifelongState) -> None:
     check_dictionary(state.config.closed_form)
     if not state.config.closed_form.has_features:
         raise InputError(
-            "regression: expected a state learned with random_features above 0, got random_features=0; "
+            "regression: expected a state learned with random_features or second_filters above 0, got 0; "
             "recognizer elbo without a shortlist needs no features"
         )
     if not state.names:

@@ -8,9 +8,12 @@ filter has its mirror image in the dictionary.
 import functools
 
 import numpy as np
+from scipy import sparse
 
 from lifelong_cvae.ridge import dead_leaves
 
+# A response counts as far as it exceeds this.
+THRESHOLD = 0.25
 PATCHES_PER_FILTER = 100
 PATCHES_PER_IMAGE = 256
 # Patches with a smaller standard deviation are not used.
@@ -45,8 +48,8 @@ def make_filters(seed: int, channels: int, side: int, count: int) -> tuple[np.nd
     numbers = np.random.default_rng([seed, channels, side, count])
     patches = _sample_patches(PATCHES_PER_FILTER * count, channels, side, numbers)
     mirror = np.arange(side * side * channels).reshape(side, side, channels)[:, ::-1].ravel()
-    center, whiten = _fit_whitening(np.concatenate([patches, patches[:, mirror]]))
-    centroids = _fit_centroids((patches - center) @ whiten, -(-count // 2), numbers)
+    center, whiten = fit_whitening(np.concatenate([patches, patches[:, mirror]]))
+    centroids = fit_centroids((patches - center) @ whiten, -(-count // 2), numbers)
     directions = np.concatenate([centroids, centroids[:, mirror]])[:count]
     filters = whiten @ directions.T
     offset = center @ filters
@@ -73,7 +76,7 @@ def normalize_patches(patches: np.ndarray, floor: float) -> np.ndarray:
     return centered / np.sqrt(centered.var(axis=1, keepdims=True) + floor)
 
 
-def _fit_whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit_whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean, and the symmetric matrix that makes the covariance nearly the identity (ZCA)."""
     if len(patches) < 2:  # a gray patch of one pixel is always flat
         return np.zeros(patches.shape[1]), np.eye(patches.shape[1])
@@ -81,21 +84,18 @@ def _fit_whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return patches.mean(axis=0), (vectors / np.sqrt(np.maximum(values, 0) + WHITENING_FLOOR)) @ vectors.T
 
 
-def _fit_centroids(patches: np.ndarray, count: int, numbers: np.random.Generator) -> np.ndarray:
+def fit_centroids(patches: np.ndarray, count: int, numbers: np.random.Generator) -> np.ndarray:
     """Spherical k-means: unit vectors `[count, patch]`, normalized means of the patches nearest in angle."""
 
     def normalize(vectors: np.ndarray) -> np.ndarray:
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
-    patches = np.float32(patches)
+    patches, ones = np.float32(patches), np.ones(len(patches), np.float32)
     centroids = np.float32(normalize(numbers.standard_normal((count, patches.shape[1]))))
     for _ in range(ITERATIONS if len(patches) else 0):
         nearest = (patches @ centroids.T).argmax(axis=1)
-        # Sums over groups of sorted rows.
-        order, counts = np.argsort(nearest, kind="stable"), np.bincount(nearest, minlength=count)
-        sums = np.cumsum(np.concatenate([np.zeros((1, patches.shape[1])), patches[order]]), axis=0, dtype=np.float64)
-        ends = np.cumsum(counts)
+        members = sparse.csc_array((ones, nearest, np.arange(len(patches) + 1)), (count, len(patches)))
         random_directions = numbers.standard_normal(centroids.shape)
-        means = np.where((counts >= MIN_PATCHES)[:, None], sums[ends] - sums[ends - counts], random_directions)
-        centroids = np.float32(normalize(means))
+        has_enough = np.bincount(nearest, minlength=count) >= MIN_PATCHES
+        centroids = np.float32(normalize(np.where(has_enough[:, None], members @ patches, random_directions)))
     return centroids

@@ -2,8 +2,9 @@
 
     r_k    = filter_k . normalize(patch) - offset_k                at every position, filters of a `dictionary`
     p      = means of max(0, r - t) and max(0, -r - t) over the cells of a grid
-    z      = p, scaled to mean 0 and variance 1 over the features of an image
-    phi    = [p, max(0, R z)]                                      R random, block by block
+    q      = the same of filters on r, if there is a `second_layer`
+    z      = [p, q], scaled to mean 0 and variance 1 over the features of an image
+    phi    = [p, q, max(0, R z)]                                   R random, block by block
 
 Pooled responses of both signs: Coates and Ng 2012, "Learning feature representations with k-means". Random expansions
 for ridge regression: McDonnell et al. 2023 (arXiv 2307.02251). Nothing here depends on the user's images: the filters
@@ -15,7 +16,7 @@ Features are whole numbers of at most `MAX_LEVEL` in size. So are z and R, and a
 
 import math
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +25,16 @@ import numpy as np
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, to_float
 from lifelong_cvae.model import cpu
-from lifelong_cvae.ridge.dictionary import contrast_floor, make_filters
+from lifelong_cvae.ridge import second_layer
+from lifelong_cvae.ridge.dictionary import THRESHOLD, contrast_floor, make_filters
 
-# A response counts as far as it exceeds this.
-THRESHOLD = 0.25
 # Largest size of a feature: 8 bits.
 MAX_LEVEL = 127
-# Levels per unit of a pooled response. On dead leaves the responses deviate by 20 to 25 levels.
-POOLED_LEVELS = 200
+# Levels per unit of a pooled response, in the first and in the second layer. On dead leaves the responses deviate by
+# 20 to 25 levels.
+POOLED_LEVELS, SECOND_LEVELS = 200, 150
+# Rows and columns of the grid of the second layer.
+SECOND_GRID = 2
 # Levels per standard deviation of z and of R, and per unit of R z, which has a standard deviation of about 1.
 INPUT_LEVELS, MATRIX_LEVELS, RANDOM_LEVELS = 32, 32, 64
 # Largest number of blocks of R. Each random feature reads the pooled responses of one block.
@@ -40,7 +43,7 @@ BLOCKS = 16
 # MAX_LEVEL^2 * 1024 < 2^24.
 BATCH_SIZES = (8, 1024)
 
-Dictionary = dict[str, jax.Array]
+Dictionary = dict[str, Any]
 
 
 class FeatureSizes(NamedTuple):
@@ -49,13 +52,17 @@ class FeatureSizes(NamedTuple):
     Attributes:
         side: side of a filter in pixels.
         cells: rows and columns of the grid.
-        pooled: pooled responses.
+        patch: side of the second layer's patches in cells of its own.
+        second_cells: rows and columns of the second layer's grid.
+        pooled: pooled responses of both layers.
         blocks: blocks of the random matrix.
         features: all features.
     """
 
     side: int
     cells: int
+    patch: int
+    second_cells: int
     pooled: int
     blocks: int
     features: int
@@ -65,25 +72,41 @@ def feature_sizes(settings: ClosedFormConfig, image_shape: Shape) -> FeatureSize
     """Returns the sizes of filters, grid and features. Filters and grid are smaller for small images."""
     height, width, _ = image_shape
     side = min(settings.filter_size, height, width)
-    cells = min(settings.pool_grid, height - side + 1, width - side + 1)
-    filters = settings.num_filters // 2 if settings.fold_mirrors else settings.num_filters
-    pooled = 2 * cells * cells * filters
+    positions = min(height, width) - side + 1
+    cells = min(settings.pool_grid, positions)
+    patch = min(second_layer.PATCH_SIDE, second_layer.grid_side(positions))
+    second_cells = min(SECOND_GRID, second_layer.grid_side(positions) - patch + 1)
+    pooled = 2 * (cells**2 * settings.num_filters + second_cells**2 * settings.second_filters)
+    pooled //= 2 if settings.fold_mirrors else 1
     common = math.gcd(pooled, settings.random_features)
     blocks = max(count for count in range(1, BLOCKS + 1) if common % count == 0)
-    return FeatureSizes(side, cells, pooled, blocks, pooled * settings.pooled_features + settings.random_features)
+    features = pooled * settings.pooled_features + settings.random_features
+    return FeatureSizes(side, cells, patch, second_cells, pooled, blocks, features)
 
 
 def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
-    """Returns the dictionary before the first task: zeros."""
-    patch = feature_sizes(settings, image_shape).side ** 2 * image_shape[2]
-    return {"filters": jnp.zeros((patch, settings.num_filters)), "offset": jnp.zeros((settings.num_filters,))}
+    """Returns the dictionary before the first task, zeros.
+
+    It has `filters` `[patch, filters]`, `offset` `[filters]`, and with `second_filters` the layer `second`
+    (`second_layer.Layer`).
+    """
+    size, count = feature_sizes(settings, image_shape), settings.num_filters
+    first = {"filters": jnp.zeros((size.side**2 * image_shape[2], count)), "offset": jnp.zeros((count,))}
+    if not settings.second_filters:
+        return first
+    shapes = second_layer.layer_shapes(count, size.patch, settings.second_filters)
+    return {**first, "second": {key: jnp.zeros(shape) for key, shape in shapes.items()}}
 
 
 def make_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
-    """Learns `filters` `[patch, filters]` and `offset` `[filters]` from synthetic images (seconds)."""
-    side = feature_sizes(settings, image_shape).side
-    filters, offset = make_filters(settings.filter_seed, image_shape[2], side, settings.num_filters)
-    return {"filters": jnp.asarray(filters), "offset": jnp.asarray(offset)}
+    """Learns the filters of both layers from synthetic images (seconds): see `empty_dictionary`."""
+    size = feature_sizes(settings, image_shape)
+    arguments = settings.filter_seed, image_shape[2], size.side, settings.num_filters
+    filters, offset = make_filters(*arguments)
+    made: Dictionary = {"filters": filters, "offset": offset}
+    if settings.second_filters:
+        made["second"] = second_layer.make_layer(*arguments, size.patch, settings.second_filters)
+    return jax.tree.map(jnp.asarray, made)
 
 
 def expansion_matrix(settings: ClosedFormConfig, image_shape: Shape) -> jax.Array:
@@ -112,8 +135,10 @@ def extract(
         settings: settings that the dictionary was made with.
     """
     pooled = pool_responses(dictionary, rows, image_shape=image_shape, settings=settings)
-    expanded = _expand(pooled, expand)
-    return (jnp.concatenate([pooled, expanded], axis=1) if settings.pooled_features else expanded) - MAX_LEVEL
+    parts = [pooled] if settings.pooled_features else []
+    if settings.random_features:
+        parts.append(_expand(pooled, expand))
+    return jnp.concatenate(parts, axis=1) - MAX_LEVEL
 
 
 def _expand(pooled: jax.Array, expand: jax.Array) -> jax.Array:
@@ -147,10 +172,11 @@ def pool_responses(
         settings: settings that the dictionary was made with.
 
     Returns:
-        Levels, whole numbers from 0 to 2 MAX_LEVEL in float32 `[n, pooled]`, in the order sign, row, column, filter.
+        Levels, whole numbers from 0 to 2 MAX_LEVEL in float32 `[n, pooled]`: of the first layer, then of the second,
+        each in the order sign, row, column, filter.
     """
     size, (height, width, channels) = feature_sizes(settings, image_shape), image_shape
-    side, half = size.side, settings.num_filters // 2
+    side = size.side
     down, across = height - side + 1, width - side + 1
     # The offset is the weight of a constant pixel of 1.
     filters = jnp.concatenate([dictionary["filters"], -dictionary["offset"][None]])
@@ -163,12 +189,21 @@ def pool_responses(
         patches = patches * jax.lax.rsqrt(patches.var(axis=0, keepdims=True) + contrast_floor(channels))
         patches = jnp.pad(patches, ((0, 1), (0, 0)), constant_values=1.0)
         responses = (patches.T @ filters).reshape(len(batch), down, across, -1)
-        signs = (jax.nn.relu(signed - THRESHOLD) for signed in (responses, -responses))
-        means = [cpu.average_cells(cpu.average_cells(sign, 1, size.cells), 2, size.cells) for sign in signs]
-        pooled = jnp.stack(means, axis=1)
-        if settings.fold_mirrors:
-            pooled = 0.5 * (pooled[..., :half] + pooled[..., ::-1, half:])
-        return jnp.clip(jnp.round(POOLED_LEVELS * pooled), 0, 2 * MAX_LEVEL).reshape(len(batch), -1)
+        pooled = [_pool(responses, size.cells, POOLED_LEVELS, fold=settings.fold_mirrors)]
+        if settings.second_filters:
+            responses = second_layer.respond(dictionary["second"], responses)
+            pooled.append(_pool(responses, size.second_cells, SECOND_LEVELS, fold=settings.fold_mirrors))
+        return jnp.concatenate(pooled, axis=1)
 
     with jax.default_matmul_precision("float32"):
         return cpu.map_images(pool_batch, rows)
+
+
+def _pool(responses: jax.Array, cells: int, levels: float, *, fold: bool) -> jax.Array:
+    """Averages responses `[n, rows, columns, filters]` of both signs over cells: levels `[n, pooled]`."""
+    signs = (jax.nn.relu(signed - THRESHOLD) for signed in (responses, -responses))
+    pooled = jnp.stack([cpu.average_cells(cpu.average_cells(sign, 1, cells), 2, cells) for sign in signs], axis=1)
+    if fold:
+        half = responses.shape[-1] // 2
+        pooled = 0.5 * (pooled[..., :half] + pooled[..., ::-1, half:])
+    return jnp.clip(jnp.round(levels * pooled), 0, 2 * MAX_LEVEL).reshape(len(responses), -1)

@@ -11,6 +11,8 @@ from lifelong_cvae.errors import check, check_choice, check_not_negative, check_
 
 GRAM_SHARINGS = ("mixed", "own")
 DICTIONARIES = ("dead_leaves", "first_task")
+# Value of `second_filters` that is replaced by one that suits the channels.
+BY_CHANNELS = -1
 # Side of the synthetic images that filters are learned from, in pixels.
 MAX_FILTER_SIZE = 48
 # Settings of the closed form in version 0.2.0.
@@ -22,16 +24,19 @@ OLD_SETTINGS = {"num_filters", "filter_size", "pool_grid", "random_features", "g
 class ClosedFormConfig:
     """Closed-form recognizer: features that no category owns (`ridge.features`), and exact sums of them.
 
-    A number of 0 for `num_filters` and `pool_grid` is replaced when a state is created (`resolve`).
+    A number of 0 for `num_filters` and `pool_grid`, and -1 for `second_filters`, is replaced when a state is created
+    (`resolve`).
 
     Attributes:
         num_filters: filters in the dictionary. 0: 64 for gray images, 256 for color; with `fold_mirrors` 512 and 1024.
         filter_size: side of a filter in pixels; smaller for smaller images.
         pool_grid: rows and columns of the grid of cells over which filter responses are averaged. 0: 4 for gray
             images, 3 for color or with `fold_mirrors`.
+        second_filters: filters of the second layer (`ridge.second_layer`), an even number. 0: no second layer.
+            -1: 1,024 for color images, in place of the random features; none for gray images.
         pooled_features: whether the averaged responses are features.
-        random_features: size of the random expansion of the averaged responses. 0 keeps no sums and disables this
-            recognizer.
+        random_features: size of the random expansion of the averaged responses. 0 without a second layer keeps no
+            sums and disables this recognizer.
         fold_mirrors: whether mirror images are learned too, by folding them into the features. Wrong for characters.
         shift_images: whether images shifted by a pixel up, down, left and right are learned too, which takes five
             times as long.
@@ -45,6 +50,7 @@ class ClosedFormConfig:
     num_filters: int = 0
     filter_size: int = 6
     pool_grid: int = 0
+    second_filters: int = 0
     pooled_features: bool = True
     random_features: int = 3072
     fold_mirrors: bool = False
@@ -64,28 +70,41 @@ class ClosedFormConfig:
         check_choice("gram_sharing", self.gram_sharing, GRAM_SHARINGS)
         check_choice("dictionary", self.dictionary, DICTIONARIES)
         check(
-            not self.fold_mirrors or self.num_filters % 2 == 0,
-            f"setting num_filters: expected an even number with fold_mirrors, got {self.num_filters}",
+            not (self.fold_mirrors or self.second_filters) or self.num_filters % 2 == 0,
+            f"setting num_filters: expected an even number with fold_mirrors or second_filters, got {self.num_filters}",
+        )
+        check(
+            self.second_filters == BY_CHANNELS or (self.second_filters >= 0 and self.second_filters % 2 == 0),
+            f"setting second_filters: expected an even number, or {BY_CHANNELS}, got {self.second_filters}",
+        )
+        check(
+            self.pooled_features or self.random_features > 0 or not self.second_filters,
+            "setting pooled_features: expected true with random_features=0, got false",
         )
 
     @property
     def has_features(self) -> bool:
         """True if there is a regression."""
-        return self.dictionary == "dead_leaves" and self.random_features > 0
+        return self.dictionary == "dead_leaves" and (self.random_features > 0 or self.second_filters != 0)
 
     def resolve(self, channels: int) -> ClosedFormConfig:
-        """Returns the settings for images with this number of channels, without zeros that depend on it."""
+        """Returns the settings for images with this number of channels, without values that depend on it."""
         gray_filters, color_filters = (512, 1024) if self.fold_mirrors else (64, 256)
         num_filters = gray_filters if channels == 1 else color_filters
         pool_grid = 4 if channels == 1 and not self.fold_mirrors else 3
-        return dataclasses.replace(
+        settings = dataclasses.replace(
             self, num_filters=self.num_filters or num_filters, pool_grid=self.pool_grid or pool_grid
         )
+        if self.second_filters != BY_CHANNELS:
+            return settings
+        if channels == 1:
+            return dataclasses.replace(settings, second_filters=0)
+        return dataclasses.replace(settings, second_filters=1024, random_features=0)
 
 
 def add_new_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Completes settings that version 0.2.0 wrote. Its features cannot be computed any more."""
+    """Completes settings that an earlier version wrote. Features of 0.2.0 cannot be computed any more."""
     if set(settings) != OLD_SETTINGS:
-        return settings
+        return {"second_filters": 0, **settings}
     dictionary = "first_task" if settings["random_features"] else "dead_leaves"
     return {**dataclasses.asdict(ClosedFormConfig()), **settings, "dictionary": dictionary}

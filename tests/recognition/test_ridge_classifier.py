@@ -97,6 +97,14 @@ def test_recognize_by_closed_form_does_not_depend_on_the_grouping(state, config,
     assert_answers_equal(by_name(state, images), by_name(other, images))
 
 
+def test_recognize_with_two_layers_does_not_depend_on_the_order(config, digits, rng, images):
+    settings = {"second_filters": 8, "random_features": 0, "fold_mirrors": True}
+    first, second = (learned_state(config.with_settings(settings), order, digits, rng) for order in ("014", "410"))
+    answers = by_name(first, images)
+    assert_answers_equal(answers, by_name(second, images))
+    assert (answers[0] == LABELS)[LABELS != "2"].mean() > 0.93
+
+
 def test_recognize_by_closed_form_does_not_depend_on_batches_or_the_seed(state, config, digits, images, monkeypatch):
     expected = by_name(state, images)
     one_by_one = [by_name(state, images[index : index + 1]) for index in range(0, 400, 50)]
@@ -299,7 +307,7 @@ def test_make_recognizer_rejects_a_state_without_sums_or_categories(small_config
 def test_config_rejects_closed_form_without_random_features(config):
     with pytest.raises(lifelong.InputError) as error:
         config.with_settings({"random_features": 0})
-    one_line(error, "recognizer=closed_form", "expected random_features above 0, got 0")
+    one_line(error, "recognizer=closed_form", "expected random_features or second_filters above 0, got 0")
 
 
 def test_recognize_rejects_images_of_a_wrong_shape(state, images):

@@ -150,7 +150,7 @@ def test_recognize_with_a_shortlist_treats_images_independently(state_with_sums,
 
 
 def test_make_recognizer_refuses_a_shortlist_without_sums(many_categories):
-    with pytest.raises(InputError, match="expected a state learned with random_features above 0"):
+    with pytest.raises(InputError, match="expected a state learned with random_features or second_filters above 0"):
         lifelong.make_recognizer(many_categories, candidates=4)
 
 

@@ -11,11 +11,13 @@ from sklearn import linear_model
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.model import cpu
-from lifelong_cvae.ridge import dead_leaves, features
-from lifelong_cvae.ridge.dictionary import contrast_floor
+from lifelong_cvae.ridge import dead_leaves, features, second_layer
+from lifelong_cvae.ridge.dictionary import contrast_floor, normalize_patches
 
 SETTINGS = ClosedFormConfig(num_filters=6, filter_size=3, pool_grid=2, random_features=24)
 FOLDED = dataclasses.replace(SETTINGS, fold_mirrors=True)
+TWO_LAYERS = dataclasses.replace(SETTINGS, second_filters=4)
+FOLDED_LAYERS = dataclasses.replace(FOLDED, second_filters=4, random_features=0)
 GRAY, COLOR = (9, 8, 1), (8, 11, 2)
 
 extract_compiled = jax.jit(features.extract, static_argnames=("image_shape", "settings"))
@@ -148,8 +150,30 @@ def assert_independent(compute, rows):
     np.testing.assert_array_equal(copies, np.repeat(expected[5:6], 8, axis=0))
 
 
-def test_extract_treats_images_independently_bit_for_bit():
-    assert_independent(lambda rows: extract(rows, COLOR, FOLDED), sample_rows(64, COLOR))
+@pytest.mark.parametrize("settings", [FOLDED, FOLDED_LAYERS])
+def test_extract_treats_images_independently_bit_for_bit(settings):
+    assert_independent(lambda rows: extract(rows, COLOR, settings), sample_rows(64, COLOR))
+
+
+@pytest.mark.parametrize("shape", [(19, 17, 1), (17, 19, 2)])
+def test_extract_appends_the_second_layer_to_the_first(shape):
+    rows, made = sample_rows(8, shape), features.make_dictionary(TWO_LAYERS, shape)
+    pooled, expanded = split_levels(extract(rows, shape, TWO_LAYERS))
+    first, second = np.split(pooled, [48], axis=1)
+    np.testing.assert_array_equal(first, split_levels(extract(rows, shape))[0])
+    # Responses of the first layer, pixel by pixel, from filters that read one patch each.
+    images = np.float64(rows).reshape(-1, *shape) / 255
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
+    patches = normalize_patches(windows.reshape(-1, 9 * shape[2]), contrast_floor(shape[2]))
+    responses = (patches @ np.asarray(made["filters"]) - np.asarray(made["offset"])).reshape(*windows.shape[:3], -1)
+    responses = np.asarray(second_layer.respond(made["second"], jnp.float32(responses)), np.float64)
+    size = features.feature_sizes(TWO_LAYERS, shape).second_cells
+    expected = [np.maximum(signed - features.THRESHOLD, 0) for signed in (responses, -responses)]
+    expected = [average_cells(average_cells(jnp.float32(sign), 1, size), 2, size) for sign in expected]
+    assert second.std() > 5
+    assert_rounded(second, features.SECOND_LEVELS * np.stack(expected, axis=1).reshape(8, -1))
+    matrix = features.expansion_matrix(TWO_LAYERS, shape)
+    assert_rounded(expanded, np.array([expand_by_loop(levels, matrix) for levels in pooled]))
 
 
 def test_pool_responses_treats_images_independently_before_rounding(monkeypatch):
@@ -181,6 +205,9 @@ def test_extract_with_folded_mirrors_is_equal_for_mirror_images(shape):
     assert abs(values - of_mirrors)[:, :24].max() <= 1
     assert (values != of_mirrors).mean() < 0.01
     assert values.std(axis=0).mean() > 5
+    values, of_mirrors = extract(rows, shape, FOLDED_LAYERS), extract(mirror(rows, shape), shape, FOLDED_LAYERS)
+    assert abs(values - of_mirrors).max() <= 1
+    assert (values != of_mirrors).mean() < 0.01
     if shape == COLOR:
         assert abs(extract(rows, shape) - extract(mirror(rows, shape), shape)).max() > 5
 
@@ -238,27 +265,28 @@ def test_extract_of_flat_images_is_that_of_no_response(level):
 
 
 def test_feature_sizes_follow_from_the_settings():
-    assert features.feature_sizes(SETTINGS, GRAY) == (3, 2, 48, 12, 72)
-    assert features.feature_sizes(FOLDED, GRAY) == (3, 2, 24, 12, 48)
+    assert features.feature_sizes(SETTINGS, GRAY) == (3, 2, 2, 1, 48, 12, 72)
+    assert features.feature_sizes(FOLDED, GRAY) == (3, 2, 2, 1, 24, 12, 48)
+    assert features.feature_sizes(FOLDED_LAYERS, (17, 17, 1)) == (3, 2, 3, 2, 24 + 16, 10, 24 + 16)
     only_random = dataclasses.replace(SETTINGS, pooled_features=False, random_features=35)
-    assert features.feature_sizes(only_random, GRAY) == (3, 2, 48, 1, 35)
+    assert features.feature_sizes(only_random, GRAY) == (3, 2, 2, 1, 48, 1, 35)
 
 
 def test_feature_sizes_shrink_for_small_images():
-    assert features.feature_sizes(SETTINGS, (2, 9, 1)) == (2, 1, 12, 12, 36)
-    assert features.feature_sizes(SETTINGS, (9, 3, 1)) == (3, 1, 12, 12, 36)
+    assert features.feature_sizes(SETTINGS, (2, 9, 1)) == (2, 1, 1, 1, 12, 12, 36)
+    assert features.feature_sizes(SETTINGS, (9, 3, 1)) == (3, 1, 1, 1, 12, 12, 36)
     values = extract(np.random.default_rng(0).integers(0, 256, (4, 18), np.uint8), (2, 9, 1))
     assert values.shape == (4, 36)
     assert np.isfinite(values).all()
 
 
-@pytest.mark.parametrize(("shape", "settings"), [(GRAY, SETTINGS), (COLOR, FOLDED), ((2, 9, 1), SETTINGS)])
+@pytest.mark.parametrize(("shape", "settings"), [(GRAY, SETTINGS), (COLOR, FOLDED_LAYERS), ((2, 9, 1), TWO_LAYERS)])
 def test_empty_dictionary_has_the_shapes_of_a_made_one(shape, settings):
     empty, made = features.empty_dictionary(settings, shape), features.make_dictionary(settings, shape)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), empty) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), made
     )
-    assert not any(np.asarray(leaf).any() for leaf in empty.values())
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(empty))
 
 
 @pytest.mark.parametrize(("positions", "cells"), [(9, 2), (27, 2), (5, 5), (7, 3), (4, 3), (6, 1)])
@@ -281,7 +309,7 @@ def test_average_cells_of_mirrored_responses_are_mirrored(positions, cells):
 
 @pytest.mark.parametrize("shape", [(1, 16, 1), (5, 1, 1), (1, 1, 1)])
 def test_extract_of_images_one_pixel_wide_is_finite(shape):
-    settings = ClosedFormConfig(num_filters=4, random_features=8).resolve(shape[2])
+    settings = ClosedFormConfig(num_filters=4, second_filters=4, random_features=8).resolve(shape[2])
     rows = np.random.default_rng(0).integers(0, 256, (8, int(np.prod(shape))), np.uint8)
     dictionary = features.make_dictionary(settings, shape)
     expand = features.expansion_matrix(settings, shape)
