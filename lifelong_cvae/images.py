@@ -233,7 +233,7 @@ def padded_batches(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int
     """
     size = min(largest, power_of_two(len(rows), smallest))
     for start in range(0, len(rows), size):
-        yield start, jnp.asarray(pad_rows(rows[start : start + size], size))
+        yield start, jax.device_put(pad_rows(rows[start : start + size], size))
 
 
 def concat_unpadded(parts: Sequence[jax.Array], rows: int, columns: int) -> jax.Array:

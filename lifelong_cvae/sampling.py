@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from lifelong_cvae import sharding
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import concat_unpadded, flatten_images, padded_batches, to_float
+from lifelong_cvae.images import Shape, concat_unpadded, flatten_images, padded_batches, to_float
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.model.types import own_types
@@ -50,7 +50,10 @@ def imagine(
     for name, number in (("count", count), ("cycles", cycles)):
         if number < 0:
             raise InputError(f"{name}: expected at least 0, got {number}")
-    stack = stack_categories(state, known, shards=sharding.axis_size(mesh, sharding.CATEGORY_AXIS))
+    # Few categories take few rows, all of them as many as are expected.
+    capacity = state.capacity if len(known) == len(state.names) else 0
+    shards = sharding.axis_size(mesh, sharding.CATEGORY_AXIS)
+    stack = stack_categories(state, known, shards=shards, capacity=capacity)
     rngs = category_rngs(rng, known, stack.capacity)
     images = _imagine(
         sharding.device_put(state.params["mixed"], mesh),
@@ -63,7 +66,12 @@ def imagine(
     )
     images = sharding.to_host(images, mesh)
     shape = (count, *state.image_shape)
-    return {name: images[index].reshape(shape) for index, name in enumerate(names)}
+    return {name: _take_row(images, np.int32(index), shape) for index, name in enumerate(names)}
+
+
+@partial(jax.jit, static_argnames="shape")
+def _take_row(rows: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return rows[index].reshape(shape)
 
 
 @own_types()
@@ -133,12 +141,13 @@ def reconstruct(state: LifelongState, name: str, images: Any) -> jax.Array:
     """
     model = state.model(name)
     rows = flatten_images(images, state.image_shape, max_value=state.max_value)
-    return _reconstruct(model, jnp.asarray(rows)).reshape(len(rows), *state.image_shape)
+    return _reconstruct(model, rows, state.image_shape)
 
 
-@jax.jit
-def _reconstruct(model: cvae.CategoryModel, rows: jax.Array) -> jax.Array:
-    return cvae.decode_mean(model, cvae.encode(model, to_float(rows)).mean)
+@partial(jax.jit, static_argnames="image_shape")
+def _reconstruct(model: cvae.CategoryModel, rows: jax.Array, image_shape: Shape) -> jax.Array:
+    means = cvae.decode_mean(model, cvae.encode(model, to_float(rows)).mean)
+    return means.reshape(len(rows), *image_shape)
 
 
 @partial(jax.jit, static_argnames=("networks", "count", "cycles", "mesh"))

@@ -98,7 +98,12 @@ def _fold_in_hashes(rng: jax.Array, hashes: jax.Array) -> jax.Array:
 
 
 def stack_categories(
-    state: LifelongState, names: Sequence[str], *, leave_out: Collection[str] = ("ridge",), shards: int = 1
+    state: LifelongState,
+    names: Sequence[str],
+    *,
+    leave_out: Collection[str] = ("ridge",),
+    shards: int = 1,
+    capacity: int = 0,
 ) -> StackedCategories:
     """Stacks the subtrees of `names` in that order.
 
@@ -109,6 +114,7 @@ def stack_categories(
         names: categories, at least one.
         leave_out: keys of the subtrees that are left out.
         shards: number of devices that share the categories. The capacity becomes a multiple of it.
+        capacity: smallest capacity.
 
     Raises:
         InputError: a category is unknown, or there is none.
@@ -116,21 +122,32 @@ def stack_categories(
     names = check_known(state, names)
     if not names:
         raise InputError("expected at least one category, got none")
-    capacity = power_of_two(len(names), MIN_CAPACITY)
+    capacity = power_of_two(max(len(names), capacity), MIN_CAPACITY)
     capacity = -(-capacity // shards) * shards
     padded = [*names, *[names[0]] * (capacity - len(names))]
     order = [name for device in range(shards) for name in padded[device::shards]]
-    return StackedCategories(stack_subtrees(state, order, leave_out=leave_out), jnp.int32(len(names)), shards)
+    return StackedCategories(
+        stack_subtrees(state, order, leave_out=leave_out), jax.device_put(np.int32(len(names))), shards
+    )
 
 
 def category_groups(state: LifelongState) -> list[tuple[str, ...]]:
     """Splits the categories into groups whose stacks fit into `GROUP_BYTES`, at least one group."""
     if not state.names:
         return [()]
+    size = _group_size(state)
+    return [state.names[start : start + size] for start in range(0, len(state.names), size)]
+
+
+def group_capacity(state: LifelongState) -> int:
+    """Returns the smallest capacity of a group's stack: that of the state, at most that of a full group."""
+    return min(power_of_two(state.capacity, 1), _group_size(state)) if state.names else 0
+
+
+def _group_size(state: LifelongState) -> int:
     subtree = {**state.params["categories"][state.names[0]], "ridge": {}}
     fitting = GROUP_BYTES // max(sum(leaf.nbytes for leaf in jax.tree.leaves(subtree)), 1)
-    size = max(MIN_CAPACITY, power_of_two(fitting + 1, 2) // 2)
-    return [state.names[start : start + size] for start in range(0, len(state.names), size)]
+    return max(MIN_CAPACITY, power_of_two(fitting + 1, 2) // 2)
 
 
 def stack_subtrees(state: LifelongState, names: Sequence[str], *, leave_out: Collection[str] = ("ridge",)) -> Any:

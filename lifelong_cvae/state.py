@@ -44,6 +44,7 @@ class LifelongState(flax.struct.PyTreeNode):
         image_shape: (height, width, channels).
         config: settings.
         max_value: pixel value that stands for white; None if that of the type (`images.flatten_images`).
+        capacity: number of categories for which programs are compiled (`stacked`), if there are fewer.
     """
 
     params: dict[str, Any]
@@ -53,6 +54,7 @@ class LifelongState(flax.struct.PyTreeNode):
     image_shape: Shape = flax.struct.field(pytree_node=False)
     config: Config = flax.struct.field(pytree_node=False)
     max_value: float | None = flax.struct.field(pytree_node=False, default=None)
+    capacity: int = flax.struct.field(pytree_node=False, default=0)
 
     @property
     def networks(self) -> Networks:
@@ -97,7 +99,7 @@ class LifelongState(flax.struct.PyTreeNode):
 
 @own_types()
 def init(
-    config: Config, image_shape: Sequence[int], *, rng: jax.Array, max_value: float | None = None
+    config: Config, image_shape: Sequence[int], *, rng: jax.Array, max_value: float | None = None, capacity: int = 0
 ) -> LifelongState:
     """Creates a state without categories.
 
@@ -106,10 +108,13 @@ def init(
         image_shape: (height, width, channels), or (height, width) for one channel.
         rng: key of the mixed part's initial parameters.
         max_value: pixel value that stands for white; default that of the first task (`images.find_max_value`).
+        capacity: expected number of categories. Programs are then compiled once for that many, and not again each time
+            that the number of categories passes a power of two. More may be learned.
 
     Raises:
-        InputError: the shape or the value is invalid.
+        InputError: the shape, the value or the capacity is invalid.
     """
+    check(capacity >= 0 and int(capacity) == capacity, f"capacity: expected a number of at least 0, got {capacity}")
     check(max_value is None or max_value > 0, f"max_value: expected a number above 0, got {max_value}")
     shape = check_image_shape(image_shape)
     config = config.for_shape(shape)
@@ -125,6 +130,7 @@ def init(
         image_shape=shape,
         config=config,
         max_value=None if max_value is None else float(max_value),
+        capacity=int(capacity),
     )
 
 
@@ -234,7 +240,10 @@ def add_image_counts(state: LifelongState, images: Mapping[str, np.ndarray]) -> 
     for name, rows in images.items():
         count = state.model(name).part("images", None)
         if count is not None:
-            categories[name] = {**categories[name], "images": count + len(rows)}
+            categories[name] = {
+                **categories[name],
+                "images": jax.device_put(np.asarray(count) + count.dtype.type(len(rows))),
+            }
     return state.replace(params={**state.params, "categories": categories})
 
 

@@ -84,8 +84,10 @@ def load(folder: str | Path, *, step: int | None = None) -> LifelongState:
 
 @own_types()
 def digest(state: LifelongState) -> str:
-    """Computes a SHA-256 over everything that a checkpoint of the state would hold."""
-    return json_digest({**_meta(state), "checksums": [orbax_store.checksums(part()) for part in _parts(state)]})
+    """Computes a SHA-256 over everything that a checkpoint of the state would hold, but for its capacity."""
+    return json_digest(
+        {**_meta(state.replace(capacity=0)), "checksums": [orbax_store.checksums(part()) for part in _parts(state)]}
+    )
 
 
 def _parts(state: LifelongState) -> list[orbax_store.Part]:
@@ -119,6 +121,7 @@ def _meta(state: LifelongState) -> dict[str, Any]:
         "config": state.config.to_dict(),
         "group_size": _group_size(state),
         **({} if state.max_value is None else {"max_value": state.max_value}),
+        **({"capacity": state.capacity} if state.capacity else {}),
     }
 
 
@@ -171,4 +174,5 @@ def _to_state(meta: dict[str, Any], parts: Sequence[dict[str, Any]]) -> Lifelong
         image_shape=check_image_shape(meta["image_shape"]),
         config=Config.from_dict(meta["config"]),
         max_value=meta.get("max_value"),
+        capacity=meta.get("capacity", 0),
     )

@@ -11,7 +11,7 @@ from the sums. Scores of all categories have the same scale, so the mean of thes
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 # Rejection rates at which quantiles are stored; other rates are interpolated in log space.
@@ -21,9 +21,9 @@ RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 NEVER = -1e30
 
 
-def uncalibrated_thresholds() -> jnp.ndarray:
+def uncalibrated_thresholds() -> jax.Array:
     """Returns thresholds that reject nothing, `[rates]`."""
-    return jnp.full((len(RATES),), NEVER)
+    return jax.device_put(np.full(len(RATES), NEVER, np.float32))
 
 
 def fit_thresholds(evidence: np.ndarray) -> np.ndarray:

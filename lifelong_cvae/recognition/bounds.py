@@ -14,7 +14,7 @@ from lifelong_cvae.config import RecognitionConfig
 from lifelong_cvae.images import concat_unpadded, padded_batches, to_float
 from lifelong_cvae.model import cvae
 from lifelong_cvae.model.networks import Networks
-from lifelong_cvae.stacked import StackedCategories, category_groups, stack_categories
+from lifelong_cvae.stacked import StackedCategories, category_groups, group_capacity, stack_categories
 from lifelong_cvae.state import LifelongState
 
 # Smallest number of images per batch.
@@ -45,7 +45,7 @@ def all_evidence(
         if stacks and mesh is None:
             stack = stacks[index]
         else:
-            stack = stack_categories(state, names, shards=shards).on_mesh(mesh)
+            stack = stack_categories(state, names, shards=shards, capacity=group_capacity(state)).on_mesh(mesh)
         parts = []
         for start, batch in padded_batches(rows, MIN_BATCH, state.config.recognition.eval_batch_size):
             batch_rng = None if rng is None else jax.random.fold_in(rng, start)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -52,18 +51,19 @@ def calibrate(
         column = candidates.names.index(name)
         subtree = dict(categories[name])
         if state.networks.fits_parts:
-            thresholds = jnp.asarray(rejection.fit_thresholds(evidence[:, column]))
+            thresholds = rejection.fit_thresholds(evidence[:, column])
             # A revisited category keeps the lower threshold, so known images stay accepted.
             revisited = state.visit(name) > 1
-            subtree["thresholds"] = jnp.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
+            lowest = np.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
+            subtree["thresholds"] = jax.device_put(lowest)
         if with_scores and len(held_out):
             scores = np.asarray(ridge_classifier.scores(classifier, sample))
             # A category that was learned early had few alternatives, and says less about many.
             grid = (len(state.names) - 1) * temperature_scaling.loss_grid(evidence, scores, column)
             fitted = {
-                "calibration": jnp.asarray(grid),
-                "thresholds": jnp.asarray(rejection.fit_thresholds(scores[:, column] - classifier.own_mean)),
+                "calibration": grid,
+                "thresholds": rejection.fit_thresholds(scores[:, column] - classifier.own_mean),
             }
-            subtree["ridge"] = {**subtree["ridge"], **fitted}
+            subtree["ridge"] = {**subtree["ridge"], **jax.device_put(fitted)}
         categories[name] = subtree
     return state.replace(params={**state.params, "categories": categories})

@@ -18,7 +18,7 @@ from lifelong_cvae.images import flatten_images
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import bounds, ridge_classifier, shortlist
 from lifelong_cvae.ridge import temperature_scaling
-from lifelong_cvae.stacked import StackedCategories, category_groups, stack_categories
+from lifelong_cvae.stacked import StackedCategories, category_groups, group_capacity, stack_categories
 from lifelong_cvae.state import LifelongState
 
 
@@ -152,7 +152,9 @@ def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates
         recognizer = recognizer._replace(classifier=ridge_classifier.solve(state))
     groups = category_groups(state)
     if kind != "closed_form" and (candidates is not None or len(groups) == 1):
-        recognizer = recognizer._replace(stacks=tuple(stack_categories(state, names) for names in groups))
+        capacity = group_capacity(state)
+        stacks = tuple(stack_categories(state, names, capacity=capacity) for names in groups)
+        recognizer = recognizer._replace(stacks=stacks)
     return recognizer
 
 
@@ -181,8 +183,11 @@ def log_likelihoods(
     scores = ridge_classifier.scores(recognizer.classifier, images) if scores is None else scores
     if recognizer.elbo_weight and log_evidence is None:
         log_evidence = evidence(recognizer, images, scores=scores, rng=rng, mesh=mesh)
-    likelihoods = recognizer.score_weight * scores
-    return likelihoods + recognizer.elbo_weight * log_evidence if recognizer.elbo_weight else likelihoods
+    # On the host, where no number of categories is compiled.
+    likelihoods = recognizer.score_weight * np.asarray(scores)
+    if recognizer.elbo_weight:
+        likelihoods += recognizer.elbo_weight * np.asarray(log_evidence)
+    return jax.device_put(likelihoods)
 
 
 @own_types()

@@ -32,6 +32,7 @@ class RidgeClassifier(flax.struct.PyTreeNode):
         image_shape: shape of an image.
         settings: settings of the features.
         max_value: as in `LifelongState`.
+        capacity: as in `LifelongState`.
     """
 
     weights: jax.Array
@@ -42,6 +43,7 @@ class RidgeClassifier(flax.struct.PyTreeNode):
     image_shape: Shape = flax.struct.field(pytree_node=False)
     settings: ClosedFormConfig = flax.struct.field(pytree_node=False)
     max_value: float | None = flax.struct.field(pytree_node=False, default=None)
+    capacity: int = flax.struct.field(pytree_node=False, default=0)
 
 
 @own_types()
@@ -77,6 +79,7 @@ def solve(state: LifelongState, *, without: Mapping[str, Any] | None = None) -> 
         image_shape=state.image_shape,
         settings=settings,
         max_value=state.max_value,
+        capacity=state.capacity,
     )
 
 
@@ -119,7 +122,7 @@ def _feature_batches(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Arr
 def _scores(classifier: RidgeClassifier, batches: Iterable[jax.Array], count: int) -> jax.Array:
     """Computes the scores of batches of features. Categories are padded, so that few sizes are compiled."""
     categories = classifier.weights.shape[1]
-    missing = power_of_two(categories, MIN_CAPACITY) - categories
+    missing = power_of_two(max(categories, classifier.capacity), MIN_CAPACITY) - categories
     weights = jax.device_put(np.pad(classifier.weights, ((0, 0), (0, missing))))
     intercept = jax.device_put(np.pad(classifier.intercept, (0, missing)))
     return concat_unpadded([_product(phi, weights, intercept) for phi in batches], count, categories)

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
@@ -111,7 +110,7 @@ def select_ridge(state: LifelongState) -> LifelongState:
         vectors - held_out_vectors,
         held_out_vectors,
     )
-    common = {**state.params["ridge"], "ridge": jnp.float32(ridge)}
+    common = {**state.params["ridge"], "ridge": jax.device_put(np.float32(ridge))}
     return state.replace(params={**state.params, "ridge": common})
 
 
@@ -130,7 +129,7 @@ def drop(state: LifelongState, name: str) -> LifelongState:
     if "ridge" not in dropped.params or dropped.config.closed_form.gram_sharing == "mixed":
         return dropped
     if len(dropped.names) < 2:
-        common = {**dropped.params["ridge"], "ridge": jnp.float32(regression.FIRST_RIDGE)}
+        common = {**dropped.params["ridge"], "ridge": jax.device_put(np.float32(regression.FIRST_RIDGE))}
         return dropped.replace(params={**dropped.params, "ridge": common})
     return select_ridge(dropped)
 

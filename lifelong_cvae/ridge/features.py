@@ -91,11 +91,11 @@ def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictiona
     (`second_layer.Layer`).
     """
     size, count = feature_sizes(settings, image_shape), settings.num_filters
-    first = {"filters": jnp.zeros((size.side**2 * image_shape[2], count)), "offset": jnp.zeros((count,))}
-    if not settings.second_filters:
-        return first
-    shapes = second_layer.layer_shapes(count, size.patch, settings.second_filters)
-    return {**first, "second": {key: jnp.zeros(shape) for key, shape in shapes.items()}}
+    shapes: dict[str, Any] = {"filters": (size.side**2 * image_shape[2], count), "offset": (count,)}
+    if settings.second_filters:
+        shapes["second"] = second_layer.layer_shapes(count, size.patch, settings.second_filters)
+    zeros = jax.tree.map(lambda shape: np.zeros(shape, np.float32), shapes, is_leaf=lambda x: isinstance(x, tuple))
+    return jax.device_put(zeros)
 
 
 def make_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
@@ -106,14 +106,14 @@ def make_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionar
     made: Dictionary = {"filters": filters, "offset": offset}
     if settings.second_filters:
         made["second"] = second_layer.make_layer(*arguments, size.patch, settings.second_filters)
-    return jax.tree.map(jnp.asarray, made)
+    return jax.device_put(made)
 
 
 def expansion_matrix(settings: ClosedFormConfig, image_shape: Shape) -> jax.Array:
     """Samples R in levels, whole numbers: float32 `[blocks, pooled / blocks, random_features / blocks]`."""
     size = feature_sizes(settings, image_shape)
     shape = size.blocks, size.pooled // size.blocks, settings.random_features // size.blocks
-    return jnp.asarray(_sample_levels(settings.filter_seed, shape))
+    return jax.device_put(_sample_levels(settings.filter_seed, shape))
 
 
 @lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import scipy.linalg
 
@@ -65,7 +65,10 @@ class _Problem(NamedTuple):
 
 def empty_common_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
     """Returns the parts common to all categories before the first task."""
-    common = {"dictionary": features.empty_dictionary(settings, image_shape), "ridge": jnp.float32(FIRST_RIDGE)}
+    common = {
+        "dictionary": features.empty_dictionary(settings, image_shape),
+        "ridge": jax.device_put(np.float32(FIRST_RIDGE)),
+    }
     return common if settings.gram_sharing == "own" else {**common, "gram": _empty_gram(settings, image_shape)}
 
 

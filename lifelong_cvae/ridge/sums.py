@@ -34,16 +34,17 @@ ExactSum = dict[str, Any]
 
 def zeros_gram(num_features: int) -> ExactSum:
     """Returns a Gram matrix of no images, `[packed]`."""
-    return _zeros(packed_size(num_features), jnp.uint16)
+    return _zeros(packed_size(num_features), np.uint16)
 
 
 def zeros_vector(length: int) -> ExactSum:
     """Returns the sums of features of no images, `[length]`."""
-    return _zeros(length, jnp.uint32)
+    return _zeros(length, np.uint32)
 
 
 def _zeros(length: int, low: Any) -> ExactSum:
-    return {"high": jnp.zeros((length,), jnp.int32), "low": jnp.zeros((length,), low)}
+    # From the host, where nothing is compiled.
+    return jax.device_put({"high": np.zeros(length, np.int32), "low": np.zeros(length, low)})
 
 
 def _encode(length: int, values: Callable[[slice], np.ndarray], low: Any) -> ExactSum:
@@ -200,8 +201,7 @@ def compute_sums(
     accumulate = partial(_accumulate, dictionary, expand, image_shape=image_shape, settings=settings)
     batches, grams, vector = list(padded_batches(rows, *features.BATCH_SIZES)), [], np.zeros(size, np.int64)
     for first in range(0, len(batches), MAX_BATCHES):
-        shapes = [(part.stop - part.start, size - part.start) for part in row_blocks(size)]
-        totals = [jnp.zeros(shape, jnp.int32) for shape in (*shapes, (size,))]
+        totals = _zero_totals(size)
         for start, batch in batches[first : first + MAX_BATCHES]:
             totals = accumulate(totals, batch, np.int32(len(rows) - start))
         *blocks, last = jax.device_get(totals)
@@ -212,6 +212,13 @@ def compute_sums(
         _encode(packed_size(size), lambda part: _divide(_sum_parts(grams, part), weight, GRAM_BITS), np.uint16),
         _encode(len(mean), mean.__getitem__, np.uint32),
     )
+
+
+@partial(jax.jit, static_argnums=0)
+def _zero_totals(size: int) -> list[jax.Array]:
+    """Returns int32 zeros: the stored blocks of a Gram matrix, and a vector."""
+    shapes = [(part.stop - part.start, size - part.start) for part in row_blocks(size)]
+    return [jnp.zeros(shape, jnp.int32) for shape in (*shapes, (size,))]
 
 
 def _sum_parts(arrays: Sequence[np.ndarray], part: slice) -> np.ndarray:

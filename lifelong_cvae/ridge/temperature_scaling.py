@@ -10,7 +10,7 @@ time. The grids of all categories are summed, and the best pair is used. No imag
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from scipy import special
 
@@ -23,9 +23,9 @@ CLOSED_FORM_TEMPERATURE = 0.1
 GRID_SHAPE = (len(ELBO_TEMPERATURES), len(SCORE_TEMPERATURES))
 
 
-def empty_grid() -> jnp.ndarray:
+def empty_grid() -> jax.Array:
     """Returns the grid of an uncalibrated category: zeros, which prefer no temperature."""
-    return jnp.zeros(GRID_SHAPE)
+    return jax.device_put(np.zeros(GRID_SHAPE, np.float32))
 
 
 def loss_grid(evidence: np.ndarray, scores: np.ndarray, category: int) -> np.ndarray:

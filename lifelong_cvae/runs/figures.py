@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae import plotting, sampling
@@ -125,13 +124,14 @@ def circle_images(
         rng: the seed's key.
     """
     rows = {}
+    all_imagined = sampling.imagine(state, names, 1, rng=rng)
     for name in names:
         model = state.model(name)
-        real = to_float(jnp.asarray(flatten_images(source.read(split, name)[:1], state.image_shape)))
-        imagined = sampling.imagine(state, [name], 1, rng=rng)[name].reshape(1, -1)
+        real = to_float(flatten_images(source.read(split, name)[:1], state.image_shape))
+        imagined = np.asarray(all_imagined[name]).reshape(1, -1)
         for kind, x in (("real", real), ("imagined", imagined)):
             turns = sampling.circle_images(model, x, max(TURNS), rng=category_rng(rng, name, 0))
-            images = np.concatenate([x, turns[:, 0]])[list(TURNS)]
+            images = np.concatenate([x, np.asarray(turns)[:, 0]])[list(TURNS)]
             rows[f"{name}, {kind}"] = images.reshape(-1, *state.image_shape)
     return rows
 
@@ -144,7 +144,7 @@ def plot_latent_walk(state: LifelongState, file: Path) -> None:
         model = state.model(name)
         mean, stds, directions = mixture_prior.principal_directions(model.prior)
         z = mean + stds[0] * steps[:, None] * directions[0]
-        images = _sample_image(model, jnp.asarray(z, jnp.float32))
+        images = _sample_image(model, np.float32(z))
         rows[name] = np.asarray(images).reshape(-1, *state.image_shape)
     plotting.image_grid(rows, file, title="along the widest direction of each latent space")
 
@@ -156,10 +156,10 @@ def plot_interpolation(state: LifelongState, file: Path, *, rng: jax.Array) -> N
     both categories, and their logits are mixed with the same weight.
     """
     imagined = sampling.imagine(state, state.names, 1, rng=rng)
-    weights = jnp.linspace(0, 1, IMAGES_PER_ROW)[:, None]
+    weights = np.linspace(0, 1, IMAGES_PER_ROW, dtype=np.float32)[:, None]
     rows = {}
     for first, second in zip(state.names, (*state.names[1:], state.names[0]), strict=True):
-        start, end = (imagined[name].reshape(1, -1) for name in (first, second))
+        start, end = (np.asarray(imagined[name]).reshape(1, -1) for name in (first, second))
         images = _interpolate(state.model(first), state.model(second), start, end, weights)
         rows[f"{first} to {second}"] = np.asarray(images).reshape(-1, *state.image_shape)
     plotting.image_grid(rows, file, title="from one category to another")

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae.images import to_float
+from lifelong_cvae.images import power_of_two, to_float
 from lifelong_cvae.model import cvae, low_rank_noise, mixture_prior
 from lifelong_cvae.model.networks import GrowingNetworks, Networks
 from lifelong_cvae.sampling import sample_pairs
 from lifelong_cvae.stacked import (
+    MIN_CAPACITY,
     NOT_USED_IN_TRAINING,
     StackedCategories,
     category_rngs,
@@ -98,11 +99,16 @@ def shift_priors(teacher: Teacher, mixed: Any) -> dict[str, dict[str, mixture_pr
         teacher: the model before the task.
         mixed: mixed parameters after it.
     """
-    stack = stack_categories(teacher.state, teacher.names, leave_out=NOT_USED_IN_TRAINING)
+    stack = stack_categories(
+        teacher.state, teacher.names, leave_out=NOT_USED_IN_TRAINING, capacity=teacher.state.capacity
+    )
     rngs = category_rngs(teacher.rng, teacher.names, stack.capacity)
     cycles = teacher.state.config.learning.cycles
     networks = teacher.state.networks
-    shifted = _shift_priors(teacher.state.params["mixed"], mixed, stack, rngs, networks=networks, cycles=cycles)
+    # Fewer points per category if there are many, each with more weight: the cost of a task stays constant.
+    count = max(1, min(PRIOR_POINTS, SHIFT_POINTS // power_of_two(len(teacher.names), MIN_CAPACITY)))
+    before = teacher.state.params["mixed"]
+    shifted = _shift_priors(before, mixed, stack, rngs, networks=networks, cycles=cycles, count=count)
     return {name: {"prior": prior} for name, prior in unstack_subtrees(shifted, teacher.names).items()}
 
 
@@ -147,12 +153,11 @@ def _fit_low_rank_noise(
     return low_rank_noise.fit(residuals, jnp.minimum(count, rows), model.networks.noise_rank, rng=rng)
 
 
-@partial(jax.jit, static_argnames=("networks", "cycles"))
+@partial(jax.jit, static_argnames=("networks", "cycles", "count"))
 def _shift_priors(
-    teacher: Any, mixed: Any, stack: StackedCategories, rngs: jax.Array, *, networks: Networks, cycles: int
+    teacher: Any, mixed: Any, stack: StackedCategories, rngs: jax.Array, *, networks: Networks, cycles: int, count: int
 ) -> mixture_prior.MixturePrior:
-    # Fewer points per category if there are many, each with more weight: the cost of a task stays constant.
-    count = max(1, min(PRIOR_POINTS, SHIFT_POINTS // stack.capacity))
+    """Shifts the priors of stacked categories by `count` latent points each."""
 
     def shift(category: Any, rng: jax.Array) -> mixture_prior.MixturePrior:
         pair_rng, noise_rng = jax.random.split(rng)

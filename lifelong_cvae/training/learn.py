@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -22,7 +21,7 @@ from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.recognition.calibrate import calibrate
 from lifelong_cvae.stacked import unstack_subtrees
-from lifelong_cvae.state import LifelongState, add_category, add_image_counts, category_rng, parameters_per_category
+from lifelong_cvae.state import LifelongState, add_category, add_image_counts, name_hash, parameters_per_category
 from lifelong_cvae.training.category_fits import fit_category_parts
 from lifelong_cvae.training.compilations import count_compilations
 from lifelong_cvae.training.losses import TASK, TaskData
@@ -122,7 +121,7 @@ def add_new_categories(state: LifelongState, task: Task, *, rng: jax.Array) -> L
     """Adds the task's unknown categories. Their decoders start with the mean training image."""
     for name, rows in task.train_images.items():
         if name not in state.names:
-            state = add_category(state, name, jnp.asarray(mean_image(rows)), rng=rng)
+            state = add_category(state, name, mean_image(rows), rng=rng)
     return state
 
 
@@ -136,16 +135,17 @@ def make_task_data(state: LifelongState, images: Mapping[str, np.ndarray], *, rn
     """
     largest = max(map(len, images.values()))
     length = power_of_two(largest, MIN_ROWS)
-    rngs = [jax.random.fold_in(category_rng(rng, name, state.visit(name)), 1) for name in images]
-    padded = jnp.asarray(np.stack([pad_rows(rows, length) for rows in images.values()]))
+    hashes = np.asarray([name_hash(name) for name in images], np.uint32)
+    visits = np.asarray([state.visit(name) for name in images], np.uint32)
+    padded = jax.device_put(np.stack([pad_rows(rows, length) for rows in images.values()]))
     # A frozen mixed part gives the same activations in every step: they are computed once.
     frozen = state.config.has_mixed and not state.mixed_learns
     mixed, networks = state.params["mixed"], state.training_networks
     return TaskData(
         images=padded,
-        counts=jnp.asarray([len(rows) for rows in images.values()], jnp.int32),
-        rngs=jnp.stack(rngs),
-        total_steps=jnp.int32(count_steps(state.config.learning, largest)),
+        counts=np.asarray([len(rows) for rows in images.values()], np.int32),
+        rngs=_task_rngs(rng, hashes, visits),
+        total_steps=np.int32(count_steps(state.config.learning, largest)),
         mixed_activations=_encoder_activations(mixed, padded, networks=networks) if frozen else None,
     )
 
@@ -154,6 +154,16 @@ def count_steps(settings: LearningConfig, largest: int) -> int:
     """Returns the training steps, whole chunks, of a task whose largest category has `largest` images."""
     steps = max(settings.min_steps, settings.epochs * math.ceil(largest / settings.batch_size), 1)
     return math.ceil(steps / settings.steps_per_call) * settings.steps_per_call
+
+
+@jax.jit
+def _task_rngs(rng: jax.Array, hashes: jax.Array, visits: jax.Array) -> jax.Array:
+    """Derives the key of each category's task data from its hash and visit, as `category_rng` does."""
+
+    def derive(name: jax.Array, visit: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(rng, name), visit), 1)
+
+    return jax.vmap(derive)(hashes, visits)
 
 
 @partial(jax.jit, static_argnames="networks")

@@ -124,7 +124,8 @@ def _memory_groups(state: LifelongState) -> int:
 
 
 def _stack_on_mesh(teacher: Teacher, names: tuple[str, ...]) -> StackedCategories:
-    stack = stack_categories(teacher.state, names, leave_out=NOT_USED_IN_TRAINING)
+    capacity = min(teacher.state.capacity, _memory_groups(teacher.state))
+    stack = stack_categories(teacher.state, names, leave_out=NOT_USED_IN_TRAINING, capacity=capacity)
     return sharding.device_put(stack, teacher.mesh)
 
 

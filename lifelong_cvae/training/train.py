@@ -150,9 +150,14 @@ def train_chunk(
 def init_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> TrainCarry:
     """Creates the carry before the first step of the task `names`. It holds copies, since it is donated."""
     stacked = stack_subtrees(state, names, leave_out=NOT_USED_IN_TRAINING)
-    params = {"mixed": jax.tree.map(jnp.copy, state.params["mixed"]), "categories": {TASK: stacked}}
-    optimizer = make_optimizer(state.config.learning, params, (TASK,), 1, train_mixed=train_mixed)
-    return TrainCarry(params, optimizer.init(params), jnp.int32(0))
+    params = {"mixed": state.params["mixed"], "categories": {TASK: stacked}}
+    return _init_carry(params, learning=state.config.learning, train_mixed=train_mixed)
+
+
+@partial(jax.jit, static_argnames=("learning", "train_mixed"))
+def _init_carry(params: dict[str, Any], *, learning: LearningConfig, train_mixed: bool) -> TrainCarry:
+    optimizer = make_optimizer(learning, params, (TASK,), 1, train_mixed=train_mixed)
+    return TrainCarry(jax.tree.map(jnp.copy, params), optimizer.init(params), jnp.int32(0))
 
 
 def train(

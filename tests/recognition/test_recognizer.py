@@ -150,7 +150,7 @@ def test_make_recognizer_requires_sums_for_the_regression(state):
     for kind in ("closed_form", "combined"):
         with pytest.raises(lifelong.InputError) as error:
             lifelong.make_recognizer(state, kind)
-        one_line(error, "random_features=0", "recognizer elbo")
+        one_line(error, "random_features or second_filters", "recognizer elbo")
 
 
 def test_unknown_accepts_the_old_name_of_rate(state, images, caplog):

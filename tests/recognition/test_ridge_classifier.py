@@ -298,7 +298,7 @@ def test_make_recognizer_rejects_an_unknown_kind(state):
 def test_make_recognizer_rejects_a_state_without_sums_or_categories(small_config, config, rng):
     with pytest.raises(lifelong.InputError) as error:
         lifelong.make_recognizer(lifelong.init(small_config, (28, 28), rng=rng), "closed_form")
-    one_line(error, "got random_features=0", "elbo")
+    one_line(error, "second_filters above 0, got 0", "elbo")
     with pytest.raises(lifelong.InputError) as error:
         lifelong.make_recognizer(lifelong.init(config, (28, 28), rng=rng))
     one_line(error, "expected at least one category, got none")

@@ -1,0 +1,84 @@
+"""Counts the programs of a run, and the shapes of their matrix products on a GPU: `python -m tests.programs 6`.
+
+Prints a line of JSON. Runs in a process of its own, since compiled functions are kept. `backend_compile_duration` is
+JAX's event of a compilation; it is also recorded for a program that the persistent cache has.
+"""
+
+import importlib
+import json
+import pkgutil
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import lifelong_cvae
+from lifelong_cvae.config import Config
+from lifelong_cvae.data import from_arrays
+from lifelong_cvae.runs import runner
+from lifelong_cvae.runs.config import RunConfig
+from tests.conftest import SMALL, SMALL_FEATURES
+
+EVENT = "/jax/core/compile/backend_compile_duration"
+DOT_GENERAL = re.compile(r"stablehlo\.dot_general[^\n]* : \(([^)]*)\)")
+SETTINGS = {**SMALL, **SMALL_FEATURES, "min_steps": "2", "steps_per_call": "2", "epochs": "1", "base_categories": "1"}
+
+
+def record_products(shapes: set[str]) -> None:
+    """Replaces every jitted function of the library by one that adds the operand types of its products to `shapes`."""
+    for module in pkgutil.walk_packages(lifelong_cvae.__path__, "lifelong_cvae."):
+        if module.name.startswith("lifelong_cvae.webapp"):
+            continue
+        namespace = vars(importlib.import_module(module.name))
+        for name, function in list(namespace.items()):
+            if isinstance(function, type(jax.jit(len))):
+                namespace[name] = _recorder(function, shapes)
+
+
+def _recorder(function: Any, shapes: set[str]) -> Any:
+    seen = set()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs)))
+        key = str(jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), (args, kwargs))) if not traced else None
+        if key is not None and key not in seen:
+            seen.add(key)
+            lowered = function.trace(*args, **kwargs).lower(lowering_platforms=("cuda",))
+            shapes.update(DOT_GENERAL.findall(lowered.as_text()))
+        return function(*args, **kwargs)
+
+    return call
+
+
+def count(categories: int) -> dict[str, Any]:
+    """Returns the number of programs after each task, in all, and of distinct products, of a run with figures."""
+    numbers = np.random.default_rng(0)
+    images = numbers.integers(0, 256, (40 * categories, 8, 8), np.uint8)
+    labels = np.repeat([f"c{index}" for index in range(categories)], 40)
+    source = from_arrays(
+        "noise", train_images=images, train_labels=labels, test_images=images[::4], test_labels=labels[::4]
+    )
+    config = Config().with_settings(SETTINGS)
+    programs, after_task, shapes = [], [], set()
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        if event == EVENT:
+            programs.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    if "products" in sys.argv:
+        record_products(shapes)
+    tasks = tuple((name,) for name in source.categories)
+    run = RunConfig(config=config, dataset="arrays", tasks=tasks, seed=0)
+    options = runner.RunOptions(log_fn=lambda _: after_task.append(len(programs)), write_report=False)
+    with tempfile.TemporaryDirectory() as folder:
+        runner.run(Path(folder) / "run", run, source, options)
+    return {"after_task": after_task[-categories:], "programs": len(programs), "products": len(shapes)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(count(int(sys.argv[1]))))
