@@ -47,13 +47,14 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
     for name, rows in images.items():
         mask = regression.held_out_mask(len(rows))
         fit = with_shifts(rows[~mask], shape) if settings.shift_images else rows[~mask]
-        copies = len(fit) // max(np.count_nonzero(~mask), 1)
-        fit_sums, held_out[name] = compute(fit, copies * len(rows)), compute(rows[mask], len(rows))
-        gram, vector = _sums_by_part(fit_sums, held_out[name], num_features(state))
-        added = {"sum": vector, "gram": gram} if settings.gram_sharing == "own" else {"sum": vector}
-        categories[name] = {**categories[name], "ridge": _add_sums(categories[name]["ridge"], added)}
-        if settings.gram_sharing == "mixed":
-            common = _add_sums(common, {"gram": gram})
+        copies, own = len(fit) // max(np.count_nonzero(~mask), 1), categories[name]["ridge"]
+        # One after the other, so that few Gram matrices are in memory at once.
+        common, own = _add_sums(common, own, compute(fit, copies * len(rows)))
+        held_out[name] = compute(rows[mask], len(rows))
+        common, own = _add_sums(common, own, held_out[name])
+        strided = _stride_sums(held_out[name], num_features(state))
+        common, own = _add_sums(common, own, strided, part="held_out")
+        categories[name] = {**categories[name], "ridge": own}
     return state.replace(params={**state.params, "categories": categories, "ridge": common}), held_out
 
 
@@ -66,21 +67,25 @@ def with_shifts(rows: np.ndarray, image_shape: Shape) -> np.ndarray:
     return np.concatenate([padded[:, y : y + height, x : x + width] for y, x in shifts]).reshape(-1, rows.shape[1])
 
 
-def _sums_by_part(fit: CategorySums, held_out: CategorySums, num_features: int) -> tuple[dict[str, Any], ...]:
-    """Returns Gram matrix and vector by part; of held-out images, as `select_ridge` needs them."""
+def _stride_sums(held_out: CategorySums, num_features: int) -> CategorySums:
+    """Returns sums over held-out images as `select_ridge` needs them: of every `SEARCH_STRIDE`-th feature."""
+    gram, vector = held_out
     stride = regression.SEARCH_STRIDE
-    gram, vector = (sums.add(*pair) for pair in zip(fit, held_out, strict=True))
-    return (
-        {"all": gram, "held_out": sums.strided_gram(held_out[0], num_features, stride)},
-        {"all": vector, "held_out": sums.strided_vector(held_out[1], stride)},
-    )
+    return sums.strided_gram(gram, num_features, stride), sums.strided_vector(vector, stride)
 
 
-def _add_sums(subtree: dict[str, Any], added: dict[str, dict[str, sums.ExactSum]]) -> dict[str, Any]:
-    def add(key: str) -> dict[str, sums.ExactSum]:
-        return {part: jax.device_put(sums.add(subtree[key][part], value)) for part, value in added[key].items()}
+def _add_sums(
+    common: dict[str, Any], own: dict[str, Any], added: CategorySums, *, part: str = "all"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Adds a vector to the sums of a category, and a Gram matrix to its own one or to that of all categories."""
 
-    return {**subtree, **{key: add(key) for key in added}}
+    def add(subtree: dict[str, Any], key: str, values: sums.ExactSum) -> dict[str, Any]:
+        total = jax.device_put(sums.add(subtree[key][part], values))
+        return {**subtree, key: {**subtree[key], part: total}}
+
+    gram, vector = added
+    own = add(own, "sum", vector)
+    return (common, add(own, "gram", gram)) if "gram" in own else (add(common, "gram", gram), own)
 
 
 def held_out_mask(state: LifelongState, count: int) -> np.ndarray:

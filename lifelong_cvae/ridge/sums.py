@@ -207,6 +207,7 @@ def compute_sums(
         *blocks, last = jax.device_get(totals)
         grams.append(np.concatenate([block.ravel() for block in blocks]))
         vector += last
+        del totals, blocks
     mean = np.asarray([_divide(int(total), weight, VECTOR_BITS) for total in (*vector, len(rows))], np.int64)
     return (
         _encode(packed_size(size), lambda part: _divide(_sum_parts(grams, part), weight, GRAM_BITS), np.uint16),
