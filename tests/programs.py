@@ -1,4 +1,4 @@
-"""Counts the programs of a run, and the shapes of their matrix products on a GPU: `python -m tests.programs 6`.
+"""Counts the programs of a run, and the products of its functions on a GPU: `python -m tests.programs 10 products`.
 
 Prints a line of JSON. Runs in a process of its own, since compiled functions are kept. `backend_compile_duration` is
 JAX's event of a compilation; it is also recorded for a program that the persistent cache has.

@@ -56,3 +56,18 @@ def test_category_rngs_equal_category_rng_of_each_name(rng):
     assert [jax.random.key_data(key).tolist() for key in keys] == [
         jax.random.key_data(key).tolist() for key in expected
     ]
+
+
+@pytest.mark.parametrize(("capacity", "expected"), [(0, 4), (4, 4), (9, 16)])
+def test_stack_categories_has_at_least_the_given_capacity(state, monkeypatch, capacity, expected):
+    monkeypatch.setattr(stacked, "MIN_CAPACITY", 4)
+    assert stack_categories(state, state.names, capacity=capacity).capacity == expected
+
+
+def test_group_capacity_is_at_most_that_of_a_full_group(state, monkeypatch):
+    planned = state.replace(capacity=10)
+    assert stacked.group_capacity(planned) == 16
+    subtree = {**state.params["categories"]["a"], "ridge": {}}
+    monkeypatch.setattr(stacked, "GROUP_BYTES", 8 * sum(leaf.nbytes for leaf in jax.tree.leaves(subtree)))
+    assert stacked.group_capacity(planned) == 8
+    assert stacked.group_capacity(planned.replace(names=(), visits=())) == 0

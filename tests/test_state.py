@@ -151,3 +151,9 @@ def test_state_accepts_deprecated_attributes_and_logs_once(state, caplog):
     assert first.endswith("use LifelongState.base_categories_left")
     assert second.startswith("LifelongState.path is deprecated")
     assert second.endswith("use LifelongState.model")
+
+
+@pytest.mark.parametrize("capacity", [-1, 2.5])
+def test_init_refuses_other_capacities(small_config, rng, capacity):
+    with pytest.raises(lifelong.InputError, match=f"capacity: expected a number of at least 0, got {capacity}"):
+        lifelong.init(small_config, (28, 28), rng=rng, capacity=capacity)

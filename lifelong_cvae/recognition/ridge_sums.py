@@ -77,7 +77,7 @@ def _stride_sums(held_out: CategorySums, num_features: int) -> CategorySums:
 def _add_sums(
     common: dict[str, Any], own: dict[str, Any], added: CategorySums, *, part: str = "all"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Adds a vector to the sums of a category, and a Gram matrix to its own one or to that of all categories."""
+    """Adds a vector to the sums of a category, and a Gram matrix to its own one or to the common one."""
 
     def add(subtree: dict[str, Any], key: str, values: sums.ExactSum) -> dict[str, Any]:
         total = jax.device_put(sums.add(subtree[key][part], values))

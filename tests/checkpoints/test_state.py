@@ -139,3 +139,9 @@ def test_load_finds_damage_in_later_part(state, tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "copy/1" / part, tmp_path / "copy/0" / part)
     with pytest.raises(DamageError, match="checkpoint 0 is damaged: array categories/"):
         lifelong.load(tmp_path / "copy", step=0)
+
+
+def test_load_restores_the_capacity(state, tmp_path):
+    lifelong.save(state.replace(capacity=9), tmp_path)
+    assert lifelong.load(tmp_path).capacity == 9
+    assert state_checkpoints.digest(state.replace(capacity=9)) == state_checkpoints.digest(state)

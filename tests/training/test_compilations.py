@@ -1,5 +1,9 @@
 """Counting compilations, and upper bounds on those of the train step."""
 
+import json
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,3 +81,13 @@ def test_playback_compiles_as_often_as_stack_doubles(small_config, rng):
     # Stacks of 4 and of 8 categories, and the first task, which replays nothing.
     assert trained.count == 3
     assert replayed.count == 2
+
+
+def test_run_compiles_few_programs_and_none_for_later_categories():
+    """Counted in a process of its own, since compiled functions are kept."""
+    command = [sys.executable, "-m", "tests.programs", "10", "products"]
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    # The second task adds the frozen mixed part and the regression; the others at most a padded size.
+    assert result["after_task"][-1] <= result["after_task"][1] + 2
+    assert result["programs"] <= 36
+    assert result["products"] <= 120

@@ -11,7 +11,7 @@ from lifelong_cvae.config import REPLAY_TERMS
 from lifelong_cvae.state import add_category
 from lifelong_cvae.training import teacher
 from lifelong_cvae.training.replay import sample_memory
-from tests.conftest import assert_trees_equal
+from tests.conftest import SMALL_FEATURES, assert_trees_equal
 from tests.training.conftest import config_in_mode, state_with_random_values
 
 TASKS = ("0", "12", "34")
@@ -194,3 +194,20 @@ def test_learn_after_load_equals_learn_without_checkpoint(lives_by_mode, digits,
     state, report = state_and_report(lifelong.load(tmp_path), TASKS[2], digits, rng)
     assert_trees_equal(state, states[3])
     assert report.terms == reports[2].terms
+
+
+@pytest.mark.parametrize("mode", ["playback", "frozen"])
+def test_learn_does_not_depend_on_the_capacity(small_config, digits, mnist5k, rng, mode):
+    config = config_in_mode(small_config, mode, **SMALL_FEATURES)
+    images = mnist5k.read("test", "0")
+    results = []
+    for capacity in (0, 9):
+        state = lifelong.init(config, (28, 28), rng=rng, capacity=capacity)
+        for name in "012":
+            state, _ = lifelong.learn(state, {name: digits[name]}, rng=rng)
+        recognizer = lifelong.make_recognizer(state, "combined")
+        imagined = lifelong.imagine(state, "012", 3, rng=rng)
+        results.append(
+            (state.params, lifelong.evidence(state, images), lifelong.recognize(recognizer, images)[1], imagined)
+        )
+    assert_trees_equal(*results)
