@@ -99,10 +99,11 @@ def test_recognize_by_closed_form_does_not_depend_on_the_grouping(state, config,
 
 def test_recognize_with_two_layers_does_not_depend_on_the_order(config, digits, rng, images):
     settings = {"second_filters": 8, "random_features": 0, "fold_mirrors": True}
-    first, second = (learned_state(config.with_settings(settings), order, digits, rng) for order in ("014", "410"))
+    first, second = (learned_state(config.with_settings(settings), order, digits, rng) for order in ("01", "10"))
+    images = images[:200]
     answers = by_name(first, images)
     assert_answers_equal(answers, by_name(second, images))
-    assert (answers[0] == LABELS)[LABELS != "2"].mean() > 0.93
+    assert (answers[0] == LABELS[:200]).mean() > 0.93
 
 
 def test_recognize_by_closed_form_does_not_depend_on_batches_or_the_seed(state, config, digits, images, monkeypatch):
