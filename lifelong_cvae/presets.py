@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from lifelong_cvae.config import ClosedFormConfig, Config, LearningConfig, NetworkConfig, RecognitionConfig
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.ridge.settings import BY_CHANNELS
 
 # Networks and learning rate of the compared strategies: wider than `default`, without low-rank noise.
 _NETWORK = NetworkConfig(category_widths=(128, 128), output_rank=96, noise_rank=0, sample_style="contrast")
@@ -26,7 +27,7 @@ PRESETS = {
         recognition=RecognitionConfig(recognizer="elbo"),
     ),
     # Photographs: mirror images are learned too, and there are more filters, in color a second layer of them.
-    "photos": Config(closed_form=ClosedFormConfig(fold_mirrors=True, second_filters=-1)),
+    "photos": Config(closed_form=ClosedFormConfig(fold_mirrors=True, second_filters=BY_CHANNELS)),
     # Characters and drawings of strokes: shifted images are learned too.
     "strokes": Config(closed_form=ClosedFormConfig(shift_images=True, random_features=5120)),
     # Many categories: below 150,000 parameters each for images of 28 x 28 pixels.

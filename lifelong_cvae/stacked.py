@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import flax.struct
@@ -87,14 +87,15 @@ class StackedCategories(flax.struct.PyTreeNode):
 
 def category_rngs(rng: jax.Array, names: Sequence[str], capacity: int) -> jax.Array:
     """Returns `category_rng` of each name for visit 0, padded like a stack: `[capacity]`."""
-    hashes = [name_hash(name) for name in names]
-    return _fold_in_hashes(rng, np.asarray(hashes + hashes[:1] * (capacity - len(names)), np.uint32))
+    rows = [(name_hash(name), 0) for name in names]
+    return fold_in_rows(rng, np.asarray(rows + rows[:1] * (capacity - len(names)), np.uint32))
 
 
 @jax.jit
-def _fold_in_hashes(rng: jax.Array, hashes: jax.Array) -> jax.Array:
+def fold_in_rows(rng: jax.Array, rows: jax.Array) -> jax.Array:
+    """Folds the numbers of each row, uint32 `[n, k]`, into a key one after the other: `[n]`."""
     # All at once: a thousand separate calls take a second.
-    return jax.vmap(lambda value: jax.random.fold_in(jax.random.fold_in(rng, value), 0))(hashes)
+    return jax.vmap(lambda row: reduce(jax.random.fold_in, row, rng))(rows)
 
 
 def stack_categories(

@@ -240,10 +240,8 @@ def add_image_counts(state: LifelongState, images: Mapping[str, np.ndarray]) -> 
     for name, rows in images.items():
         count = state.model(name).part("images", None)
         if count is not None:
-            categories[name] = {
-                **categories[name],
-                "images": jax.device_put(np.asarray(count) + count.dtype.type(len(rows))),
-            }
+            total = np.asarray(count) + np.float32(len(rows))
+            categories[name] = {**categories[name], "images": jax.device_put(total)}
     return state.replace(params={**state.params, "categories": categories})
 
 

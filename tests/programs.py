@@ -54,7 +54,7 @@ def _recorder(function: Any, shapes: set[str]) -> Any:
     return call
 
 
-def count(categories: int) -> dict[str, Any]:
+def count(categories: int, *, products: bool) -> dict[str, Any]:
     """Returns the number of programs after each task, in all, and of distinct products, of a run with figures."""
     numbers = np.random.default_rng(0)
     images = numbers.integers(0, 256, (40 * categories, 8, 8), np.uint8)
@@ -70,7 +70,7 @@ def count(categories: int) -> dict[str, Any]:
             programs.append(duration)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    if "products" in sys.argv:
+    if products:
         record_products(shapes)
     tasks = tuple((name,) for name in source.categories)
     run = RunConfig(config=config, dataset="arrays", tasks=tasks, seed=0)
@@ -81,4 +81,4 @@ def count(categories: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(count(int(sys.argv[1]))))
+    print(json.dumps(count(int(sys.argv[1]), products="products" in sys.argv[2:])))

@@ -115,6 +115,10 @@ def select_ridge(state: LifelongState) -> LifelongState:
         vectors - held_out_vectors,
         held_out_vectors,
     )
+    return _with_ridge(state, ridge)
+
+
+def _with_ridge(state: LifelongState, ridge: float) -> LifelongState:
     common = {**state.params["ridge"], "ridge": jax.device_put(np.float32(ridge))}
     return state.replace(params={**state.params, "ridge": common})
 
@@ -134,8 +138,7 @@ def drop(state: LifelongState, name: str) -> LifelongState:
     if "ridge" not in dropped.params or dropped.config.closed_form.gram_sharing == "mixed":
         return dropped
     if len(dropped.names) < 2:
-        common = {**dropped.params["ridge"], "ridge": jax.device_put(np.float32(regression.FIRST_RIDGE))}
-        return dropped.replace(params={**dropped.params, "ridge": common})
+        return _with_ridge(dropped, regression.FIRST_RIDGE)
     return select_ridge(dropped)
 
 

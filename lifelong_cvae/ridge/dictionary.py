@@ -6,7 +6,10 @@ filter has its mirror image in the dictionary.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import numpy as np
 from scipy import sparse
 
@@ -48,16 +51,40 @@ def make_filters(seed: int, channels: int, side: int, count: int) -> tuple[np.nd
     numbers = np.random.default_rng([seed, channels, side, count])
     patches = _sample_patches(PATCHES_PER_FILTER * count, channels, side, numbers)
     mirror = np.arange(side * side * channels).reshape(side, side, channels)[:, ::-1].ravel()
-    center, whiten = fit_whitening(np.concatenate([patches, patches[:, mirror]]))
-    centroids = fit_centroids((patches - center) @ whiten, -(-count // 2), numbers)
-    directions = np.concatenate([centroids, centroids[:, mirror]])[:count]
-    filters = whiten @ directions.T
-    offset = center @ filters
+    filters, offset = fit_filters(patches, lambda vectors: vectors[:, mirror], count, numbers)
     # Patches have mean 0, so the mean of a filter has no effect. Without it, patches need not be centered.
-    filters = np.float32(filters - filters.mean(axis=0)), np.float32(offset)
-    for array in filters:
+    return to_read_only((filters - filters.mean(axis=0), offset))
+
+
+def fit_filters(
+    patches: np.ndarray, mirror: Callable[[np.ndarray], np.ndarray], count: int, numbers: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fits filters to whitened patches and their mirror images.
+
+    Args:
+        patches: `[n, patch]`.
+        mirror: from vectors `[k, patch]` to their mirror images.
+        count: number of filters.
+        numbers: source of random numbers.
+
+    Returns:
+        `filters` `[patch, count]` and `offset` `[count]`; the second half of them are mirror images of the first.
+    """
+    center, whiten = _fit_whitening(np.concatenate([patches, mirror(patches)]))
+    centroids = _fit_centroids((patches - center) @ whiten, -(-count // 2), numbers)
+    filters = whiten @ np.concatenate([centroids, mirror(centroids)])[:count].T
+    return filters, center @ filters
+
+
+def to_read_only(arrays: Any) -> Any:
+    """Converts a tree of arrays to float32 arrays that callers can share."""
+
+    def convert(values: np.ndarray) -> np.ndarray:
+        array = np.float32(values)
         array.flags.writeable = False
-    return filters
+        return array
+
+    return jax.tree.map(convert, arrays)
 
 
 def _sample_patches(count: int, channels: int, side: int, numbers: np.random.Generator) -> np.ndarray:
@@ -76,7 +103,7 @@ def normalize_patches(patches: np.ndarray, floor: float) -> np.ndarray:
     return centered / np.sqrt(centered.var(axis=1, keepdims=True) + floor)
 
 
-def fit_whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit_whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean, and the symmetric matrix that makes the covariance nearly the identity (ZCA)."""
     if len(patches) < 2:  # a gray patch of one pixel is always flat
         return np.zeros(patches.shape[1]), np.eye(patches.shape[1])
@@ -84,7 +111,7 @@ def fit_whitening(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return patches.mean(axis=0), (vectors / np.sqrt(np.maximum(values, 0) + WHITENING_FLOOR)) @ vectors.T
 
 
-def fit_centroids(patches: np.ndarray, count: int, numbers: np.random.Generator) -> np.ndarray:
+def _fit_centroids(patches: np.ndarray, count: int, numbers: np.random.Generator) -> np.ndarray:
     """Spherical k-means: unit vectors `[count, patch]`, normalized means of the patches nearest in angle."""
 
     def normalize(vectors: np.ndarray) -> np.ndarray:

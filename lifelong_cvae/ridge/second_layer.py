@@ -21,10 +21,10 @@ from lifelong_cvae.ridge import dead_leaves
 from lifelong_cvae.ridge.dictionary import (
     THRESHOLD,
     contrast_floor,
-    fit_centroids,
-    fit_whitening,
+    fit_filters,
     make_filters,
     normalize_patches,
+    to_read_only,
 )
 
 # Filters of the first layer that the second one reads, with their mirror images.
@@ -108,14 +108,8 @@ def make_layer(
     # A mirror image of a patch: columns in reverse order, and the sign of each component.
     mirror = np.arange(patches.shape[1]).reshape(patch_side, patch_side, -1)[:, ::-1].ravel()
     signs = np.tile(signs, patch_side**2)
-    mean, whiten = fit_whitening(np.concatenate([patches, patches[:, mirror] * signs]))
-    centroids = fit_centroids((patches - mean) @ whiten, count // 2, numbers)
-    filters = whiten @ np.concatenate([centroids, centroids[:, mirror] * signs]).T
-    layer = {"center": center, "basis": basis, "filters": filters, "offset": mean @ filters}
-    layer = {key: np.float32(values) for key, values in layer.items()}
-    for array in layer.values():
-        array.flags.writeable = False
-    return layer
+    filters, offset = fit_filters(patches, lambda vectors: vectors[:, mirror] * signs, count, numbers)
+    return to_read_only({"center": center, "basis": basis, "filters": filters, "offset": offset})
 
 
 def _sample_maps(
@@ -153,11 +147,12 @@ def _fit_components(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
         and signs `[components]`: 1 for symmetric components, -1 for antisymmetric ones.
     """
     first, second = np.split(maps, 2, axis=1)
-    center = np.tile((first.mean(axis=0) + second.mean(axis=0)) / 2, 2)
+    center = (first.mean(axis=0) + second.mean(axis=0)) / 2
+    first, second = first - center, second - center
     values, vectors, signs = [], [], []
     for sign in (1, -1):
         # Symmetric and antisymmetric combinations are uncorrelated, since mirror images are equally frequent.
-        combined = (first - center[: first.shape[1]] + sign * (second - center[: first.shape[1]])) / np.sqrt(2)
+        combined = (first + sign * second) / np.sqrt(2)
         variances, directions = np.linalg.eigh(np.float64(combined.T @ combined) / len(combined))
         values.append(variances)
         vectors.append(np.concatenate([directions, sign * directions]) / np.sqrt(2))
@@ -165,7 +160,7 @@ def _fit_components(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     values, vectors, signs = np.concatenate(values), np.concatenate(vectors, axis=1), np.concatenate(signs)
     chosen = np.argsort(-values, kind="stable")[:COMPONENTS]
     scale = np.sqrt(max(values[chosen].mean(), 1e-12))
-    return np.float32(center), np.float32(vectors[:, chosen] / scale), signs[chosen]
+    return np.tile(center, 2), np.float32(vectors[:, chosen] / scale), signs[chosen]
 
 
 def _sample_patches(components: np.ndarray, side: int, count: int, numbers: np.random.Generator) -> np.ndarray:

@@ -112,8 +112,7 @@ def run(
     rng, source = jax.random.key(config.seed), _check_source(config, source)
     events = EventWriter(workdir / EVENTS_DIR if options.tensorboard and is_main_process() else None)
     this = _Run(workdir, config, split_reading(source), rng, options, events)
-    capacity = sum(map(len, config.tasks))
-    fresh = init(config.config, source.image_shape, rng=rng, max_value=source.max_value, capacity=capacity)
+    fresh = init(config.config, source.image_shape, rng=rng, max_value=source.max_value)
     opened = open_run(workdir, config, source, fresh, resume=resume, log_fn=options.log_fn)
     with opened as (state, history), contextlib.closing(events):
         if options.draw and history:  # the last process may have died before it drew this figure
@@ -121,7 +120,8 @@ def run(
         for row in (describe_source(source, config), source.note, TABLE_HEAD, *map(table_row, history)):
             if row:
                 options.log_fn(row)
-        state, log_posteriors = _learn_tasks(this, state.replace(capacity=capacity), history)
+        planned = state.replace(capacity=len(set(itertools.chain(*config.tasks))))
+        state, log_posteriors = _learn_tasks(this, planned, history)
         result = run_result(config, history, log_posteriors, state, seconds_total=time.perf_counter() - start)
 
         def finish() -> None:

@@ -20,7 +20,7 @@ from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.recognition.calibrate import calibrate
-from lifelong_cvae.stacked import unstack_subtrees
+from lifelong_cvae.stacked import fold_in_rows, unstack_subtrees
 from lifelong_cvae.state import LifelongState, add_category, add_image_counts, name_hash, parameters_per_category
 from lifelong_cvae.training.category_fits import fit_category_parts
 from lifelong_cvae.training.compilations import count_compilations
@@ -135,8 +135,8 @@ def make_task_data(state: LifelongState, images: Mapping[str, np.ndarray], *, rn
     """
     largest = max(map(len, images.values()))
     length = power_of_two(largest, MIN_ROWS)
-    hashes = np.asarray([name_hash(name) for name in images], np.uint32)
-    visits = np.asarray([state.visit(name) for name in images], np.uint32)
+    # For each category its `category_rng`, with 1 folded in.
+    rngs = fold_in_rows(rng, np.asarray([(name_hash(name), state.visit(name), 1) for name in images], np.uint32))
     padded = jax.device_put(np.stack([pad_rows(rows, length) for rows in images.values()]))
     # A frozen mixed part gives the same activations in every step: they are computed once.
     frozen = state.config.has_mixed and not state.mixed_learns
@@ -144,7 +144,7 @@ def make_task_data(state: LifelongState, images: Mapping[str, np.ndarray], *, rn
     return TaskData(
         images=padded,
         counts=np.asarray([len(rows) for rows in images.values()], np.int32),
-        rngs=_task_rngs(rng, hashes, visits),
+        rngs=rngs,
         total_steps=np.int32(count_steps(state.config.learning, largest)),
         mixed_activations=_encoder_activations(mixed, padded, networks=networks) if frozen else None,
     )
@@ -154,16 +154,6 @@ def count_steps(settings: LearningConfig, largest: int) -> int:
     """Returns the training steps, whole chunks, of a task whose largest category has `largest` images."""
     steps = max(settings.min_steps, settings.epochs * math.ceil(largest / settings.batch_size), 1)
     return math.ceil(steps / settings.steps_per_call) * settings.steps_per_call
-
-
-@jax.jit
-def _task_rngs(rng: jax.Array, hashes: jax.Array, visits: jax.Array) -> jax.Array:
-    """Derives the key of each category's task data from its hash and visit, as `category_rng` does."""
-
-    def derive(name: jax.Array, visit: jax.Array) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(rng, name), visit), 1)
-
-    return jax.vmap(derive)(hashes, visits)
 
 
 @partial(jax.jit, static_argnames="networks")

@@ -118,7 +118,7 @@ def test_normalize_patches_gives_mean_0_and_variance_1_but_for_the_floor():
 def test_fit_whitening_shrinks_the_eigenvalues_of_the_covariance():
     numbers = np.random.default_rng(1)
     patches = numbers.standard_normal((200, 6)) @ numbers.standard_normal((6, 6)) + 3
-    center, whiten = dictionary.fit_whitening(patches)
+    center, whiten = dictionary._fit_whitening(patches)
     np.testing.assert_allclose(center, patches.mean(axis=0))
     np.testing.assert_allclose(whiten, whiten.T, atol=1e-12)
     centered = patches - patches.mean(axis=0)
@@ -132,7 +132,7 @@ def test_fit_centroids_returns_normalized_means_of_the_nearest_patches():
     numbers = np.random.default_rng(0)
     groups = [axis + 0.1 * numbers.standard_normal((30 + 10 * k, 5)) for k, axis in enumerate(np.eye(5)[:3])]
     patches = np.concatenate(groups)[numbers.permutation(120)]
-    centroids = dictionary.fit_centroids(patches, 3, numbers)
+    centroids = dictionary._fit_centroids(patches, 3, numbers)
     nearest = np.array([np.argmax([centroid @ patch for centroid in centroids]) for patch in patches])
     assert sorted(np.bincount(nearest)) == [30, 40, 50]
     for index, centroid in enumerate(centroids):
@@ -147,7 +147,7 @@ def nearest_to_the_outlier():
         numbers = np.random.default_rng(seed)
         patches = numbers.standard_normal((41, 12)) * 0.05 + np.eye(12)[0]
         patches[20] = -np.eye(12)[0]
-        largest.append((dictionary.fit_centroids(patches, 3, numbers) @ patches[20]).max())
+        largest.append((dictionary._fit_centroids(patches, 3, numbers) @ patches[20]).max())
     return max(largest)
 
 
@@ -159,8 +159,8 @@ def test_fit_centroids_replaces_a_centroid_of_few_patches(monkeypatch):
 
 def test_fit_centroids_of_few_patches_are_random():
     few = np.repeat(np.eye(8)[:1], dictionary.MIN_PATCHES - 1, axis=0)
-    centroids = dictionary.fit_centroids(few, 6, np.random.default_rng(0))
+    centroids = dictionary._fit_centroids(few, 6, np.random.default_rng(0))
     np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, rtol=1e-5)
     assert (centroids @ few[0]).max() < 0.97
     enough = np.repeat(np.eye(8)[:1], dictionary.MIN_PATCHES, axis=0)
-    assert dictionary.fit_centroids(enough, 1, np.random.default_rng(0))[0, 0] == pytest.approx(1)
+    assert dictionary._fit_centroids(enough, 1, np.random.default_rng(0))[0, 0] == pytest.approx(1)
