@@ -3,8 +3,9 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from lifelong_cvae.files import append_line, write_json
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.runs import figures, html_report
+from lifelong_cvae.runs.background import BackgroundJobs
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.metrics import (
     TABLE_HEAD,
@@ -173,19 +175,16 @@ def _learn_tasks(
     """Learns the remaining tasks. Returns the last state, and its log posteriors of all test images."""
     workdir, options, tasks = this.workdir, this.options, this.config.tasks
     log_posteriors, feature_cache = None, {}
-    for index in range(len(history), len(tasks)):
-        state, report = _learn_task(this, state, index, first_step=sum(line["steps"] for line in history))
-        log_posteriors = _evaluate(this, state, feature_cache)
-        line = task_metrics(index + 1, report, log_posteriors, state)
-        if is_main_process():
-            append_line(workdir / "metrics.jsonl", line)
-            keep = None if options.keep_all else TASKS_KEPT
-            checkpoints.save(state, workdir / "checkpoints", step=index + 1, keep=keep)
-        history.append(line)
-        _draw_task(this, state, history)
-        options.log_fn(table_row(line))
-        if options.should_stop():
-            raise Stopped(f"stopped after task {index + 1}/{len(tasks)}: resume with {resume_command(workdir)}")
+    with BackgroundJobs() as jobs:
+        for index in range(len(history), len(tasks)):
+            first_step = sum(line["steps"] for line in history)
+            state, report = _learn_task(this, state, index, jobs, first_step=first_step)
+            log_posteriors = _evaluate(this, state, feature_cache)
+            history.append(task_metrics(index + 1, report, log_posteriors, state))
+            jobs.submit(partial(_save_task, this, state, tuple(history), _imagine_grid(this, state, history)))
+            if options.should_stop():
+                jobs.wait()
+                raise Stopped(f"stopped after task {index + 1}/{len(tasks)}: resume with {resume_command(workdir)}")
     if is_main_process():
         clear_task_checkpoints(workdir)
     if log_posteriors is None:  # a finished run was resumed
@@ -199,7 +198,9 @@ def _evaluate(this: _Run, state: LifelongState, feature_cache: dict[str, jax.Arr
     )
 
 
-def _learn_task(this: _Run, state: LifelongState, index: int, *, first_step: int) -> tuple[LifelongState, Report]:
+def _learn_task(
+    this: _Run, state: LifelongState, index: int, jobs: BackgroundJobs, *, first_step: int
+) -> tuple[LifelongState, Report]:
     """Learns one task. `first_step` is the number of steps of all earlier tasks."""
     names, options = this.config.tasks[index], this.options
     images = {name: this.source.read("train", name) for name in names}
@@ -219,24 +220,41 @@ def _learn_task(this: _Run, state: LifelongState, index: int, *, first_step: int
             bar.update(progress.steps - bar.n)
             losses = {f"loss/{name}": value for name, value in progress.terms.items()}
             this.events.scalars(losses, step=first_step + progress.steps)
+            jobs.check()
             stop = options.should_stop()
             if is_main_process() and (stop or time.monotonic() - last_saved >= options.checkpoint_every):
                 checkpointer.save(progress)
                 last_saved = time.monotonic()
             if stop:
+                jobs.wait()
                 command = resume_command(this.workdir)
                 raise Stopped(f"stopped in {label}, at step {progress.steps} of {total}: resume with {command}")
 
         return learn(state, images, rng=this.rng, progress=on_progress, resume_from=resume_from, mesh=options.mesh)
 
 
-def _draw_task(this: _Run, state: LifelongState, history: list[Mapping[str, Any]]) -> None:
-    """Saves the imagined images after the last task, as a figure and as TensorBoard events."""
+def _imagine_grid(this: _Run, state: LifelongState, history: Sequence[Mapping[str, Any]]) -> dict[str, jax.Array]:
+    """Imagines images after the last task, if they are shown.
+
+    They and the metrics of the task are also written as TensorBoard events.
+    """
     if not (this.options.draw or this.events):
-        return
+        return {}
     images = figures.sample_grid(state, rng=this.rng)
-    if this.options.draw:
-        figures.save_imagined_grid(this.workdir, images, len(history))
     step = sum(line["steps"] for line in history)
     this.events.scalars(task_scalars(history[-1]), step=step)
     this.events.image("imagined", plotting.tile_images(images), step=step)
+    return images
+
+
+def _save_task(
+    this: _Run, state: LifelongState, history: Sequence[dict[str, Any]], images: Mapping[str, jax.Array]
+) -> None:
+    """Writes metrics, checkpoint and figure after the last task, and then logs it. Runs beside the next task."""
+    if is_main_process():
+        append_line(this.workdir / "metrics.jsonl", history[-1])
+        keep = None if this.options.keep_all else TASKS_KEPT
+        checkpoints.save(state, this.workdir / "checkpoints", step=len(history), keep=keep)
+    if this.options.draw:
+        figures.save_imagined_grid(this.workdir, images, len(history))
+    this.options.log_fn(table_row(history[-1]))

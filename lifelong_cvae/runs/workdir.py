@@ -202,13 +202,14 @@ class TaskCheckpointer:
     ):
         self._state, self._names, self._log_fn = state, names, log_fn
         self._root = workdir / TASK_CHECKPOINTS
-        self._folder = self._root / str(task)
+        self._folder, self._last_folder = self._root / str(task), self._root / str(task - 1)
         self._teacher_digest: str | None = None
 
     def load(self) -> TaskProgress | None:
         """Loads the progress of an interrupted task, None if there is none.
 
-        Progress of another task or state is deleted by the main process; the others then read what is left.
+        Progress of another task or state is deleted by the main process; the others then read what is left. That of
+        the task before stays, since the checkpoint after it may still be in the making.
         """
         progress = run_on_main(self._load_on_main)
         exists = broadcast_from_main(progress is not None)
@@ -218,7 +219,7 @@ class TaskCheckpointer:
         if not self._root.is_dir():
             return None
         for path in self._root.iterdir():
-            if path != self._folder:
+            if path not in (self._folder, self._last_folder):
                 orbax_store.delete_folder(path)
         progress = load_task(
             self._folder,
@@ -226,8 +227,8 @@ class TaskCheckpointer:
             self._names,
             on_damage=lambda error: quarantine(self._folder, error, self._log_fn),
         )
-        if progress is None:
-            orbax_store.delete_folder(self._root)
+        if progress is None and self._folder.exists():
+            orbax_store.delete_folder(self._folder)
         return progress
 
     def save(self, progress: TaskProgress) -> None:

@@ -41,7 +41,7 @@ class TaskData(NamedTuple):
 
 
 class ReplayData(NamedTuple):
-    """Replayed pairs; neither differentiated nor donated."""
+    """Replayed pairs, which are not differentiated."""
 
     stack: StackedCategories  # categories that the pairs belong to
     memory: ReplayMemory

@@ -5,9 +5,9 @@ subtrees}}`, with the task's subtrees stacked along a leading axis.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +34,11 @@ from lifelong_cvae.training.losses import (
 )
 from lifelong_cvae.training.teacher import Teacher, sample_replay
 
+T = TypeVar("T")
+
 
 class TrainCarry(NamedTuple):
-    """State of the optimization, donated to each chunk."""
+    """State of the optimization."""
 
     params: dict[str, Any]
     opt_state: optax.OptState
@@ -44,10 +46,7 @@ class TrainCarry(NamedTuple):
 
 
 class TaskProgress(NamedTuple):
-    """State of a task after a chunk of steps, from which `learn` can resume.
-
-    `carry` is donated to the next chunk: copy it to keep it.
-    """
+    """State of a task after a chunk of steps, from which `learn` can resume."""
 
     names: tuple[str, ...]
     carry: TrainCarry
@@ -86,7 +85,7 @@ def make_optimizer(
     return optax.selective_transform(optax.adam(schedule), freeze_mask=mask)
 
 
-@partial(jax.jit, static_argnames=("networks", "learning", "train_mixed", "mesh"), donate_argnames="carry")
+@partial(jax.jit, static_argnames=("networks", "learning", "train_mixed", "mesh"))
 def train_chunk(
     carry: TrainCarry,
     data: TaskData,
@@ -96,8 +95,8 @@ def train_chunk(
     learning: LearningConfig,
     train_mixed: bool,
     mesh: Mesh | None = None,
-) -> tuple[TrainCarry, Terms]:
-    """Runs `learning.steps_per_call` training steps. Returns the carry, and each loss term `[steps]`.
+) -> tuple[TrainCarry, Terms, jax.Array]:
+    """Runs `learning.steps_per_call` training steps.
 
     How earlier parameters stay frozen:
 
@@ -109,13 +108,16 @@ def train_chunk(
     - `stop_gradient` on a frozen mixed part only saves the time to compile gradients that the mask would discard.
 
     Args:
-        carry: parameters and optimizer state; donated.
+        carry: parameters and optimizer state.
         data: the task.
-        replay: replayed pairs of earlier categories; None without replay. Neither differentiated nor donated.
+        replay: replayed pairs of earlier categories, which are not differentiated; None without replay.
         networks: modules.
         learning: settings.
         train_mixed: whether the mixed part is trained.
         mesh: devices that share each batch. All of them hold the whole carry.
+
+    Returns:
+        The carry, each loss term `[steps]`, and whether each parameter is finite, bool `[leaves]`.
     """
     optimizer = make_optimizer(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
 
@@ -144,11 +146,12 @@ def train_chunk(
 
     steps = carry.step + jnp.arange(learning.steps_per_call)
     # Noise is sampled for all steps at once: small random calls cost more than their arithmetic.
-    return sharding.constrain(jax.lax.scan(step, carry, jax.vmap(sample_noise)(steps)), mesh)
+    carry, terms = sharding.constrain(jax.lax.scan(step, carry, jax.vmap(sample_noise)(steps)), mesh)
+    return carry, terms, jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(carry.params)])
 
 
 def init_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: bool) -> TrainCarry:
-    """Creates the carry before the first step of the task `names`. It holds copies, since it is donated."""
+    """Creates the carry before the first step of the task `names`."""
     stacked = stack_subtrees(state, names, leave_out=NOT_USED_IN_TRAINING)
     params = {"mixed": state.params["mixed"], "categories": {TASK: stacked}}
     return _init_carry(params, learning=state.config.learning, train_mixed=train_mixed)
@@ -157,7 +160,7 @@ def init_carry(state: LifelongState, names: tuple[str, ...], *, train_mixed: boo
 @partial(jax.jit, static_argnames=("learning", "train_mixed"))
 def _init_carry(params: dict[str, Any], *, learning: LearningConfig, train_mixed: bool) -> TrainCarry:
     optimizer = make_optimizer(learning, params, (TASK,), 1, train_mixed=train_mixed)
-    return TrainCarry(jax.tree.map(jnp.copy, params), optimizer.init(params), jnp.int32(0))
+    return TrainCarry(params, optimizer.init(params), jnp.int32(0))
 
 
 def train(
@@ -186,26 +189,40 @@ def train(
     """
     learning, total, names = state.config.learning, int(data.total_steps), teacher.task
     if resume_from is None:
-        current = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
-    else:  # a copy, since the carry is donated
-        current = resume_from._replace(carry=jax.tree.map(jnp.copy, resume_from.carry))
+        resume_from = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
     run_chunk = partial(
         train_chunk, networks=state.training_networks, learning=learning, train_mixed=state.mixed_learns, mesh=mesh
     )
-    current = current._replace(carry=sharding.device_put(current.carry, mesh))
+    current = resume_from._replace(carry=sharding.device_put(resume_from.carry, mesh))
     data = sharding.device_put(data, mesh)
-    last_refresh, replay = -1, None
-    for first_step in range(current.steps, total, learning.steps_per_call):
-        refresh = first_step // (learning.steps_per_call * learning.replay_refresh_calls)
-        if refresh != last_refresh:
-            last_refresh, replay = refresh, sample_replay(teacher, refresh)
-        carry, terms = run_chunk(current.carry, data, replay)
+
+    def chunks() -> Iterator[tuple[int, tuple[TrainCarry, Terms, jax.Array]]]:
+        carry, last_refresh, replay = current.carry, -1, None
+        for first_step in range(current.steps, total, learning.steps_per_call):
+            refresh = first_step // (learning.steps_per_call * learning.replay_refresh_calls)
+            if refresh != last_refresh:
+                last_refresh, replay = refresh, sample_replay(teacher, refresh)
+            result = run_chunk(carry, data, replay)
+            carry = result[0]
+            yield first_step, result
+
+    for first_step, (carry, terms, finite) in _one_ahead(chunks()):
         means = _mean_terms(jax.device_get(terms), names, first_step=first_step)
-        check_finite(carry.params, f"at step {first_step + learning.steps_per_call}", names)
+        check_finite(carry.params, f"at step {first_step + learning.steps_per_call}", names, finite=finite)
         current = TaskProgress(names, carry, means, time.perf_counter() - start)
         if progress is not None:
             progress(current, total)
     return current._replace(carry=sharding.to_host(current.carry, mesh))
+
+
+def _one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yields each item after the next one has been made, so that a program is always queued."""
+    iterator = iter(items)
+    for item in iterator:
+        for following in iterator:
+            yield item
+            item = following
+        yield item
 
 
 def _mean_terms(terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_step: int) -> dict[str, float]:
@@ -217,9 +234,19 @@ def _mean_terms(terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_s
     return {term: float(values.mean()) for term, values in terms.items()}
 
 
-def check_finite(params: Any, when: str, names: tuple[str, ...]) -> None:
-    """Raises FloatingPointError for the first parameter that is not finite. Runs on the host."""
-    for path, values in jax.tree_util.tree_flatten_with_path(jax.device_get(params))[0]:
-        if not np.isfinite(values).all():
+def check_finite(params: Any, when: str, names: tuple[str, ...], *, finite: Any = None) -> None:
+    """Raises FloatingPointError for the first parameter that is not finite.
+
+    Args:
+        params: tree of parameters.
+        when: time at which they are checked, for the message.
+        names: categories of the task.
+        finite: whether each leaf is finite, bool `[leaves]`; default None checks them on the host.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    if finite is None:
+        finite = [np.isfinite(values).all() for values in jax.device_get([values for _, values in leaves])]
+    for (path, _), is_finite in zip(leaves, np.asarray(finite), strict=True):
+        if not is_finite:
             parameter = jax.tree_util.keystr(path, simple=True, separator="/")
             raise FloatingPointError(f"parameter {parameter} is not finite {when} of task {', '.join(names)}")

@@ -149,8 +149,8 @@ def test_run_keeps_the_last_checkpoint_if_a_loss_is_not_finite(
     workdir = tmp_path / "run"
 
     def train_chunk_with_nan(carry, data, past, **settings):
-        carry, terms = train_chunk(carry, data, past, **settings)
-        return carry, {name: values.at[3].set(np.nan) for name, values in terms.items()}
+        carry, terms, finite = train_chunk(carry, data, past, **settings)
+        return carry, {name: values.at[3].set(np.nan) for name, values in terms.items()}, finite
 
     def read(split, category):
         if (split, category) == ("train", "1"):

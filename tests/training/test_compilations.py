@@ -85,7 +85,7 @@ def test_playback_compiles_as_often_as_stack_doubles(small_config, rng):
 
 def test_run_compiles_few_programs_and_none_for_later_categories():
     """Counted in a process of its own, since compiled functions are kept."""
-    command = [sys.executable, "-m", "tests.programs", "5", "products"]
+    command = [sys.executable, "-m", "tests.programs", "3", "products"]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     # The second task adds the frozen mixed part and the regression; the others at most a padded size.
     assert result["after_task"][-1] <= result["after_task"][1] + 2

@@ -83,7 +83,9 @@ def test_train_chunk_equals_masked_steps_over_whole_dict(small_config, digits, r
     for step in range(config.learning.steps_per_call):
         params, opt_state = masked_step(params, opt_state, step)
     carry = init_carry(state, ("new",), train_mixed=train_mixed)
-    carry, _ = train_chunk(carry, data, networks=state.networks, learning=config.learning, train_mixed=train_mixed)
+    settings = {"learning": config.learning, "train_mixed": train_mixed}
+    carry, _, finite = train_chunk(carry, data, networks=state.networks, **settings)
+    assert finite.all()
     trained = jax.tree.map(lambda leaf: leaf[0], carry.params["categories"][TASK])
     for part in TRAINED_PARTS:
         pairs = zip(jax.tree.leaves(trained[part]), jax.tree.leaves(params["categories"]["new"][part]), strict=True)

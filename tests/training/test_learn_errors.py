@@ -1,6 +1,7 @@
 """Errors of `learn`: one line, and the state stays as it was."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,11 +25,12 @@ def test_learn_names_loss_term_that_is_not_finite(small_config, digits, rng):
 
 def test_learn_names_parameter_that_is_not_finite(three_digits, digits, rng, monkeypatch):
     def train_chunk_with_infinity(carry, *arguments, **settings):
-        carry, terms = train_chunk(carry, *arguments, **settings)
+        carry, terms, finite = train_chunk(carry, *arguments, **settings)
         if int(carry.step) == 20:
             subtree = jax.tree.map(lambda leaf: leaf.at[0].set(np.inf), carry.params["categories"][TASK])
             carry = carry._replace(params={**carry.params, "categories": {TASK: subtree}})
-        return carry, terms
+            finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(carry.params)])
+        return carry, terms, finite
 
     monkeypatch.setattr(train, "train_chunk", train_chunk_with_infinity)
     before = jax.tree.map(np.array, three_digits)

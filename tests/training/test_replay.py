@@ -136,7 +136,7 @@ def test_train_chunk_with_replay_equals_masked_step_over_whole_dict(small_config
 
     params, gradients = masked_step(state.params)
     carry = init_carry(state, ("new",), train_mixed=True)
-    carry, terms = train_chunk(carry, data, replay, networks=networks, learning=learning, train_mixed=True)
+    carry, terms, _ = train_chunk(carry, data, replay, networks=networks, learning=learning, train_mixed=True)
     assert set(terms) == {"real", *REPLAY_TERMS}
     trained = {
         "mixed": carry.params["mixed"],
