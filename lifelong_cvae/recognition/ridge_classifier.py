@@ -1,7 +1,7 @@
 """Closed-form recognizer: the ridge regression of a state, solved from its sums (`ridge_sums`)."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import flax.struct
@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, concat_unpadded, flatten_images, padded_batches, power_of_two
+from lifelong_cvae.images import Shape, concat_unpadded, flatten_images, padded_batches
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.ridge import features, regression, sums
-from lifelong_cvae.stacked import MIN_CAPACITY
 from lifelong_cvae.state import LifelongState
 
 
@@ -24,31 +23,31 @@ class RidgeClassifier(flax.struct.PyTreeNode):
     Targets are 1 for the true category and 0 for the others.
 
     Attributes:
-        weights: float32 `[features, categories]`, categories in the order of `state.names`.
-        intercept: float32 `[categories]`.
+        weights: float32 `[features, capacity]`, categories in the order of `state.names`, padded to a power of two.
+        intercept: float32 `[capacity]`.
+        categories: number of categories.
         own_mean: mean score of a category's own images for it, averaged over the categories.
         dictionary: from `features.make_dictionary`.
         expand: random matrix, from `features.expansion_matrix`.
         image_shape: shape of an image.
         settings: settings of the features.
         max_value: as in `LifelongState`.
-        capacity: as in `LifelongState`.
     """
 
     weights: jax.Array
     intercept: jax.Array
-    own_mean: float
+    own_mean: jax.Array
     dictionary: Any
     expand: jax.Array
+    categories: int = flax.struct.field(pytree_node=False)
     image_shape: Shape = flax.struct.field(pytree_node=False)
     settings: ClosedFormConfig = flax.struct.field(pytree_node=False)
     max_value: float | None = flax.struct.field(pytree_node=False, default=None)
-    capacity: int = flax.struct.field(pytree_node=False, default=0)
 
 
 @own_types()
 def solve(state: LifelongState, *, without: Mapping[str, Any] | None = None) -> RidgeClassifier:
-    """Solves the regression of a state on the host.
+    """Solves the regression of a state.
 
     Takes about a second; the result serves for many images. It does not depend on the order of the categories.
 
@@ -60,27 +59,32 @@ def solve(state: LifelongState, *, without: Mapping[str, Any] | None = None) -> 
         InputError: there is no category, or the state has no sums.
     """
     ridge_sums.check_sums(state)
-    without, num_features = without or {}, ridge_sums.num_features(state)
-    subtracted = [gram for gram, _ in without.values()]
-    gram = sums.gram_blocks(ridge_sums.grams(state, "all"), num_features, subtracted=subtracted)
-    names = sorted(state.names)
+    without, names, settings = without or {}, sorted(state.names), state.config.closed_form
     vectors = ridge_sums.sums_by_category(state, names, "all")
     for name, (_, vector) in without.items():
         vectors[:, names.index(name)] -= sums.decode(vector)
-    solution = regression.solve(gram, vectors, float(state.params["ridge"]["ridge"]))
+    subtracted = reduce(sums.add, (gram for gram, _ in without.values())) if without else None
+    solution = regression.solve(
+        ridge_sums.common_gram(state, "all"), vectors, state.params["ridge"]["ridge"], without=subtracted
+    )
     order = [names.index(name) for name in state.names]
-    settings = state.config.closed_form
+    weights, intercept, own_mean = _reorder(solution, np.int32([*order, *range(len(order), vectors.shape[1])]))
     return RidgeClassifier(
-        weights=jax.device_put(solution.weights[:, order]),
-        intercept=jax.device_put(solution.intercept[order]),
-        own_mean=solution.own_mean,
+        weights=weights,
+        intercept=intercept,
+        own_mean=own_mean,
         dictionary=state.params["ridge"]["dictionary"],
         expand=features.expansion_matrix(settings, state.image_shape),
+        categories=len(names),
         image_shape=state.image_shape,
         settings=settings,
         max_value=state.max_value,
-        capacity=state.capacity,
     )
+
+
+@jax.jit
+def _reorder(solution: regression.Solution, order: jax.Array) -> regression.Solution:
+    return solution._replace(weights=solution.weights[:, order], intercept=solution.intercept[order])
 
 
 @own_types()
@@ -120,12 +124,9 @@ def _feature_batches(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Arr
 
 
 def _scores(classifier: RidgeClassifier, batches: Iterable[jax.Array], count: int) -> jax.Array:
-    """Computes the scores of batches of features. Categories are padded, so that few sizes are compiled."""
-    categories = classifier.weights.shape[1]
-    missing = power_of_two(max(categories, classifier.capacity), MIN_CAPACITY) - categories
-    weights = jax.device_put(np.pad(classifier.weights, ((0, 0), (0, missing))))
-    intercept = jax.device_put(np.pad(classifier.intercept, (0, missing)))
-    return concat_unpadded([_product(phi, weights, intercept) for phi in batches], count, categories)
+    """Computes the scores of batches of features."""
+    parts = [_product(phi, classifier.weights, classifier.intercept) for phi in batches]
+    return concat_unpadded(parts, count, classifier.categories)
 
 
 # Compiled separately from the features, which would otherwise be recompiled for every size of weights.

@@ -7,7 +7,7 @@ into tasks changes a bit of the regression.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -15,9 +15,10 @@ import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape
+from lifelong_cvae.images import Shape, power_of_two
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import features, regression, sums
+from lifelong_cvae.stacked import MIN_CAPACITY
 from lifelong_cvae.state import LifelongState, drop_category
 
 # Gram matrix `[packed]` and vector `[features + 1]` of a category.
@@ -80,8 +81,7 @@ def _add_sums(
     """Adds a vector to the sums of a category, and a Gram matrix to its own one or to the common one."""
 
     def add(subtree: dict[str, Any], key: str, values: sums.ExactSum) -> dict[str, Any]:
-        total = jax.device_put(sums.add(subtree[key][part], values))
-        return {**subtree, key: {**subtree[key], part: total}}
+        return {**subtree, key: {**subtree[key], part: sums.add(subtree[key][part], values)}}
 
     gram, vector = added
     own = add(own, "sum", vector)
@@ -105,15 +105,11 @@ def select_ridge(state: LifelongState) -> LifelongState:
     """
     check_sums(state)
     names, stride = sorted(state.names), regression.SEARCH_STRIDE
-    total = [sums.strided_gram(gram, num_features(state), stride) for gram in grams(state, "all")]
-    held_out, size = grams(state, "held_out"), -(-num_features(state) // stride)
+    total, held_out = (common_gram(state, part) for part in ("all", "held_out"))
     vectors = sums.select_features(sums_by_category(state, names, "all"), stride)
     held_out_vectors = sums_by_category(state, names, "held_out")
     ridge = regression.select_ridge(
-        sums.gram_blocks(total, size, subtracted=held_out),
-        sums.gram_blocks(held_out, size),
-        vectors - held_out_vectors,
-        held_out_vectors,
+        sums.strided_gram(total, num_features(state), stride), held_out, vectors - held_out_vectors, held_out_vectors
     )
     return _with_ridge(state, ridge)
 
@@ -176,14 +172,16 @@ def num_features(state: LifelongState) -> int:
     return features.feature_sizes(state.config.closed_form, state.image_shape).features
 
 
-def grams(state: LifelongState, part: str) -> list[sums.ExactSum]:
-    """Returns the Gram matrices whose sum is that of all categories."""
-    if state.config.closed_form.gram_sharing == "own":
-        return [state.params["categories"][name]["ridge"]["gram"][part] for name in state.names]
-    return [state.params["ridge"]["gram"][part]]
+def common_gram(state: LifelongState, part: str) -> sums.ExactSum:
+    """Returns the Gram matrix of all categories."""
+    if state.config.closed_form.gram_sharing == "mixed":
+        return state.params["ridge"]["gram"][part]
+    return reduce(sums.add, (state.params["categories"][name]["ridge"]["gram"][part] for name in state.names))
 
 
 def sums_by_category(state: LifelongState, names: Sequence[str], part: str) -> np.ndarray:
-    """Returns the sums of features of each category, int64 `[features + 1, categories]`."""
-    subtrees = (state.params["categories"][name]["ridge"]["sum"][part] for name in names)
-    return np.stack([sums.decode(subtree) for subtree in subtrees], axis=1)
+    """Returns the sums of features of each category, int64 `[features + 1, capacity]`, padded with zeros."""
+    subtrees = [state.params["categories"][name]["ridge"]["sum"][part] for name in names]
+    columns = np.stack([sums.decode(subtree) for subtree in subtrees], axis=1)
+    capacity = power_of_two(max(len(names), state.capacity), MIN_CAPACITY)
+    return np.pad(columns, ((0, 0), (0, capacity - len(names))))

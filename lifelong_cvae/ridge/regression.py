@@ -14,18 +14,19 @@ Sources: Zhuang et al. 2022 (ACIL, arXiv 2205.14922), McDonnell et al. 2023 (Ran
 error on held-out images, by which `ridge` is selected, is a function of sums too.
 """
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape
 from lifelong_cvae.model import rejection
 from lifelong_cvae.ridge import features, sums, temperature_scaling
+from lifelong_cvae.ridge.sums import ExactSum
 
 HELD_OUT_EVERY = 20
 RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
@@ -35,8 +36,8 @@ SEARCH_STRIDE = 4
 # Added to the scale of each feature: a part of the mean scale.
 SCALE_FLOOR = 0.1
 
-# Rows of a block of a Gram matrix and the block from its first row on: `sums.gram_blocks`.
-GramBlocks = Iterable[tuple[slice, np.ndarray]]
+# Rows of the matrix that are computed in float64 at once.
+ROWS = 1024
 
 
 class Solution(NamedTuple):
@@ -45,22 +46,31 @@ class Solution(NamedTuple):
     Attributes:
         weights: float32 `[features, categories]`.
         intercept: float32 `[categories]`.
-        own_mean: mean score of a category's own images for it, averaged over the categories.
+        own_mean: mean score of a category's own images for it, averaged over the categories, float32.
     """
 
-    weights: np.ndarray
-    intercept: np.ndarray
-    own_mean: float
+    weights: jax.Array
+    intercept: jax.Array
+    own_mean: jax.Array
 
 
-class _Problem(NamedTuple):
-    """Standardized sums. Of the matrix, only the upper triangle is valid."""
+class _Moments(NamedTuple):
+    """Moments of the features and standardized targets, float64."""
 
-    matrix: np.ndarray  # [features, features]
-    targets: np.ndarray  # [features, categories]
-    mean: np.ndarray  # [features]
-    scale: np.ndarray  # [features]
-    prior: np.ndarray  # [categories], weight of each category
+    mean: jax.Array  # [features]
+    scale: jax.Array  # [features]
+    prior: jax.Array  # [categories], weight of each category
+    targets: jax.Array  # [features, categories]
+    total: jax.Array  # scalar, weight of all categories
+
+
+class _HeldOutProblem(NamedTuple):
+    """Problem without held-out images, and their squared error w' Q w - 2 w' l, float64."""
+
+    matrix: jax.Array  # correlations, [features, features]
+    targets: jax.Array  # [features, categories]
+    quadratic: jax.Array  # Q, [features, features]
+    linear: jax.Array  # l, [features, categories]
 
 
 def empty_common_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def empty_category_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[
     return {**subtree, "gram": _empty_gram(settings, image_shape)} if settings.gram_sharing == "own" else subtree
 
 
-def _empty_gram(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, sums.ExactSum]:
+def _empty_gram(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, ExactSum]:
     return {part: sums.zeros_gram(size) for part, size in _part_sizes(settings, image_shape).items()}
 
 
@@ -95,115 +105,161 @@ def held_out_mask(count: int) -> np.ndarray:
     return np.arange(count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def solve(gram: GramBlocks, vectors: np.ndarray, ridge: float) -> Solution:
-    """Solves for the weights on the host, in float32 with a step of refinement in float64.
+def solve(gram: ExactSum, vectors: np.ndarray, ridge: float, *, without: ExactSum | None = None) -> Solution:
+    """Solves for the weights, in float32 with a step of refinement in float64.
 
     Args:
-        gram: Gram matrix, summed over all categories.
-        vectors: sums of features of each category, int64 `[features + 1, categories]`. The last row counts visits.
+        gram: Gram matrix `[packed]`, summed over all categories.
+        vectors: sums of features of each category, int64 `[features + 1, categories]`, less those of `without`. The
+            last row counts visits; a column of zeros stands for no category, and gets scores of 0.
         ridge: penalty relative to the correlation matrix of the features, above 0.
+        without: Gram matrix that is subtracted.
     """
-    problem = _standardize(gram, vectors, np.float32)
-    weights = _solve(problem, ridge) / problem.scale[:, None]
-    intercept = problem.prior - problem.mean @ weights
+    with jax.enable_x64(True):
+        return _solve(gram, without, vectors, ridge)
+
+
+@jax.jit
+def _solve(gram: ExactSum, without: ExactSum | None, vectors: jax.Array, ridge: jax.Array) -> Solution:
+    moments = _moments(gram, without, vectors)
+    size, correlation = len(moments.mean), partial(_correlation, gram, without, moments)
+    # Rounding in the factorization is well below the lower bound of the penalty.
+    ridge = jnp.maximum(ridge, float(jnp.finfo(jnp.float32).eps) * size / 8)
+
+    def multiply(weights: jax.Array) -> jax.Array:
+        # Elements are computed again, some rows at a time, so that there is only one matrix in memory.
+        height, columns = min(ROWS, size), jnp.arange(size, dtype=jnp.int32)
+        parts = jnp.pad(columns, (0, -size % height), mode="edge").reshape(-1, height)
+        products = jax.lax.map(lambda rows: correlation(*jnp.meshgrid(rows, columns, indexing="ij")) @ weights, parts)
+        return products.reshape(-1, weights.shape[1])[:size] + ridge * weights
+
+    rows, columns = _indices(size)
+    # Below the diagonal, which is not read, an element is computed that is at hand.
+    matrix = correlation(rows, jnp.maximum(rows, columns)) + ridge * (rows == columns)
+    weights = _refined_solution(matrix.astype(jnp.float32), multiply, moments.targets) / moments.scale[:, None]
+    intercept = moments.prior - moments.mean @ weights
     vector_sums, counts = _to_float(vectors)
-    own_means = np.einsum("dc,dc->c", weights, vector_sums) / counts + intercept
-    return Solution(np.float32(weights), np.float32(intercept), float(own_means.mean()))
+    own_means = jnp.einsum("dc,dc->c", weights, vector_sums) / jnp.maximum(counts, 1e-9) + intercept
+    own_mean = jnp.mean(own_means, where=counts > 0)
+    return jax.tree.map(jnp.float32, Solution(weights, intercept, own_mean))
 
 
-def select_ridge(fit: GramBlocks, held_out: GramBlocks, fit_vectors: np.ndarray, held_out_vectors: np.ndarray) -> float:
+def select_ridge(gram: ExactSum, held_out: ExactSum, fit_vectors: np.ndarray, held_out_vectors: np.ndarray) -> float:
     """Selects the ridge penalty on held-out images.
 
     The selected penalty is half a decade below the one with the least squared error, because squared error asks for
     more shrinkage than accuracy does. The search goes downhill from `FIRST_RIDGE`, which stays if nothing is held out.
 
     Args:
-        fit: Gram matrix of every `SEARCH_STRIDE`-th feature, over images that are not held out.
+        gram: Gram matrix `[packed]` of every `SEARCH_STRIDE`-th feature, over all images.
         held_out: the same over held-out images.
-        fit_vectors: sums of these features of each category, int64 `[features + 1, categories]`.
+        fit_vectors: sums of these features of each category over images that are not held out, int64
+            `[features + 1, categories]`; columns of zeros stand for no category.
         held_out_vectors: the same over held-out images.
     """
     if not held_out_vectors.any():
         return FIRST_RIDGE
     best = RIDGES.index(FIRST_RIDGE)
-    problem = _standardize(fit, fit_vectors, np.float64)
-    error = _held_out_error(problem, held_out, held_out_vectors)
-    while (nearest := min((best, best - 1, best + 1), key=error)) != best:
-        best = nearest
+    with jax.enable_x64(True):
+        problem = _held_out_problem(gram, held_out, fit_vectors, held_out_vectors)
+
+        @cache
+        def error(index: int) -> float:
+            return float(_held_out_error(problem, RIDGES[index])) if 0 <= index < len(RIDGES) else np.inf
+
+        while (nearest := min((best, best - 1, best + 1), key=error)) != best:
+            best = nearest
     return RIDGES[max(best - 1, 0)]
 
 
-def _held_out_error(problem: _Problem, gram: GramBlocks, vectors: np.ndarray) -> Callable[[int], float]:
-    """Returns the squared error of held-out images' scores, but for a constant, by index into `RIDGES`."""
-    vector_sums, counts = _to_float(vectors)
-    held_out = np.zeros_like(problem.matrix)
-    for rows, block in gram:
-        held_out[rows, rows.start :] = block * 2.0**-sums.GRAM_BITS
-    held_out = np.triu(held_out) + np.triu(held_out, 1).T
+@jax.jit
+def _held_out_problem(
+    gram: ExactSum, held_out: ExactSum, fit_vectors: jax.Array, held_out_vectors: jax.Array
+) -> _HeldOutProblem:
+    moments = _moments(gram, held_out, fit_vectors)
+    mean, scale = moments.mean, moments.scale
+    matrix = _correlation(gram, held_out, moments, *_indices(len(mean)))
+    vector_sums, counts = _to_float(held_out_vectors)
     # About the mean of the images that are not held out.
-    cross = np.outer(problem.mean, vector_sums.sum(axis=1))
-    held_out += counts.sum() * np.outer(problem.mean, problem.mean) - cross - cross.T
-    held_out /= np.outer(problem.scale, problem.scale)
-    standardized = (vector_sums - np.outer(problem.mean, counts)) / problem.scale[:, None]
-    targets = standardized - np.outer(standardized.sum(axis=1), problem.prior)
-
-    @functools.cache
-    def error(index: int) -> float:
-        if not 0 <= index < len(RIDGES):
-            return np.inf
-        # A quarter of the features needs a quarter of the penalty: their correlation matrix has a quarter of the trace.
-        weights = _solve(problem._replace(matrix=problem.matrix.copy()), RIDGES[index] / SEARCH_STRIDE)
-        return np.einsum("dc,dc->", weights, held_out @ weights) - 2 * np.einsum("dc,dc->", weights, targets)
-
-    return error
+    cross = jnp.outer(mean, vector_sums.sum(axis=1))
+    quadratic = _second_moment(held_out, None, *_indices(len(mean)), len(mean))
+    quadratic += counts.sum() * jnp.outer(mean, mean) - cross - cross.T
+    standardized = (vector_sums - jnp.outer(mean, counts)) / scale[:, None]
+    linear = standardized - jnp.outer(standardized.sum(axis=1), moments.prior)
+    return _HeldOutProblem(matrix, moments.targets, quadratic / jnp.outer(scale, scale), linear)
 
 
-def _to_float(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@jax.jit
+def _held_out_error(problem: _HeldOutProblem, ridge: jax.Array) -> jax.Array:
+    """Computes the squared error of held-out images' scores, but for a constant."""
+    # A quarter of the features needs a quarter of the penalty: their correlation matrix has a quarter of the trace.
+    rows, columns = _indices(len(problem.matrix))
+    matrix = problem.matrix + ridge / SEARCH_STRIDE * (rows == columns)
+    weights = _refined_solution(matrix, matrix.__matmul__, problem.targets)
+    return jnp.sum(weights * (problem.quadratic @ weights)) - 2 * jnp.sum(weights * problem.linear)
+
+
+def _to_float(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the sums `[features, categories]` and the weights of the categories."""
-    values = np.ldexp(np.float64(vectors), -sums.VECTOR_BITS)
+    values = vectors.astype(jnp.float64) * 2.0**-sums.VECTOR_BITS
     return values[:-1], values[-1]
 
 
-def _standardize(gram: GramBlocks, vectors: np.ndarray, dtype: type) -> _Problem:
+def _moments(gram: ExactSum, without: ExactSum | None, vectors: jax.Array) -> _Moments:
+    """Computes the moments, with a floor under the scale."""
     vector_sums, counts = _to_float(vectors)
     total = counts.sum()
     mean, prior = vector_sums.sum(axis=1) / total, counts / total
-    matrix, variance = np.zeros((len(vector_sums),) * 2, dtype), np.empty(len(vector_sums))
-    for rows, block in gram:
-        covariance = block * (2.0**-sums.GRAM_BITS / total)
-        covariance -= mean[rows, None] * mean[None, rows.start :]
-        matrix[rows, rows.start :] = covariance
-        variance[rows] = np.diagonal(covariance)
-    scale = np.sqrt(np.maximum(variance, 0))
-    scale += max(SCALE_FLOOR * scale.mean(), 1e-6)
-    for rows in _row_slices(len(matrix)):
-        matrix[rows, rows.start :] /= scale.astype(dtype)[rows, None] * scale.astype(dtype)[None, rows.start :]
-    targets = (vector_sums / total - np.outer(mean, prior)) / scale[:, None]
-    return _Problem(matrix, targets, mean, scale, prior)
+    diagonal = jnp.arange(len(mean), dtype=jnp.int32)
+    variance = _second_moment(gram, without, diagonal, diagonal, len(mean)) / total - mean**2
+    scale = jnp.sqrt(jnp.maximum(variance, 0))
+    scale += jnp.maximum(SCALE_FLOOR * scale.mean(), 1e-6)
+    targets = (vector_sums / total - jnp.outer(mean, prior)) / scale[:, None]
+    return _Moments(mean, scale, prior, targets, total)
 
 
-def _solve(problem: _Problem, ridge: float) -> np.ndarray:
-    """Solves for the standardized weights, float64 `[features, categories]`. Overwrites the matrix."""
-    matrix, targets = problem.matrix, problem.targets
-    # Rounding in the factorization is well below the lower bound of the penalty.
-    matrix[np.diag_indices_from(matrix)] += max(ridge, float(np.finfo(matrix.dtype).eps) * len(matrix) / 8)
-    diagonal = np.array(np.diagonal(matrix), np.float64)
-    for rows in _row_slices(len(matrix)):
-        # A copy of the upper triangle, which is overwritten by the factor.
-        matrix[rows.stop :, rows] = matrix[rows, rows.stop :].T
-        square = matrix[rows, rows]
-        square[:] = np.triu(square) + np.triu(square, 1).T
-    # LAPACK reads columns first, so the transpose needs no copy. Its valid triangle is the lower one.
-    factor = scipy.linalg.cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)
-    weights = np.float64(scipy.linalg.cho_solve(factor, matrix.dtype.type(targets), check_finite=False))
-    residual = targets - diagonal[:, None] * weights
-    for rows in _row_slices(len(matrix)):
-        block = np.array(matrix[rows, : rows.stop], np.float64)
-        block[:, rows] = np.tril(block[:, rows], -1)
-        residual[rows] -= block @ weights[: rows.stop]
-        residual[: rows.stop] -= block.T @ weights[rows]
-    return weights + scipy.linalg.cho_solve(factor, matrix.dtype.type(residual), check_finite=False)
+def _second_moment(
+    gram: ExactSum, without: ExactSum | None, rows: jax.Array, columns: jax.Array, size: int
+) -> jax.Array:
+    """Returns elements of the Gram matrix, less those of `without`, float64."""
+    exact = sums.gram_elements(gram, rows, columns, size)
+    if without is not None:
+        exact -= sums.gram_elements(without, rows, columns, size)
+    return exact * 2.0**-sums.GRAM_BITS
 
 
-def _row_slices(count: int, height: int = 1024) -> list[slice]:
-    return [slice(start, min(start + height, count)) for start in range(0, count, height)]
+def _correlation(
+    gram: ExactSum, without: ExactSum | None, moments: _Moments, rows: jax.Array, columns: jax.Array
+) -> jax.Array:
+    """Returns correlations of features, float64, with the scale of `_moments`."""
+    mean, scale = moments.mean, moments.scale
+    moment = _second_moment(gram, without, rows, columns, len(mean)) / moments.total
+    return (moment - mean[rows] * mean[columns]) / (scale[rows] * scale[columns])
+
+
+def _refined_solution(matrix: jax.Array, multiply: Callable[[jax.Array], jax.Array], targets: jax.Array) -> jax.Array:
+    """Solves for the weights, float64 `[features, categories]`, with a step of refinement.
+
+    Args:
+        matrix: positive definite matrix `[features, features]`, factored in its own type. Only its upper triangle is
+            read.
+        multiply: from weights to the product with the exact matrix, in float64.
+        targets: right side, float64 `[features, categories]`.
+    """
+    # LAPACK reads columns first, so that transposing copies nothing.
+    factor = jax.lax.linalg.cholesky(matrix.T, symmetrize_input=False)
+
+    def solve(values: jax.Array) -> jax.Array:
+        for transpose in (False, True):
+            values = jax.lax.linalg.triangular_solve(
+                factor, values.astype(matrix.dtype), left_side=True, lower=True, transpose_a=transpose
+            )
+        return values.astype(jnp.float64)
+
+    weights = solve(targets)
+    return weights + solve(targets - multiply(weights))
+
+
+def _indices(size: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the row and the column of each element of a square matrix, int32."""
+    return tuple(jax.lax.broadcasted_iota(jnp.int32, (size, size), axis) for axis in (0, 1))

@@ -2,10 +2,9 @@
 
 A batch's products are added in float32, where they are exact (`features.BATCH_SIZES`), batches in int32, and categories
 in fixed-point numbers of 48 or 64 bits, which two arrays hold. A Gram matrix is symmetric: of each block of rows, only
-the columns from its first row on are stored.
+the columns from its first row on are stored, one block after another (`packed`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,9 +23,8 @@ ROW_BLOCKS = 8
 GRAM_BITS, VECTOR_BITS = 20, 32
 # Batches whose int32 sums cannot overflow: 2^24 * 127 < 2^31.
 MAX_BATCHES = 127
-# Numbers that are handled at once on the host.
-PART_LENGTH = 2**18
-TOO_MANY = "sums of features: expected at most 8,000 visits of categories, got more"
+# Images whose sums of features, 127 * 2^VECTOR_BITS each, cannot overflow int64 with a bit to round.
+MAX_IMAGES = 2**22
 
 # Fixed-point numbers in two arrays: `high` int32, and `low` uint16 (Gram matrices) or uint32 (vectors).
 ExactSum = dict[str, Any]
@@ -47,54 +45,52 @@ def _zeros(length: int, low: Any) -> ExactSum:
     return jax.device_put({"high": np.zeros(length, np.int32), "low": np.zeros(length, low)})
 
 
-def _encode(length: int, values: Callable[[slice], np.ndarray], low: Any) -> ExactSum:
-    """Splits int64 numbers, which a function returns part by part, so that few are in memory at once.
-
-    Raises:
-        InputError: a number is too large, which takes more than 8,000 visits of categories.
-    """
-    bits = 8 * np.dtype(low).itemsize
-    exact = {"high": np.empty(length, np.int32), "low": np.empty(length, low)}
-    for start in range(0, length, PART_LENGTH):
-        part = slice(start, min(start + PART_LENGTH, length))
-        numbers = values(part)
-        high = numbers >> bits
-        if max(high.max(), ~high.min()) >= 2**31:
-            raise InputError(TOO_MANY)
-        exact["high"][part], exact["low"][part] = high, numbers & (2**bits - 1)
-    return exact
-
-
-def decode(exact: ExactSum, part: slice = slice(None)) -> np.ndarray:
-    """Returns a part of an exact sum as int64, in units of its last bit."""
-    high, low = np.asarray(exact["high"])[part], np.asarray(exact["low"])[part]
+def decode(exact: ExactSum) -> np.ndarray:
+    """Returns an exact sum as int64, in units of its last bit."""
+    high, low = np.asarray(exact["high"]), np.asarray(exact["low"])
     return (high.astype(np.int64) << 8 * low.itemsize) + low
 
 
-def add(first: ExactSum, second: ExactSum) -> ExactSum:
-    """Adds two exact sums on the host.
+def add(first: Any, second: Any) -> Any:
+    """Adds two trees of exact sums.
 
     Raises:
-        InputError: as in `_encode`.
+        InputError: a sum is too large, which takes more than 8,000 visits of categories.
     """
-    first, second = jax.device_get((first, second))
-    low = first["low"] + second["low"]
-    high = first["high"] + second["high"]
-    high += low < second["low"]  # the carry
-    if high.size and (((first["high"] ^ high) & (second["high"] ^ high)) < 0).any():
-        raise InputError(TOO_MANY)
-    return {"high": high, "low": low}
+    total, overflows = _add(first, second)
+    if overflows:
+        raise InputError("sums of features: expected at most 8,000 visits of categories, got more")
+    return total
+
+
+@jax.jit
+def _add(first: Any, second: Any) -> tuple[Any, jax.Array]:
+    """Returns the sums, and whether one overflows."""
+    overflows = []
+
+    def add_one(first: ExactSum, second: ExactSum) -> ExactSum:
+        low = first["low"] + second["low"]
+        high = first["high"] + second["high"] + (low < second["low"])  # the carry
+        overflows.append((((first["high"] ^ high) & (second["high"] ^ high)) < 0).any())
+        return {"high": high, "low": low}
+
+    total = jax.tree.map(add_one, first, second, is_leaf=lambda tree: "high" in tree)
+    return total, jnp.stack(overflows).any()
 
 
 def row_blocks(num_features: int) -> list[slice]:
     """Returns the rows of each block of a Gram matrix."""
-    height = -(-num_features // ROW_BLOCKS)
+    height = _block_height(num_features)
     return [slice(start, min(start + height, num_features)) for start in range(0, num_features, height)]
+
+
+def _block_height(num_features: int) -> int:
+    return -(-num_features // ROW_BLOCKS)
 
 
 def packed_size(num_features: int) -> int:
     """Returns the number of stored values of a Gram matrix."""
-    return max(part.stop for _, part in _packed_blocks(num_features))
+    return sum((rows.stop - rows.start) * (num_features - rows.start) for rows in row_blocks(num_features))
 
 
 def gram_products(phi: jax.Array) -> list[jax.Array]:
@@ -115,59 +111,46 @@ def gram_products(phi: jax.Array) -> list[jax.Array]:
         return jax.lax.platform_dependent(phi, cpu=by_block, default=at_once)
 
 
-def gram_blocks(
-    added: Sequence[ExactSum], num_features: int, *, subtracted: Sequence[ExactSum] = ()
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields the rows of each block of a sum of Gram matrices, and the block from its first row on.
+def gram_elements(gram: ExactSum, rows: jax.Array, columns: jax.Array, num_features: int) -> jax.Array:
+    """Returns elements of a Gram matrix. Traceable, with 64 bits.
 
     Args:
-        added: matrices `[packed]` that are added.
+        gram: matrix `[packed]`.
+        rows: indices int32, of any shape.
+        columns: indices int32 of the same shape.
         num_features: size of the full matrix.
-        subtracted: matrices `[packed]` that are subtracted.
 
-    Yields:
-        rows, and `[rows, features - rows.start]`: exact, as float64 in units of 2^-GRAM_BITS.
+    Returns:
+        Exact, as float64 in units of 2^-GRAM_BITS.
     """
-    grams = [*((gram, 1.0) for gram in added), *((gram, -1.0) for gram in subtracted)]
-    grams = [(jax.device_get(gram), sign) for gram, sign in grams]
-    for rows, part in _packed_blocks(num_features):
-        total = np.zeros(part.stop - part.start)
-        for gram, sign in grams:
-            total += gram["high"][part] * (sign * 2.0**16)
-            total += gram["low"][part] * sign
-        yield rows, total.reshape(rows.stop - rows.start, -1)
+    index = _packed_index(rows, columns, num_features)
+    return gram["high"][index].astype(jnp.float64) * 2.0**16 + gram["low"][index]
 
 
-def _packed_blocks(num_features: int) -> Iterator[tuple[slice, slice]]:
-    """Yields the rows of each block and its part of the packed matrix."""
-    start = 0
-    for rows in row_blocks(num_features):
-        stop = start + (rows.stop - rows.start) * (num_features - rows.start)
-        yield rows, slice(start, stop)
-        start = stop
+def _packed_index(rows: jax.Array, columns: jax.Array, num_features: int) -> jax.Array:
+    """Returns the place of elements of a Gram matrix, int32, in its packed form."""
+    first, last = jnp.minimum(rows, columns), jnp.maximum(rows, columns)
+    height = _block_height(num_features)
+    block = first // height
+    start = block * height
+    before = height * (block * num_features - height * (block * (block - 1) // 2))
+    return before + (first - start) * (num_features - start) + last - start
 
 
+@partial(jax.jit, static_argnames=("num_features", "stride"))
 def strided_gram(gram: ExactSum, num_features: int, stride: int) -> ExactSum:
     """Selects the rows and columns 0, stride, 2 stride, ... of a Gram matrix `[packed]`, packed again."""
-    gram, size = jax.device_get(gram), -(-num_features // stride)
-    return {key: _strided(values, num_features, stride, size) for key, values in gram.items()}
-
-
-def _strided(values: np.ndarray, num_features: int, stride: int, size: int) -> np.ndarray:
-    matrix = np.zeros((size, size), values.dtype)
-    for rows, part in _packed_blocks(num_features):
-        first = -(-rows.start // stride)
-        offset = first * stride - rows.start
-        block = values[part].reshape(rows.stop - rows.start, -1)[offset::stride, offset::stride]
-        matrix[first : first + len(block), first:] = block
-    symmetric = np.triu(matrix) + np.triu(matrix, 1).T
-    return np.concatenate([symmetric[rows, rows.start :].ravel() for rows in row_blocks(size)])
+    selected = jnp.arange(0, num_features, stride, dtype=jnp.int32)
+    index = [
+        _packed_index(selected[rows][:, None], selected[rows.start :][None], num_features).ravel()
+        for rows in row_blocks(len(selected))
+    ]
+    return jax.tree.map(lambda values: values[jnp.concatenate(index)], gram)
 
 
 def strided_vector(vector: ExactSum, stride: int) -> ExactSum:
     """Selects the features 0, stride, 2 stride, ... of a vector `[features + 1]`, and its last value."""
-    selected = select_features(decode(vector), stride)
-    return _encode(len(selected), selected.__getitem__, np.uint32)
+    return jax.device_put({key: select_features(np.asarray(values), stride) for key, values in vector.items()})
 
 
 def select_features(values: np.ndarray, stride: int) -> np.ndarray:
@@ -196,23 +179,22 @@ def compute_sums(
 
     Returns:
         The Gram matrix, and the vector, whose last value is n / weight.
+
+    Raises:
+        InputError: there are more than `MAX_IMAGES` images.
     """
+    if len(rows) > MAX_IMAGES:
+        raise InputError(f"images of a category: expected at most {MAX_IMAGES:,} at once, got {len(rows):,}")
     size = features.feature_sizes(settings, image_shape).features
     accumulate = partial(_accumulate, dictionary, expand, image_shape=image_shape, settings=settings)
-    batches, grams, vector = list(padded_batches(rows, *features.BATCH_SIZES)), [], np.zeros(size, np.int64)
-    for first in range(0, len(batches), MAX_BATCHES):
+    batches, parts = list(padded_batches(rows, *features.BATCH_SIZES)), []
+    for first in range(0, max(len(batches), 1), MAX_BATCHES):
         totals = _zero_totals(size)
         for start, batch in batches[first : first + MAX_BATCHES]:
             totals = accumulate(totals, batch, np.int32(len(rows) - start))
-        *blocks, last = jax.device_get(totals)
-        grams.append(np.concatenate([block.ravel() for block in blocks]))
-        vector += last
-        del totals, blocks
-    mean = np.asarray([_divide(int(total), weight, VECTOR_BITS) for total in (*vector, len(rows))], np.int64)
-    return (
-        _encode(packed_size(size), lambda part: _divide(_sum_parts(grams, part), weight, GRAM_BITS), np.uint16),
-        _encode(len(mean), mean.__getitem__, np.uint32),
-    )
+        parts.append(totals)
+    with jax.enable_x64(True):
+        return _divide_totals(parts, np.int64(len(rows)), np.int64(weight))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -222,13 +204,22 @@ def _zero_totals(size: int) -> list[jax.Array]:
     return [jnp.zeros(shape, jnp.int32) for shape in (*shapes, (size,))]
 
 
-def _sum_parts(arrays: Sequence[np.ndarray], part: slice) -> np.ndarray:
-    return sum((np.int64(array[part]) for array in arrays), np.zeros(part.stop - part.start, np.int64))
+@jax.jit
+def _divide_totals(parts: list[list[jax.Array]], count: jax.Array, weight: jax.Array) -> tuple[ExactSum, ExactSum]:
+    """Adds totals of `_accumulate` and divides them by the weight; `count` is that of the images."""
+    gram = sum(jnp.concatenate([block.ravel() for block in blocks]).astype(jnp.int64) for *blocks, _ in parts)
+    vector = jnp.append(sum(vector.astype(jnp.int64) for *_, vector in parts), count)
+    return _divide(gram, weight, GRAM_BITS, jnp.uint16), _divide(vector, weight, VECTOR_BITS, jnp.uint32)
 
 
-def _divide(total: Any, weight: int, bits: int) -> Any:
-    """Divides whole numbers, rounded to the nearest multiple of 2^-bits, in units of 2^-bits."""
-    return ((total << bits + 1) + weight) // (2 * weight)
+def _divide(totals: jax.Array, weight: jax.Array, bits: int, low: Any) -> ExactSum:
+    """Divides whole numbers int64, rounded to the nearest multiple of 2^-bits. `low` is the type of the lower part."""
+    dividend, divisor = (totals << bits + 1) + weight, 2 * weight
+    # In float64, with an error of less than 1 that is then corrected: processors have no fast division of int64.
+    quotient = jnp.floor(dividend.astype(jnp.float64) * (1 / divisor.astype(jnp.float64))).astype(jnp.int64)
+    remainder = dividend - quotient * divisor
+    quotient += (remainder >= divisor).astype(jnp.int64) - (remainder < 0)
+    return {"high": (quotient >> 8 * np.dtype(low).itemsize).astype(jnp.int32), "low": quotient.astype(low)}
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"), donate_argnums=(2,))

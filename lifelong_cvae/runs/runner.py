@@ -250,7 +250,7 @@ def _imagine_grid(this: _Run, state: LifelongState, history: Sequence[Mapping[st
 def _save_task(
     this: _Run, state: LifelongState, history: Sequence[dict[str, Any]], images: Mapping[str, jax.Array]
 ) -> None:
-    """Writes metrics, checkpoint and figure after the last task, and then logs it. Runs beside the next task."""
+    """Writes metrics, checkpoint and figure after the last task, then logs it; beside the next task."""
     if is_main_process():
         append_line(this.workdir / "metrics.jsonl", history[-1])
         keep = None if this.options.keep_all else TASKS_KEPT

@@ -1,9 +1,10 @@
 """Ridge regression from sums, compared with scikit-learn on all images at once."""
 
 import dataclasses
-from functools import partial
+from functools import reduce
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import linear_model
@@ -53,19 +54,35 @@ def phi(rows, made, options):
     return [np.float64(extract(*made, images, **options)) for images in rows]
 
 
-def blocks_of(gram):
-    """Yields the blocks of a Gram matrix, rounded, in units of the last bit."""
-    whole = np.rint(np.ldexp(gram, sums.GRAM_BITS))
-    for part in sums.row_blocks(len(gram)):
-        yield part, whole[part, part.start :]
+def packed(gram):
+    """A Gram matrix, rounded, as an exact sum."""
+    whole = np.int64(np.rint(np.ldexp(gram, sums.GRAM_BITS)))
+    values = np.concatenate([whole[part, part.start :].ravel() for part in sums.row_blocks(len(gram))])
+    return {"high": np.int32(values >> 16), "low": np.uint16(values & 0xFFFF)}
+
+
+def solve(*arguments):
+    return jax.device_get(regression.solve(*arguments))
+
+
+def standardize(gram, vectors):
+    """Moments, and the matrix of correlations."""
+
+    @jax.jit
+    def compute(gram, vectors):
+        moments = regression._moments(gram, None, vectors)
+        return moments, regression._correlation(gram, None, moments, *regression._indices(len(moments.mean)))
+
+    with jax.enable_x64(True):
+        return jax.device_get(compute(gram, vectors))
 
 
 def sums_of(phi, weights=None):
-    """Gram blocks and vectors of features by category: means, multiplied by the weights of the categories."""
+    """Gram matrix and vectors of features by category: means, multiplied by the weights of the categories."""
     weighted = list(zip(phi, np.ones(len(phi)) if weights is None else weights, strict=True))
     gram = sum(weight * values.T @ values / len(values) for values, weight in weighted)
     vectors = np.stack([weight * np.append(values.mean(axis=0), 1) for values, weight in weighted], axis=1)
-    return blocks_of(gram), np.int64(np.rint(np.ldexp(vectors, sums.VECTOR_BITS)))
+    return packed(gram), np.int64(np.rint(np.ldexp(vectors, sums.VECTOR_BITS)))
 
 
 def joint_regression(phi, ridge, weights=None):
@@ -88,9 +105,9 @@ def joint_regression(phi, ridge, weights=None):
 
 def test_solve_equals_joint_regression_with_equal_weight_per_category(rows, made, options, phi):
     computed = [sums.compute_sums(*made, images, len(images), **options) for images in rows]
-    blocks = sums.gram_blocks([gram for gram, _ in computed], FEATURES)
+    gram = reduce(sums.add, [gram for gram, _ in computed])
     vectors = np.stack([sums.decode(vector) for _, vector in computed], axis=1)
-    solution = regression.solve(blocks, vectors, 0.003)
+    solution = solve(gram, vectors, 0.003)
     predict = joint_regression(phi, 0.003)
     for values in phi:
         scores = values @ np.float64(solution.weights) + solution.intercept
@@ -112,7 +129,7 @@ def correlated():
 
 @pytest.mark.parametrize("ridge", [1e-4, 1e-2, 1.0])
 def test_solve_in_float32_is_as_good_as_in_float64(correlated, ridge):
-    solution = regression.solve(*sums_of(correlated), ridge)
+    solution = solve(*sums_of(correlated), ridge)
     predict = joint_regression(correlated, ridge)
     for values in correlated:
         scores = values @ np.float64(solution.weights) + solution.intercept
@@ -121,7 +138,7 @@ def test_solve_in_float32_is_as_good_as_in_float64(correlated, ridge):
 
 def test_solve_with_fewer_images_than_features_is_finite():
     few = [np.random.default_rng(c).integers(-127, 128, (2, 40)).astype(np.float64) for c in range(3)]
-    solution = regression.solve(*sums_of(few), regression.RIDGES[0])
+    solution = solve(*sums_of(few), regression.RIDGES[0])
     predict = joint_regression(few, regression.RIDGES[0])
     for values in few:
         scores = values @ np.float64(solution.weights) + solution.intercept
@@ -129,7 +146,7 @@ def test_solve_with_fewer_images_than_features_is_finite():
 
 
 def test_solve_weights_categories_by_their_visits(correlated):
-    solution = regression.solve(*sums_of(correlated, (1, 3)), 0.01)
+    solution = solve(*sums_of(correlated, (1, 3)), 0.01)
     predict = joint_regression(correlated, 0.01, (1, 3))
     for values in correlated:
         scores = values @ np.float64(solution.weights) + solution.intercept
@@ -139,44 +156,53 @@ def test_solve_weights_categories_by_their_visits(correlated):
 
 
 def test_solve_of_one_category_scores_1(phi):
-    solution = regression.solve(*sums_of(phi[:1]), 1e-3)
+    solution = solve(*sums_of(phi[:1]), 1e-3)
     np.testing.assert_allclose(phi[1] @ solution.weights + solution.intercept, 1, atol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "height"), [(np.float32, 60), (np.float32, 1024), (np.float64, 60)])
-def test_solve_refines_the_solution_for_its_matrix(correlated, dtype, height, monkeypatch):
-    monkeypatch.setattr(regression, "_row_slices", partial(regression._row_slices, height=height))
-    problem = regression._standardize(*sums_of(correlated), dtype)
-    matrix = np.triu(problem.matrix) + np.triu(problem.matrix, 1).T
-    matrix += dtype(0.1) * np.eye(len(matrix), dtype=dtype)
-    expected = np.linalg.solve(np.float64(matrix), problem.targets)
-    solved = regression._solve(problem, 0.1)
-    np.testing.assert_allclose(solved, expected, rtol=0, atol=1e-10)
+@pytest.mark.parametrize("rows", [60, 1024])
+@pytest.mark.parametrize("ridge", [1e-3, 0.1])
+def test_solve_refines_the_solution_of_its_matrix(correlated, ridge, rows, monkeypatch):
+    monkeypatch.setattr(regression, "ROWS", rows)
+    jax.clear_caches()
+    gram, vectors = sums_of(correlated)
+    moments, matrix = standardize(gram, vectors)
+    expected = np.linalg.solve(matrix + ridge * np.eye(len(matrix)), moments.targets) / moments.scale[:, None]
+    np.testing.assert_allclose(solve(gram, vectors, ridge).weights, expected, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("height", [60, 1024])
-def test_standardize_equals_standardizing_all_images(correlated, height, monkeypatch):
-    monkeypatch.setattr(regression, "_row_slices", partial(regression._row_slices, height=height))
-    problem = regression._standardize(*sums_of(correlated), np.float64)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_refined_solution_reads_the_upper_triangle_and_refines_in_float64(dtype):
+    numbers = np.random.default_rng(0)
+    factor = numbers.standard_normal((50, 80))
+    matrix, targets = factor @ factor.T / 80, numbers.standard_normal((50, 3))
+    with jax.enable_x64(True):
+        upper = np.triu(matrix).astype(dtype)
+        refined = jax.jit(lambda upper: regression._refined_solution(upper, jnp.asarray(matrix).__matmul__, targets))
+        np.testing.assert_allclose(refined(upper), np.linalg.solve(matrix, targets), rtol=0, atol=1e-9)
+
+
+def test_standardize_equals_standardizing_all_images(correlated):
+    moments, matrix = standardize(*sums_of(correlated))
     stacked = np.concatenate(correlated)
     scale = stacked.std(axis=0) + 0.1 * stacked.std(axis=0).mean()
     standardized = (stacked - stacked.mean(axis=0)) / scale
-    np.testing.assert_allclose(problem.scale, scale, rtol=1e-5)
-    np.testing.assert_allclose(problem.mean, stacked.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(moments.scale, scale, rtol=1e-5)
+    np.testing.assert_allclose(moments.mean, stacked.mean(axis=0), atol=1e-6)
     expected = standardized.T @ standardized / len(stacked)
-    np.testing.assert_allclose(np.triu(problem.matrix), np.triu(expected), atol=1e-5)
+    np.testing.assert_allclose(matrix, expected, atol=1e-5)
     targets = standardized.T @ np.repeat(np.eye(2), 60, axis=0) / len(stacked)
-    np.testing.assert_allclose(problem.targets, targets, atol=1e-6)
+    np.testing.assert_allclose(moments.targets, targets, atol=1e-6)
 
 
 def test_standardize_bounds_the_scale_of_constant_features(correlated):
     constant = [values.copy() for values in correlated]
     for values in constant:
         values[:, 5] = 127
-    problem = regression._standardize(*sums_of(constant), np.float32)
+    moments, _ = standardize(*sums_of(constant))
     deviations = np.concatenate(constant).std(axis=0)
-    assert problem.scale[5] == pytest.approx(0.1 * deviations.mean(), rel=1e-3)
-    solution = regression.solve(*sums_of(constant), 1e-3)
+    assert moments.scale[5] == pytest.approx(0.1 * deviations.mean(), rel=1e-3)
+    solution = solve(*sums_of(constant), 1e-3)
     predict = joint_regression(constant, 1e-3)
     for values in constant:
         np.testing.assert_allclose(values @ solution.weights + solution.intercept, predict(values), atol=1e-4)
@@ -185,16 +211,16 @@ def test_standardize_bounds_the_scale_of_constant_features(correlated):
 def test_standardize_takes_a_variance_below_zero_for_zero():
     """Rounding of sums over a part of the images makes some of these variances negative."""
     constant = [np.tile(np.arange(1.0, 100), (20, 1))] * 2
-    blocks, vectors = sums_of(constant, (19 / 20, 22 / 23))
-    blocks = list(blocks)
+    gram, vectors = sums_of(constant, (19 / 20, 22 / 23))
     mean, total = np.ldexp(vectors[:-1].sum(axis=1), -32), np.ldexp(vectors[-1].sum(), -32)
-    squares = np.concatenate([np.ldexp(np.diagonal(block), -sums.GRAM_BITS) for _, block in blocks])
+    with jax.enable_x64(True):
+        squares = np.ldexp(sums.gram_elements(gram, *[np.arange(99, dtype=np.int32)] * 2, 99), -sums.GRAM_BITS)
     assert (squares / total - (mean / total) ** 2).min() < 0
-    assert (regression._standardize(blocks, vectors, np.float32).scale > 0).all()
+    assert (standardize(gram, vectors)[0].scale > 0).all()
 
 
 def test_solve_of_constant_features_scores_alike():
-    solution = regression.solve(*sums_of([np.full((3, 9), -127.0)] * 2), 1e-4)
+    solution = solve(*sums_of([np.full((3, 9), -127.0)] * 2), 1e-4)
     np.testing.assert_array_equal(solution.weights, 0)
     np.testing.assert_array_equal(solution.intercept, 0.5)
 
@@ -205,12 +231,13 @@ def test_solve_permutes_with_the_categories(correlated):
     order = np.random.default_rng(1).permutation(15)
     _, vectors = sums_of(phi)
     columns = vectors, vectors[:, order]
-    problems = [regression._standardize(sums_of(phi)[0], values, np.float32) for values in columns]
-    for name in ("matrix", "mean", "scale"):
-        np.testing.assert_array_equal(getattr(problems[1], name), getattr(problems[0], name))
+    (moments, matrix), (permuted_moments, permuted_matrix) = (standardize(sums_of(phi)[0], v) for v in columns)
+    np.testing.assert_array_equal(permuted_matrix, matrix)
+    for name in ("mean", "scale"):
+        np.testing.assert_array_equal(getattr(permuted_moments, name), getattr(moments, name))
     for name in ("targets", "prior"):
-        np.testing.assert_array_equal(getattr(problems[1], name), getattr(problems[0], name)[..., order])
-    first, second = (regression.solve(sums_of(phi)[0], values, 1e-2) for values in columns)
+        np.testing.assert_array_equal(getattr(permuted_moments, name), getattr(moments, name)[..., order])
+    first, second = (solve(sums_of(phi)[0], values, 1e-2) for values in columns)
     for array, permuted in zip(first[:2], second[:2], strict=True):
         np.testing.assert_allclose(permuted, array[..., order], rtol=1e-5, atol=1e-7)
 
@@ -250,8 +277,9 @@ def select_from_images(rows, made, options):
             gram, vector = sums.compute_sums(*made, images[mask == is_held_out], len(images), **options)
             grams[is_held_out].append(sums.strided_gram(gram, FEATURES, 4))
             vectors[is_held_out].append(sums.decode(sums.strided_vector(vector, 4)))
-    fit, held_out = (sums.gram_blocks(grams[part], -(-FEATURES // 4)) for part in (False, True))
-    return regression.select_ridge(fit, held_out, *(np.stack(vectors[part], axis=1) for part in (False, True)))
+    fit, held_out = (reduce(sums.add, grams[part]) for part in (False, True))
+    columns = (np.stack(vectors[part], axis=1) for part in (False, True))
+    return regression.select_ridge(sums.add(fit, held_out), held_out, *columns)
 
 
 def test_select_ridge_is_half_a_decade_below_the_least_held_out_error(rows, made, options, phi):
@@ -279,25 +307,36 @@ def test_select_ridge_goes_downhill(num_features, noise, rank, least):
     """Also to the first ridge, below which there is none, and to the last."""
     phi = sample_features(num_features, noise, rank)
     assert np.argmin(held_out_errors(phi)) == least
-    blocks, vectors = zip(*map(sums_of, split(phi), split_weights(phi, (1, 1, 1))), strict=True)
-    assert regression.select_ridge(*blocks, *vectors) == regression.RIDGES[max(least - 1, 0)]
+    (fit, held_out), vectors = zip(*map(sums_of, split(phi), split_weights(phi, (1, 1, 1))), strict=True)
+    selected = regression.select_ridge(sums.add(fit, held_out), held_out, *vectors)
+    assert selected == regression.RIDGES[max(least - 1, 0)]
 
 
 def test_held_out_error_is_that_of_images_but_for_a_constant():
     phi, visits = sample_features(120, 2, 20), (1, 2, 5)
-    blocks, vectors = zip(*map(sums_of, split(phi), split_weights(phi, visits)), strict=True)
-    problem = regression._standardize(blocks[0], vectors[0], np.float64)
-    error = regression._held_out_error(problem, blocks[1], vectors[1])
-    errors, expected = [error(index) for index in range(len(regression.RIDGES))], held_out_errors(phi, visits)
+    (fit, held_out), vectors = zip(*map(sums_of, split(phi), split_weights(phi, visits)), strict=True)
+    with jax.enable_x64(True):
+        problem = regression._held_out_problem(sums.add(fit, held_out), held_out, *vectors)
+        errors = np.array([float(regression._held_out_error(problem, ridge)) for ridge in regression.RIDGES])
+    expected = held_out_errors(phi, visits)
     np.testing.assert_allclose(errors - errors[0], expected - expected[0], atol=1e-5)
     assert np.ptp(expected) > 0.01
-    assert error(-1) == error(len(regression.RIDGES)) == np.inf
 
 
 def test_select_ridge_without_held_out_images_returns_the_first(phi):
-    blocks, vectors = sums_of(phi)
-    nothing = blocks_of(np.zeros((FEATURES, FEATURES)))
-    assert regression.select_ridge(blocks, nothing, vectors, np.zeros_like(vectors)) == regression.FIRST_RIDGE
+    gram, vectors = sums_of(phi)
+    nothing = sums.zeros_gram(FEATURES)
+    assert regression.select_ridge(gram, nothing, vectors, np.zeros_like(vectors)) == regression.FIRST_RIDGE
+
+
+def test_solve_ignores_columns_of_zeros(correlated):
+    gram, vectors = sums_of(correlated)
+    solution = solve(gram, vectors, 0.01)
+    padded = solve(gram, np.pad(vectors, ((0, 0), (0, 2))), 0.01)
+    for array, expected in zip(padded[:2], solution[:2], strict=True):
+        np.testing.assert_allclose(array[..., :2], expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(array[..., 2:], 0)
+    assert padded.own_mean == pytest.approx(float(solution.own_mean), rel=1e-6)
 
 
 def test_held_out_mask_is_true_for_every_twentieth_image():
