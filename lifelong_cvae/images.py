@@ -19,6 +19,8 @@ MAX_VALUES = (1, 16, 255, 1023, 4095, 16383, 65535)
 DARK = 16 / 255
 # Number of images from which on `mean_image` keeps single pixels: a mean of fewer would show the images themselves.
 MIN_AVERAGED = 50
+# Sizes of padded batches: each is this many times the one before, and serves at most this many batches.
+SIZE_FACTOR, FEW_BATCHES = 16, 8
 
 
 def check_image_shape(shape: Sequence[int]) -> Shape:
@@ -225,13 +227,17 @@ def padded_batches(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int
 
     Args:
         rows: `[n, ...]`.
-        smallest: smallest size of a batch, a power of two.
-        largest: size of a batch if there are at least as many rows; with fewer rows the size is a power of two.
+        smallest: size of a batch for the fewest rows. Each further size is `SIZE_FACTOR` times as large; the smallest
+            one that needs at most `FEW_BATCHES` batches is taken.
+        largest: largest size.
 
     Yields:
         Index of the first row, and the batch.
     """
-    size = min(largest, power_of_two(len(rows), smallest))
+    size = smallest
+    while size < largest and len(rows) > FEW_BATCHES * size:
+        size *= SIZE_FACTOR
+    size = min(size, largest)
     for start in range(0, len(rows), size):
         yield start, jax.device_put(pad_rows(rows[start : start + size], size))
 

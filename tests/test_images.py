@@ -267,6 +267,17 @@ def test_concat_unpadded_inverts_padded_batches(count):
     np.testing.assert_array_equal(result, rows)
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "batches"),
+    [(1, 2, 1), (16, 2, 8), (17, 32, 1), (256, 32, 8), (257, 500, 1), (501, 500, 2), (9000, 500, 18)],
+)
+def test_padded_batches_have_few_sizes(count, size, batches):
+    starts, arrays = zip(*padded_batches(np.ones((count, 1)), 2, 500), strict=True)
+    assert starts == tuple(range(0, count, size))
+    assert [array.shape for array in arrays] == [(size, 1)] * batches
+    assert sum(array.sum() for array in arrays) == count
+
+
 def test_concat_unpadded_returns_same_rows_under_jit():
     rows = jnp.arange(15.0).reshape(5, 3)
 

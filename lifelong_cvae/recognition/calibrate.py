@@ -62,7 +62,7 @@ def calibrate(
             grid = (len(state.names) - 1) * temperature_scaling.loss_grid(evidence, scores, column)
             fitted = {
                 "calibration": grid,
-                "thresholds": rejection.fit_thresholds(scores[:, column] - classifier.own_mean),
+                "thresholds": rejection.fit_thresholds(scores[:, column] - np.asarray(classifier.own_mean)),
             }
             subtree["ridge"] = {**subtree["ridge"], **jax.device_put(fitted)}
         categories[name] = subtree

@@ -81,5 +81,5 @@ def _rejection_experts(
     experts = [(np.asarray(thresholds), np.asarray(log_evidence))]
     if scores is not None and classifier is not None:
         thresholds = [state.params["categories"][name]["ridge"]["thresholds"] for name in state.names]
-        experts.append((rejection.pool(thresholds), np.asarray(scores) - classifier.own_mean))
+        experts.append((rejection.pool(thresholds), np.asarray(scores) - np.asarray(classifier.own_mean)))
     return experts

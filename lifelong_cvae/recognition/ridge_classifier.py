@@ -64,15 +64,12 @@ def solve(state: LifelongState, *, without: Mapping[str, Any] | None = None) -> 
     for name, (_, vector) in without.items():
         vectors[:, names.index(name)] -= sums.decode(vector)
     subtracted = reduce(sums.add, (gram for gram, _ in without.values())) if without else None
-    solution = regression.solve(
-        ridge_sums.common_gram(state, "all"), vectors, state.params["ridge"]["ridge"], without=subtracted
-    )
-    order = [names.index(name) for name in state.names]
-    weights, intercept, own_mean = _reorder(solution, np.int32([*order, *range(len(order), vectors.shape[1])]))
+    gram, ridge = ridge_sums.common_gram(state, "all"), state.params["ridge"]["ridge"]
+    # The order of the names, in which nothing depends on that of learning, is that of the solution.
+    order = [*map(names.index, state.names), *range(len(names), vectors.shape[1])]
+    solution = regression.solve(gram, vectors, ridge, without=subtracted, order=np.asarray(order))
     return RidgeClassifier(
-        weights=weights,
-        intercept=intercept,
-        own_mean=own_mean,
+        **solution._asdict(),
         dictionary=state.params["ridge"]["dictionary"],
         expand=features.expansion_matrix(settings, state.image_shape),
         categories=len(names),
@@ -80,11 +77,6 @@ def solve(state: LifelongState, *, without: Mapping[str, Any] | None = None) -> 
         settings=settings,
         max_value=state.max_value,
     )
-
-
-@jax.jit
-def _reorder(solution: regression.Solution, order: jax.Array) -> regression.Solution:
-    return solution._replace(weights=solution.weights[:, order], intercept=solution.intercept[order])
 
 
 @own_types()

@@ -79,13 +79,12 @@ def _add_sums(
     common: dict[str, Any], own: dict[str, Any], added: CategorySums, *, part: str = "all"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Adds a vector to the sums of a category, and a Gram matrix to its own one or to the common one."""
-
-    def add(subtree: dict[str, Any], key: str, values: sums.ExactSum) -> dict[str, Any]:
-        return {**subtree, key: {**subtree[key], part: sums.add(subtree[key][part], values)}}
-
-    gram, vector = added
-    own = add(own, "sum", vector)
-    return (common, add(own, "gram", gram)) if "gram" in own else (add(common, "gram", gram), own)
+    shared = common if "gram" in common else own
+    gram, vector = sums.add((shared["gram"][part], own["sum"][part]), added)
+    own = {**own, "sum": {**own["sum"], part: vector}}
+    shared = common if "gram" in common else own
+    shared = {**shared, "gram": {**shared["gram"], part: gram}}
+    return (shared, own) if "gram" in common else (common, shared)
 
 
 def held_out_mask(state: LifelongState, count: int) -> np.ndarray:

@@ -105,7 +105,14 @@ def held_out_mask(count: int) -> np.ndarray:
     return np.arange(count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def solve(gram: ExactSum, vectors: np.ndarray, ridge: float, *, without: ExactSum | None = None) -> Solution:
+def solve(
+    gram: ExactSum,
+    vectors: np.ndarray,
+    ridge: float,
+    *,
+    without: ExactSum | None = None,
+    order: np.ndarray | None = None,
+) -> Solution:
     """Solves for the weights, in float32 with a step of refinement in float64.
 
     Args:
@@ -114,13 +121,17 @@ def solve(gram: ExactSum, vectors: np.ndarray, ridge: float, *, without: ExactSu
             last row counts visits; a column of zeros stands for no category, and gets scores of 0.
         ridge: penalty relative to the correlation matrix of the features, above 0.
         without: Gram matrix that is subtracted.
+        order: order of the categories in the result, as columns of `vectors`; default theirs.
     """
+    order = np.arange(vectors.shape[1]) if order is None else order
     with jax.enable_x64(True):
-        return _solve(gram, without, vectors, ridge)
+        return _solve(gram, without, vectors, ridge, np.asarray(order, np.int32))
 
 
 @jax.jit
-def _solve(gram: ExactSum, without: ExactSum | None, vectors: jax.Array, ridge: jax.Array) -> Solution:
+def _solve(
+    gram: ExactSum, without: ExactSum | None, vectors: jax.Array, ridge: jax.Array, order: jax.Array
+) -> Solution:
     moments = _moments(gram, without, vectors)
     size, correlation = len(moments.mean), partial(_correlation, gram, without, moments)
     # Rounding in the factorization is well below the lower bound of the penalty.
@@ -141,7 +152,7 @@ def _solve(gram: ExactSum, without: ExactSum | None, vectors: jax.Array, ridge: 
     vector_sums, counts = _to_float(vectors)
     own_means = jnp.einsum("dc,dc->c", weights, vector_sums) / jnp.maximum(counts, 1e-9) + intercept
     own_mean = jnp.mean(own_means, where=counts > 0)
-    return jax.tree.map(jnp.float32, Solution(weights, intercept, own_mean))
+    return jax.tree.map(jnp.float32, Solution(weights[:, order], intercept[order], own_mean))
 
 
 def select_ridge(gram: ExactSum, held_out: ExactSum, fit_vectors: np.ndarray, held_out_vectors: np.ndarray) -> float:

@@ -213,7 +213,7 @@ def _divide_totals(parts: list[list[jax.Array]], count: jax.Array, weight: jax.A
 
 
 def _divide(totals: jax.Array, weight: jax.Array, bits: int, low: Any) -> ExactSum:
-    """Divides whole numbers int64, rounded to the nearest multiple of 2^-bits. `low` is the type of the lower part."""
+    """Divides int64 numbers, rounded to multiples of 2^-bits, into a sum whose lower part has type `low`."""
     dividend, divisor = (totals << bits + 1) + weight, 2 * weight
     # In float64, with an error of less than 1 that is then corrected: processors have no fast division of int64.
     quotient = jnp.floor(dividend.astype(jnp.float64) * (1 / divisor.astype(jnp.float64))).astype(jnp.int64)
