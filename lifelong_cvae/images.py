@@ -222,6 +222,14 @@ def pad_rows(rows: Any, length: int) -> Any:
     return pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
 
+def batch_size(count: int, smallest: int, largest: int) -> int:
+    """Returns the size of the `padded_batches` of `count` rows."""
+    size = smallest
+    while size < largest and count > FEW_BATCHES * size:
+        size *= SIZE_FACTOR
+    return min(size, largest)
+
+
 def padded_batches(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int, jax.Array]]:
     """Splits rows into batches of one size, padded with zeros, so that few sizes are compiled.
 
@@ -234,10 +242,7 @@ def padded_batches(rows: Any, smallest: int, largest: int) -> Iterator[tuple[int
     Yields:
         Index of the first row, and the batch.
     """
-    size = smallest
-    while size < largest and len(rows) > FEW_BATCHES * size:
-        size *= SIZE_FACTOR
-    size = min(size, largest)
+    size = batch_size(len(rows), smallest, largest)
     for start in range(0, len(rows), size):
         yield start, jax.device_put(pad_rows(rows[start : start + size], size))
 

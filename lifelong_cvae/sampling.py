@@ -55,7 +55,7 @@ def imagine(
     shards = sharding.axis_size(mesh, sharding.CATEGORY_AXIS)
     stack = stack_categories(state, known, shards=shards, capacity=capacity)
     rngs = category_rngs(rng, known, stack.capacity)
-    images = _imagine(
+    images = imagine_stacked(
         sharding.device_put(state.params["mixed"], mesh),
         stack.on_mesh(mesh),
         sharding.device_put(rngs, mesh),
@@ -151,7 +151,7 @@ def _reconstruct(model: cvae.CategoryModel, rows: jax.Array, image_shape: Shape)
 
 
 @partial(jax.jit, static_argnames=("networks", "count", "cycles", "mesh"))
-def _imagine(
+def imagine_stacked(
     mixed: Any,
     stack: StackedCategories,
     rngs: jax.Array,
@@ -161,6 +161,8 @@ def _imagine(
     cycles: int,
     mesh: Mesh | None,
 ) -> jax.Array:
+    """Imagines images of stacked categories, `[capacity, count, pixels]`. Arguments as in `imagine`."""
+
     def imagine_category(category: Any, rng: jax.Array) -> jax.Array:
         model = cvae.CategoryModel(mixed, category, networks)
         # Independent of the two keys that `sample_pairs` splits off.

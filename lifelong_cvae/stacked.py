@@ -147,7 +147,7 @@ def group_capacity(state: LifelongState) -> int:
 
 def _group_size(state: LifelongState) -> int:
     subtree = {**state.params["categories"][state.names[0]], "ridge": {}}
-    fitting = GROUP_BYTES // max(sum(leaf.nbytes for leaf in jax.tree.leaves(subtree)), 1)
+    fitting = GROUP_BYTES // max(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(subtree)), 1)
     return max(MIN_CAPACITY, power_of_two(fitting + 1, 2) // 2)
 
 

@@ -1,5 +1,8 @@
 """Counts the programs of a run, and the products of its functions on a GPU: `python -m tests.programs 10 products`.
 
+With `products` every jitted function that the run calls is also exported for CPU, CUDA and TPU; one that cannot be
+lowered for a platform ends the run.
+
 Prints a line of JSON. Runs in a process of its own, since compiled functions are kept. `backend_compile_duration` is
 JAX's event of a compilation; it is also recorded for a program that the persistent cache has.
 """
@@ -28,18 +31,24 @@ DOT_GENERAL = re.compile(r"stablehlo\.dot_general[^\n]* : \(([^)]*)\)")
 SETTINGS = {**SMALL, **SMALL_FEATURES, "min_steps": "2", "steps_per_call": "2", "epochs": "1", "base_categories": "1"}
 
 
-def record_products(shapes: set[str]) -> None:
-    """Replaces every jitted function of the library by one that adds the operand types of its products to `shapes`."""
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def record_products(shapes: set[str], exported: set[str]) -> None:
+    """Replaces every jitted function of the library by one that is exported before it is called.
+
+    Adds the operand types of its products on a GPU to `shapes`, and its name to `exported`.
+    """
     for module in pkgutil.walk_packages(lifelong_cvae.__path__, "lifelong_cvae."):
         if module.name.startswith("lifelong_cvae.webapp"):
             continue
         namespace = vars(importlib.import_module(module.name))
         for name, function in list(namespace.items()):
             if isinstance(function, type(jax.jit(len))):
-                namespace[name] = _recorder(function, shapes)
+                namespace[name] = _recorder(function, shapes, exported)
 
 
-def _recorder(function: Any, shapes: set[str]) -> Any:
+def _recorder(function: Any, shapes: set[str], exported: set[str]) -> Any:
     seen = set()
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -47,14 +56,17 @@ def _recorder(function: Any, shapes: set[str]) -> Any:
         key = str(jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), (args, kwargs))) if not traced else None
         if key is not None and key not in seen:
             seen.add(key)
-            lowered = function.trace(*args, **kwargs).lower(lowering_platforms=("cuda",))
-            shapes.update(DOT_GENERAL.findall(lowered.as_text()))
+            for platform in PLATFORMS:
+                module = jax.export.export(function, platforms=[platform])(*args, **kwargs).mlir_module()
+                if platform == "cuda":
+                    shapes.update(DOT_GENERAL.findall(module))
+            exported.add(function.__name__)
         return function(*args, **kwargs)
 
     return call
 
 
-def count(categories: int, *, products: bool) -> dict[str, Any]:
+def count(categories: int, *, products: bool, mixed_mode: str) -> dict[str, Any]:
     """Returns the number of programs after each task, in all, and of distinct products, of a run with figures."""
     numbers = np.random.default_rng(0)
     images = numbers.integers(0, 256, (40 * categories, 8, 8), np.uint8)
@@ -62,8 +74,8 @@ def count(categories: int, *, products: bool) -> dict[str, Any]:
     source = from_arrays(
         "noise", train_images=images, train_labels=labels, test_images=images[::4], test_labels=labels[::4]
     )
-    config = Config().with_settings(SETTINGS)
-    programs, after_task, shapes = [], [], set()
+    config = Config().with_settings({**SETTINGS, "mixed_mode": mixed_mode})
+    programs, after_task, shapes, exported = [], [], set(), set()
 
     def listen(event: str, duration: float, **_: Any) -> None:
         if event == EVENT:
@@ -71,14 +83,22 @@ def count(categories: int, *, products: bool) -> dict[str, Any]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     if products:
-        record_products(shapes)
+        record_products(shapes, exported)
     tasks = tuple((name,) for name in source.categories)
     run = RunConfig(config=config, dataset="arrays", tasks=tasks, seed=0)
-    options = runner.RunOptions(log_fn=lambda _: after_task.append(len(programs)), write_report=False)
+    options = runner.RunOptions(
+        log_fn=lambda _: after_task.append(len(programs)), write_report=False, compile_ahead=not products
+    )
     with tempfile.TemporaryDirectory() as folder:
         runner.run(Path(folder) / "run", run, source, options)
-    return {"after_task": after_task[-categories:], "programs": len(programs), "products": len(shapes)}
+    return {
+        "after_task": after_task[-categories:],
+        "programs": len(programs),
+        "products": len(shapes),
+        "exported": sorted(exported),
+    }
 
 
 if __name__ == "__main__":
-    print(json.dumps(count(int(sys.argv[1]), products="products" in sys.argv[2:])))
+    mode = "playback" if "playback" in sys.argv[2:] else "frozen"
+    print(json.dumps(count(int(sys.argv[1]), products="products" in sys.argv[2:], mixed_mode=mode)))

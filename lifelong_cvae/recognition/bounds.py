@@ -38,8 +38,10 @@ def all_evidence(
         rng: key of the samples, for bounds that are sampled.
         mesh: devices that share the images and the categories.
     """
+    if state.config.recognition.bound == "mean":
+        rng = None  # not used
     columns = []
-    batch_bounds = partial(_batch_evidence, networks=state.networks, settings=state.config.recognition, mesh=mesh)
+    batch_bounds = partial(batch_evidence, networks=state.networks, settings=state.config.recognition, mesh=mesh)
     mixed, shards = sharding.device_put(state.params["mixed"], mesh), sharding.axis_size(mesh, sharding.CATEGORY_AXIS)
     for index, names in enumerate(category_groups(state)):
         if stacks and mesh is None:
@@ -58,7 +60,7 @@ def all_evidence(
 
 
 @partial(jax.jit, static_argnames=("networks", "settings", "mesh"))
-def _batch_evidence(
+def batch_evidence(
     mixed: Any,
     stack: StackedCategories,
     rows: jax.Array,

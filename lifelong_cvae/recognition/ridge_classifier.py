@@ -110,7 +110,7 @@ def scores_from_features(classifier: RidgeClassifier, phi: jax.Array) -> jax.Arr
 
 def _feature_batches(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Array]:
     """Yields the features of padded batches of rows `[n, pixels]`."""
-    extract = partial(_extract, image_shape=classifier.image_shape, settings=classifier.settings)
+    extract = partial(extract_batch, image_shape=classifier.image_shape, settings=classifier.settings)
     for _, batch in padded_batches(rows, *features.BATCH_SIZES):
         yield extract(classifier.dictionary, classifier.expand, batch)
 
@@ -129,7 +129,8 @@ def _product(phi: jax.Array, weights: jax.Array, intercept: jax.Array) -> jax.Ar
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"))
-def _extract(
+def extract_batch(
     dictionary: Any, expand: jax.Array, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
 ) -> jax.Array:
+    """Computes features of a batch, int8 `[batch, features]`. Arguments as in `features.extract`."""
     return features.extract(dictionary, expand, rows, image_shape=image_shape, settings=settings).astype(jnp.int8)

@@ -186,19 +186,19 @@ def compute_sums(
     if len(rows) > MAX_IMAGES:
         raise InputError(f"images of a category: expected at most {MAX_IMAGES:,} at once, got {len(rows):,}")
     size = features.feature_sizes(settings, image_shape).features
-    accumulate = partial(_accumulate, dictionary, expand, image_shape=image_shape, settings=settings)
+    add_batch = partial(accumulate, dictionary, expand, image_shape=image_shape, settings=settings)
     batches, parts = list(padded_batches(rows, *features.BATCH_SIZES)), []
     for first in range(0, max(len(batches), 1), MAX_BATCHES):
-        totals = _zero_totals(size)
+        totals = zero_totals(size)
         for start, batch in batches[first : first + MAX_BATCHES]:
-            totals = accumulate(totals, batch, np.int32(len(rows) - start))
+            totals = add_batch(totals, batch, np.int32(len(rows) - start))
         parts.append(totals)
     with jax.enable_x64(True):
         return _divide_totals(parts, np.int64(len(rows)), np.int64(weight))
 
 
 @partial(jax.jit, static_argnums=0)
-def _zero_totals(size: int) -> list[jax.Array]:
+def zero_totals(size: int) -> list[jax.Array]:
     """Returns int32 zeros: the stored blocks of a Gram matrix, and a vector."""
     shapes = [(part.stop - part.start, size - part.start) for part in row_blocks(size)]
     return [jnp.zeros(shape, jnp.int32) for shape in (*shapes, (size,))]
@@ -206,7 +206,7 @@ def _zero_totals(size: int) -> list[jax.Array]:
 
 @jax.jit
 def _divide_totals(parts: list[list[jax.Array]], count: jax.Array, weight: jax.Array) -> tuple[ExactSum, ExactSum]:
-    """Adds totals of `_accumulate` and divides them by the weight; `count` is that of the images."""
+    """Adds totals of `accumulate` and divides them by the weight; `count` is that of the images."""
     gram = sum(jnp.concatenate([block.ravel() for block in blocks]).astype(jnp.int64) for *blocks, _ in parts)
     vector = jnp.append(sum(vector.astype(jnp.int64) for *_, vector in parts), count)
     return _divide(gram, weight, GRAM_BITS, jnp.uint16), _divide(vector, weight, VECTOR_BITS, jnp.uint32)
@@ -223,7 +223,7 @@ def _divide(totals: jax.Array, weight: jax.Array, bits: int, low: Any) -> ExactS
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"), donate_argnums=(2,))
-def _accumulate(
+def accumulate(
     dictionary: features.Dictionary,
     expand: jax.Array,
     totals: list[jax.Array],

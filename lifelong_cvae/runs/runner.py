@@ -24,6 +24,7 @@ from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.runs import figures, html_report
 from lifelong_cvae.runs.background import BackgroundJobs
+from lifelong_cvae.runs.compile_ahead import Plan, compile_ahead
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.metrics import (
     TABLE_HEAD,
@@ -59,6 +60,8 @@ class RunOptions:
         log_fn: called with a line after every task and for every damaged checkpoint.
         should_stop: polled after every chunk and every task. If it is true in any process, the run saves and stops.
         mesh: devices for learning and recognition (`sharding.make_mesh`).
+        compile_ahead: compile the large programs in threads while the first images are read and learned. It is not
+            done with a mesh.
     """
 
     keep_all: bool = False
@@ -69,6 +72,7 @@ class RunOptions:
     log_fn: Callable[[str], None] = print
     should_stop: Callable[[], bool] = lambda: False
     mesh: Mesh | None = None
+    compile_ahead: bool = True
 
 
 class _Run(NamedTuple):
@@ -123,7 +127,8 @@ def run(
             if row:
                 options.log_fn(row)
         planned = state.replace(capacity=len(set(itertools.chain(*config.tasks))))
-        state, log_posteriors = _learn_tasks(this, planned, history)
+        with _compile_ahead(this, planned, history):
+            state, log_posteriors = _learn_tasks(this, planned, history)
         result = run_result(config, history, log_posteriors, state, seconds_total=time.perf_counter() - start)
 
         def finish() -> None:
@@ -167,6 +172,24 @@ def _check_source(config: RunConfig, source: Source) -> Source:
                 f"{source.name}, training images of category {name!r}: expected at least {MIN_IMAGES}, got {count}"
             )
     return source
+
+
+def _compile_ahead(
+    this: _Run, state: LifelongState, history: Sequence[Mapping[str, Any]]
+) -> contextlib.AbstractContextManager[None]:
+    """Compiles the programs of the next task in the background, unless options say otherwise."""
+    remaining, source, options = this.config.tasks[len(history) :], this.source, this.options
+    if not options.compile_ahead or options.mesh is not None or not remaining:
+        return contextlib.nullcontext()
+    names = remaining[0]
+    plan = Plan(
+        names=names,
+        train_count=max(source.counts["train"][name] for name in names),
+        test_count=sum(source.counts[this.config.evaluate_on][name] for name in {*state.names, *names}),
+        dtype=source.read("train", names[0], slice(1)).dtype,
+        shown=figures.IMAGES_PER_ROW if options.draw or this.events else 0,
+    )
+    return compile_ahead(state, plan)
 
 
 def _learn_tasks(

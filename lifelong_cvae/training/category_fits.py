@@ -58,7 +58,7 @@ def fit_category_parts(state: LifelongState, data: TaskData, teacher: Teacher) -
     # The program must not depend on whether the mixed part is trained.
     data = data._replace(mixed_activations=None)
     with_contrast = state.config.network.sample_style != "mean"
-    stacked = _fit_parts(state.params["mixed"], trained, data, networks=networks, with_contrast=with_contrast)
+    stacked = fit_parts(state.params["mixed"], trained, data, networks=networks, with_contrast=with_contrast)
     fitted = unstack_subtrees(stacked, teacher.task)
     if teacher.names and networks.prior_components:
         fitted |= shift_priors(teacher, state.params["mixed"])
@@ -113,7 +113,7 @@ def shift_priors(teacher: Teacher, mixed: Any) -> dict[str, dict[str, mixture_pr
 
 
 @partial(jax.jit, static_argnames=("networks", "with_contrast"))
-def _fit_parts(
+def fit_parts(
     mixed: Any, categories: Any, data: TaskData, *, networks: GrowingNetworks, with_contrast: bool
 ) -> dict[str, Any]:
     """Fits the parts of stacked subtrees `[categories, ...]`, one category after another."""

@@ -146,7 +146,7 @@ def make_task_data(state: LifelongState, images: Mapping[str, np.ndarray], *, rn
         counts=np.asarray([len(rows) for rows in images.values()], np.int32),
         rngs=rngs,
         total_steps=np.int32(count_steps(state.config.learning, largest)),
-        mixed_activations=_encoder_activations(mixed, padded, networks=networks) if frozen else None,
+        mixed_activations=encoder_activations(mixed, padded, networks=networks) if frozen else None,
     )
 
 
@@ -157,7 +157,7 @@ def count_steps(settings: LearningConfig, largest: int) -> int:
 
 
 @partial(jax.jit, static_argnames="networks")
-def _encoder_activations(mixed: Any, images: jax.Array, *, networks: Networks) -> Any:
+def encoder_activations(mixed: Any, images: jax.Array, *, networks: Networks) -> Any:
     """Computes the encoder's mixed activations of images `[categories, rows, pixels]`, in blocks."""
     model = cvae.CategoryModel(mixed, {}, networks)
     blocks = images.reshape(-1, MIN_ROWS, images.shape[-1])

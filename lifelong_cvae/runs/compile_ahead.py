@@ -1,0 +1,199 @@
+"""Compilation ahead: the large programs of a run are compiled in threads while images are read and learned.
+
+A program is lowered for the shapes of the plan. JAX keeps it, so that the first call compiles nothing, and a call that
+comes while it is being compiled waits for it. Programs of other shapes, and small ones, are compiled when they are
+called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import ShapeDtypeStruct
+
+from lifelong_cvae import sampling, stacked
+from lifelong_cvae.images import batch_size, power_of_two
+from lifelong_cvae.model.types import own_types
+from lifelong_cvae.recognition import bounds, ridge_classifier, ridge_sums
+from lifelong_cvae.ridge import features, sums
+from lifelong_cvae.state import LifelongState, add_category
+from lifelong_cvae.training import category_fits, learn, train
+from lifelong_cvae.training.losses import TaskData
+
+# At most this many programs are compiled at once; one core is left to the run.
+MAX_THREADS = 8
+
+Lower = Callable[[], jax.stages.Lowered]
+
+
+class Plan(NamedTuple):
+    """Sizes of a run that are known before it learns.
+
+    Attributes:
+        names: categories of the next task.
+        train_count: training images of its largest category.
+        test_count: test images of all categories of the task.
+        dtype: type of the pixels.
+        shown: imagined images of each category in figures; 0 if there are none.
+    """
+
+    names: tuple[str, ...]
+    train_count: int
+    test_count: int
+    dtype: Any
+    shown: int
+
+
+@contextlib.contextmanager
+def compile_ahead(state: LifelongState, plan: Plan) -> Iterator[None]:
+    """Context in which the programs of a run are compiled. Leaving it drops those that have not begun.
+
+    Args:
+        state: state before the next task, without a mesh.
+        plan: sizes of that task. Further tasks of similar size share its programs.
+    """
+    threads = max(1, min(MAX_THREADS, (os.cpu_count() or 1) - 1))
+    pool = ThreadPoolExecutor(threads)
+    try:
+        with own_types():
+            for lower in programs(state, plan):
+                pool.submit(_compile, lower)
+        yield
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _compile(lower: Lower) -> None:
+    with own_types():
+        lower().compile()
+
+
+def programs(state: LifelongState, plan: Plan) -> list[Lower]:
+    """Returns functions that lower the programs, in the order in which they are needed."""
+    new = _with_categories(state, plan.names)
+    lowered = [partial(_train_chunk, new, plan)]
+    if new.networks.fits_parts:
+        lowered.append(partial(_fit_parts, new, plan))
+    held_out = _held_out(new, plan)
+    if new.config.closed_form.has_features:
+        fitted = plan.train_count - held_out
+        lowered += [partial(_accumulate, new, plan, count) for count in (fitted, held_out) if count]
+    counts = [count for count in (held_out or plan.train_count, plan.test_count) if count]
+    lowered += [partial(_evidence, new, plan, count) for count in counts]
+    if new.config.closed_form.has_features:
+        lowered += [partial(_extract, new, plan, count) for count in reversed(counts)]
+    if plan.shown:
+        lowered.append(partial(_imagine, new, plan))
+    if new.config.learning.mixed_mode == "frozen" and new.base_categories_left == len(plan.names):
+        # After the base categories the mixed part is frozen, and training reads its activations.
+        lowered.insert(-1, partial(_train_chunk, new.replace(base_categories_left=0), plan))
+    return lowered
+
+
+def _with_categories(state: LifelongState, names: tuple[str, ...]) -> LifelongState:
+    """Returns the shapes and types of a state with the categories `names`."""
+
+    def grow(params: dict[str, Any]) -> LifelongState:
+        grown = state.replace(params=params)
+        for name in names:
+            if name not in grown.names:
+                grown = add_category(grown, name, rng=jax.random.key(0))
+        return grown
+
+    return jax.eval_shape(grow, state.params)
+
+
+def _held_out(state: LifelongState, plan: Plan) -> int:
+    """Returns the number of training images that are held out for calibration."""
+    return int(np.count_nonzero(ridge_sums.held_out_mask(state, plan.train_count)))
+
+
+def _shapes(function: Callable[[LifelongState], Any], state: LifelongState) -> Any:
+    """Returns the shapes and types of a function's result."""
+    return jax.eval_shape(lambda params: function(state.replace(params=params)), state.params)
+
+
+def _task_data(state: LifelongState, plan: Plan, *, train_mixed: bool) -> TaskData:
+    rows = power_of_two(plan.train_count - _held_out(state, plan), learn.MIN_ROWS)
+    categories, networks = len(plan.names), state.training_networks
+    images = ShapeDtypeStruct((categories, rows, networks.pixels), plan.dtype)
+    activations = None
+    if state.config.has_mixed and not train_mixed:
+        encode = partial(learn.encoder_activations, networks=networks)
+        activations = jax.eval_shape(encode, state.params["mixed"], images)
+    rngs = jax.eval_shape(stacked.fold_in_rows, jax.random.key(0), ShapeDtypeStruct((categories, 3), np.uint32))
+    counts, steps = ShapeDtypeStruct((categories,), np.int32), ShapeDtypeStruct((), np.int32)
+    return TaskData(images, counts, rngs, steps, activations)
+
+
+def _train_chunk(state: LifelongState, plan: Plan) -> jax.stages.Lowered:
+    train_mixed = state.mixed_learns
+    carry = _shapes(partial(train.init_carry, names=plan.names, train_mixed=train_mixed), state)
+    return train.train_chunk.lower(
+        carry,
+        _task_data(state, plan, train_mixed=train_mixed),
+        None,
+        networks=state.training_networks,
+        learning=state.config.learning,
+        train_mixed=train_mixed,
+        mesh=None,
+    )
+
+
+def _fit_parts(state: LifelongState, plan: Plan) -> jax.stages.Lowered:
+    stack = partial(stacked.stack_subtrees, names=plan.names, leave_out=stacked.NOT_USED_IN_TRAINING)
+    return category_fits.fit_parts.lower(
+        state.params["mixed"],
+        _shapes(stack, state),
+        _task_data(state, plan, train_mixed=True),
+        networks=state.networks,
+        with_contrast=state.config.network.sample_style != "mean",
+    )
+
+
+def _batch(state: LifelongState, plan: Plan, count: int, sizes: tuple[int, int]) -> ShapeDtypeStruct:
+    return ShapeDtypeStruct((batch_size(count, *sizes), state.networks.pixels), plan.dtype)
+
+
+def _dictionary(state: LifelongState) -> tuple[Any, Any]:
+    settings, shape = state.config.closed_form, state.image_shape
+    return state.params["ridge"]["dictionary"], jax.eval_shape(lambda: features.expansion_matrix(settings, shape))
+
+
+def _accumulate(state: LifelongState, plan: Plan, count: int) -> jax.stages.Lowered:
+    settings, shape = state.config.closed_form, state.image_shape
+    totals = jax.eval_shape(partial(sums.zero_totals, features.feature_sizes(settings, shape).features))
+    batch, valid = _batch(state, plan, count, features.BATCH_SIZES), ShapeDtypeStruct((), np.int32)
+    return sums.accumulate.lower(*_dictionary(state), totals, batch, valid, image_shape=shape, settings=settings)
+
+
+def _extract(state: LifelongState, plan: Plan, count: int) -> jax.stages.Lowered:
+    batch, settings = _batch(state, plan, count, features.BATCH_SIZES), state.config.closed_form
+    return ridge_classifier.extract_batch.lower(
+        *_dictionary(state), batch, image_shape=state.image_shape, settings=settings
+    )
+
+
+def _evidence(state: LifelongState, plan: Plan, count: int) -> jax.stages.Lowered:
+    settings = state.config.recognition
+    batch = _batch(state, plan, count, (bounds.MIN_BATCH, settings.eval_batch_size))
+    stack = partial(stacked.stack_categories, names=plan.names, capacity=stacked.group_capacity(state))
+    rng = None if settings.bound == "mean" else jax.eval_shape(jax.random.key, 0)
+    return bounds.batch_evidence.lower(
+        state.params["mixed"], _shapes(stack, state), batch, rng, networks=state.networks, settings=settings, mesh=None
+    )
+
+
+def _imagine(state: LifelongState, plan: Plan) -> jax.stages.Lowered:
+    stack = _shapes(partial(stacked.stack_categories, names=plan.names, capacity=state.capacity), state)
+    rngs = jax.eval_shape(partial(stacked.category_rngs, names=plan.names, capacity=stack.capacity), jax.random.key(0))
+    return sampling.imagine_stacked.lower(
+        state.params["mixed"], stack, rngs, networks=state.networks, count=plan.shown, cycles=0, mesh=None
+    )
