@@ -1,5 +1,7 @@
 """The closed-form recognizer: exact in any order, independent of the networks, categories can be dropped."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -89,7 +91,10 @@ def test_recognize_by_closed_form_does_not_depend_on_the_order(state, config, di
     assert_answers_equal(by_name(state, images), by_name(learned_state(config, order, digits, rng), images))
 
 
-@pytest.mark.parametrize("tasks", [("2", "014"), ("04", "12"), ("4120",)])
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("tasks", [slow(("2", "014")), ("04", "12"), slow(("4120",))])
 def test_recognize_by_closed_form_does_not_depend_on_the_grouping(state, config, digits, rng, images, tasks):
     other = lifelong.init(config, (28, 28), rng=rng)
     for task in tasks:

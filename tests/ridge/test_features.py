@@ -155,7 +155,7 @@ def test_extract_treats_images_independently_bit_for_bit(settings):
     assert_independent(lambda rows: extract(rows, COLOR, settings), sample_rows(64, COLOR))
 
 
-@pytest.mark.parametrize("shape", [(19, 17, 1), (17, 19, 2)])
+@pytest.mark.parametrize("shape", [pytest.param((19, 17, 1), marks=pytest.mark.slow), (17, 19, 2)])
 def test_extract_appends_the_second_layer_to_the_first(shape):
     rows, made = sample_rows(8, shape), features.make_dictionary(TWO_LAYERS, shape)
     pooled, expanded = split_levels(extract(rows, shape, TWO_LAYERS))
