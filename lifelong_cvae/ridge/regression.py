@@ -37,7 +37,7 @@ SEARCH_STRIDE = 4
 SCALE_FLOOR = 0.1
 
 # Rows of the matrix that are computed in float64 at once.
-ROWS = 1024
+ROWS = 256
 
 
 class Solution(NamedTuple):
@@ -125,7 +125,8 @@ def solve(
     """
     order = np.arange(vectors.shape[1]) if order is None else order
     with jax.enable_x64(True):
-        return _solve(gram, without, vectors, ridge, np.asarray(order, np.int32))
+        # Waits, so that its matrix is not in memory beside what is computed next.
+        return jax.block_until_ready(_solve(gram, without, vectors, ridge, np.asarray(order, np.int32)))
 
 
 @jax.jit
