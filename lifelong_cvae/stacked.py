@@ -123,13 +123,18 @@ def stack_categories(
     names = check_known(state, names)
     if not names:
         raise InputError("expected at least one category, got none")
-    capacity = power_of_two(max(len(names), capacity), MIN_CAPACITY)
+    capacity = padded_capacity(len(names), capacity)
     capacity = -(-capacity // shards) * shards
     padded = [*names, *[names[0]] * (capacity - len(names))]
     order = [name for device in range(shards) for name in padded[device::shards]]
     return StackedCategories(
         stack_subtrees(state, order, leave_out=leave_out), jax.device_put(np.int32(len(names))), shards
     )
+
+
+def padded_capacity(count: int, expected: int) -> int:
+    """Returns the capacity for `count` categories where `expected` ones are planned: a power of two."""
+    return power_of_two(max(count, expected), MIN_CAPACITY)
 
 
 def category_groups(state: LifelongState) -> list[tuple[str, ...]]:

@@ -15,10 +15,10 @@ import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, power_of_two
+from lifelong_cvae.images import Shape
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import features, regression, sums
-from lifelong_cvae.stacked import MIN_CAPACITY
+from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState, drop_category
 
 # Gram matrix `[packed]` and vector `[features + 1]` of a category.
@@ -79,12 +79,14 @@ def _add_sums(
     common: dict[str, Any], own: dict[str, Any], added: CategorySums, *, part: str = "all"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Adds a vector to the sums of a category, and a Gram matrix to its own one or to the common one."""
-    shared = common if "gram" in common else own
-    gram, vector = sums.add((shared["gram"][part], own["sum"][part]), added)
-    own = {**own, "sum": {**own["sum"], part: vector}}
-    shared = common if "gram" in common else own
-    shared = {**shared, "gram": {**shared["gram"], part: gram}}
-    return (shared, own) if "gram" in common else (common, shared)
+
+    def put(subtree: dict[str, Any], key: str, total: sums.ExactSum) -> dict[str, Any]:
+        return {**subtree, key: {**subtree[key], part: total}}
+
+    old_gram = (common if "gram" in common else own)["gram"][part]
+    gram, vector = sums.add((old_gram, own["sum"][part]), added)
+    own = put(own, "sum", vector)
+    return (put(common, "gram", gram), own) if "gram" in common else (common, put(own, "gram", gram))
 
 
 def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
@@ -182,5 +184,4 @@ def sums_by_category(state: LifelongState, names: Sequence[str], part: str) -> n
     """Returns the sums of features of each category, int64 `[features + 1, capacity]`, padded with zeros."""
     subtrees = [state.params["categories"][name]["ridge"]["sum"][part] for name in names]
     columns = np.stack([sums.decode(subtree) for subtree in subtrees], axis=1)
-    capacity = power_of_two(max(len(names), state.capacity), MIN_CAPACITY)
-    return np.pad(columns, ((0, 0), (0, capacity - len(names))))
+    return np.pad(columns, ((0, 0), (0, padded_capacity(len(names), state.capacity) - len(names))))

@@ -89,11 +89,11 @@ def programs(state: LifelongState, plan: Plan) -> list[Lower]:
     lowered += [partial(_evidence, new, plan, count) for count in counts]
     if new.config.closed_form.has_features:
         lowered += [partial(_extract, new, plan, count) for count in reversed(counts)]
-    if plan.shown:
-        lowered.append(partial(_imagine, new, plan))
     if new.config.learning.mixed_mode == "frozen" and new.base_categories_left == len(plan.names):
         # After the base categories the mixed part is frozen, and training reads its activations.
-        lowered.insert(-1, partial(_train_chunk, new.replace(base_categories_left=0), plan))
+        lowered.append(partial(_train_chunk, new.replace(base_categories_left=0), plan))
+    if plan.shown:
+        lowered.append(partial(_imagine, new, plan))
     return lowered
 
 

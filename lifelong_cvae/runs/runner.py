@@ -204,7 +204,7 @@ def _learn_tasks(
             state, report = _learn_task(this, state, index, jobs, first_step=first_step)
             log_posteriors = _evaluate(this, state, feature_cache)
             history.append(task_metrics(index + 1, report, log_posteriors, state))
-            jobs.submit(partial(_save_task, this, state, tuple(history), _imagine_grid(this, state, history)))
+            jobs.submit(partial(_save_task, this, state, history[-1], _imagine_grid(this, state, history)))
             if options.should_stop():
                 jobs.wait()
                 raise Stopped(f"stopped after task {index + 1}/{len(tasks)}: resume with {resume_command(workdir)}")
@@ -270,14 +270,12 @@ def _imagine_grid(this: _Run, state: LifelongState, history: Sequence[Mapping[st
     return images
 
 
-def _save_task(
-    this: _Run, state: LifelongState, history: Sequence[dict[str, Any]], images: Mapping[str, jax.Array]
-) -> None:
-    """Writes metrics, checkpoint and figure after the last task, then logs it; beside the next task."""
+def _save_task(this: _Run, state: LifelongState, line: dict[str, Any], images: Mapping[str, jax.Array]) -> None:
+    """Writes the metrics `line`, checkpoint and figure of a task, then logs it; beside the next task."""
     if is_main_process():
-        append_line(this.workdir / "metrics.jsonl", history[-1])
+        append_line(this.workdir / "metrics.jsonl", line)
         keep = None if this.options.keep_all else TASKS_KEPT
-        checkpoints.save(state, this.workdir / "checkpoints", step=len(history), keep=keep)
+        checkpoints.save(state, this.workdir / "checkpoints", step=line["task"], keep=keep)
     if this.options.draw:
-        figures.save_imagined_grid(this.workdir, images, len(history))
-    this.options.log_fn(table_row(history[-1]))
+        figures.save_imagined_grid(this.workdir, images, line["task"])
+    this.options.log_fn(table_row(line))
