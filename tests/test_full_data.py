@@ -31,7 +31,8 @@ def answers_after_order(mnist, order):
     for name in order:
         state = add_category(state, name, rng=rng)
         state = state.replace(visits=(*state.visits[:-1], 1))
-        state, _ = ridge_sums.update(state, {name: mnist.read("train", name).reshape(-1, 784)})
+        updated = ridge_sums.update(state, {name: mnist.read("train", name).reshape(-1, 784)})
+        state = ridge_sums.add_held_out(*updated)
     state = ridge_sums.select_ridge(state)
     images = np.concatenate([mnist.read("test", name) for name in "0123456789"])
     names, probabilities = lifelong.recognize(lifelong.make_recognizer(state, "closed_form"), images)

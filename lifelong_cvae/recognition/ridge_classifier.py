@@ -1,7 +1,6 @@
 """Closed-form recognizer: the ridge regression of a state, solved from its sums (`ridge_sums`)."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial, reduce
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import flax.struct
@@ -13,7 +12,7 @@ from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, concat_unpadded, flatten_images, padded_batches
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_sums
-from lifelong_cvae.ridge import features, regression, sums
+from lifelong_cvae.ridge import features, regression
 from lifelong_cvae.state import LifelongState
 
 
@@ -46,28 +45,21 @@ class RidgeClassifier(flax.struct.PyTreeNode):
 
 
 @own_types()
-def solve(state: LifelongState, *, without: Mapping[str, Any] | None = None) -> RidgeClassifier:
+def solve(state: LifelongState) -> RidgeClassifier:
     """Solves the regression of a state.
 
     Takes about a second; the result serves for many images. It does not depend on the order of the categories.
-
-    Args:
-        state: state of the learner.
-        without: sums from `ridge_sums.update` that are left out.
 
     Raises:
         InputError: there is no category, or the state has no sums.
     """
     ridge_sums.check_sums(state)
-    without, names, settings = without or {}, sorted(state.names), state.config.closed_form
+    names, settings = sorted(state.names), state.config.closed_form
     vectors = ridge_sums.sums_by_category(state, names, "all")
-    for name, (_, vector) in without.items():
-        vectors[:, names.index(name)] -= sums.decode(vector)
-    subtracted = reduce(sums.add, (gram for gram, _ in without.values())) if without else None
     gram, ridge = ridge_sums.common_gram(state, "all"), state.params["ridge"]["ridge"]
     # The order of the names, in which nothing depends on that of learning, is that of the solution.
     order = [*map(names.index, state.names), *range(len(names), vectors.shape[1])]
-    solution = regression.solve(gram, vectors, ridge, without=subtracted, order=np.asarray(order))
+    solution = regression.solve(gram, vectors, ridge, order=np.asarray(order))
     return RidgeClassifier(
         **solution._asdict(),
         dictionary=state.params["ridge"]["dictionary"],
@@ -109,10 +101,9 @@ def scores_from_features(classifier: RidgeClassifier, phi: jax.Array) -> jax.Arr
 
 
 def _feature_batches(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Array]:
-    """Yields the features of padded batches of rows `[n, pixels]`."""
-    extract = partial(extract_batch, image_shape=classifier.image_shape, settings=classifier.settings)
-    for _, batch in padded_batches(rows, *features.BATCH_SIZES):
-        yield extract(classifier.dictionary, classifier.expand, batch)
+    """Returns the features of padded batches of rows `[n, pixels]`."""
+    options = {"image_shape": classifier.image_shape, "settings": classifier.settings}
+    return features.feature_batches(classifier.dictionary, classifier.expand, rows, **options)
 
 
 def _scores(classifier: RidgeClassifier, batches: Iterable[jax.Array], count: int) -> jax.Array:
@@ -126,11 +117,3 @@ def _scores(classifier: RidgeClassifier, batches: Iterable[jax.Array], count: in
 def _product(phi: jax.Array, weights: jax.Array, intercept: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("float32"):
         return phi.astype(jnp.float32) @ weights + intercept[None]
-
-
-@partial(jax.jit, static_argnames=("image_shape", "settings"))
-def extract_batch(
-    dictionary: Any, expand: jax.Array, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
-) -> jax.Array:
-    """Computes features of a batch, int8 `[batch, features]`. Arguments as in `features.extract`."""
-    return features.extract(dictionary, expand, rows, image_shape=image_shape, settings=settings).astype(jnp.int8)

@@ -8,14 +8,14 @@ into tasks changes a bit of the regression.
 
 from collections.abc import Mapping, Sequence
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape
+from lifelong_cvae.images import Shape, concat_unpadded, padded_batches
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import features, regression, sums
 from lifelong_cvae.stacked import padded_capacity
@@ -25,8 +25,20 @@ from lifelong_cvae.state import LifelongState, drop_category
 CategorySums = tuple[sums.ExactSum, sums.ExactSum]
 
 
-def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[LifelongState, dict[str, Any]]:
-    """Adds the sums of a task's images. The first task also makes the dictionary.
+class HeldOut(NamedTuple):
+    """Images of a category that `update` leaves out of its sums.
+
+    Attributes:
+        features: int8 `[n, features]`.
+        total: number of images of the visit, held out or not.
+    """
+
+    features: np.ndarray
+    total: int
+
+
+def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[LifelongState, dict[str, HeldOut]]:
+    """Adds the sums of a task's images, but for held-out ones. The first task also makes the dictionary.
 
     Every visit of a category adds its mean over the visit's images, so a category counts once per visit.
 
@@ -35,7 +47,7 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
         images: images of the task by category, `[n, pixels]` with n >= 1.
 
     Returns:
-        The state, and the sums of held-out images by category, to be left out by `ridge_classifier.solve`.
+        The state, and the held-out images by category, which `add_held_out` adds.
     """
     settings, shape = state.config.closed_form, state.image_shape
     if not settings.has_features:
@@ -44,19 +56,43 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
     if sum(state.visits) == len(images):
         common = {**common, "dictionary": features.make_dictionary(settings, shape)}
     options = {"image_shape": shape, "settings": settings}
-    compute = partial(sums.compute_sums, common["dictionary"], features.expansion_matrix(settings, shape), **options)
+    expand, size = features.expansion_matrix(settings, shape), num_features(state)
+    extract = partial(features.feature_batches, common["dictionary"], expand, **options)
     for name, rows in images.items():
         mask = regression.held_out_mask(len(rows))
         fit = with_shifts(rows[~mask], shape) if settings.shift_images else rows[~mask]
         copies, own = len(fit) // max(np.count_nonzero(~mask), 1), categories[name]["ridge"]
-        # One after the other, so that few Gram matrices are in memory at once.
-        common, own = _add_sums(common, own, compute(fit, copies * len(rows)))
-        held_out[name] = compute(rows[mask], len(rows))
-        common, own = _add_sums(common, own, held_out[name])
-        strided = _stride_sums(held_out[name], num_features(state))
-        common, own = _add_sums(common, own, strided, part="held_out")
+        added = sums.compute_sums(extract(fit), len(fit), copies * len(rows), num_features=size)
+        common, own = _add_sums(common, own, added)
         categories[name] = {**categories[name], "ridge": own}
+        del added  # Gram matrices are large
+        phi = np.asarray(concat_unpadded(list(extract(rows[mask])), np.count_nonzero(mask), size))
+        held_out[name] = HeldOut(phi, len(rows))
     return state.replace(params={**state.params, "categories": categories, "ridge": common}), held_out
+
+
+def add_held_out(state: LifelongState, held_out: Mapping[str, HeldOut]) -> LifelongState:
+    """Adds the sums of the held-out images of a task.
+
+    Args:
+        state: state after `update`.
+        held_out: from `update`.
+    """
+    if not held_out:
+        return state
+    common, categories = state.params["ridge"], dict(state.params["categories"])
+    for name, part in held_out.items():
+        added = _sums(part)
+        common, own = _add_sums(common, categories[name]["ridge"], added)
+        common, own = _add_sums(common, own, _stride_sums(added, part.features.shape[1]), part="held_out")
+        categories[name] = {**categories[name], "ridge": own}
+    return state.replace(params={**state.params, "categories": categories, "ridge": common})
+
+
+def _sums(held_out: HeldOut) -> CategorySums:
+    phi, total = held_out
+    batches = (batch for _, batch in padded_batches(phi, *features.BATCH_SIZES))
+    return sums.compute_sums(batches, len(phi), total, num_features=phi.shape[1])
 
 
 def with_shifts(rows: np.ndarray, image_shape: Shape) -> np.ndarray:
@@ -98,21 +134,28 @@ def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
 
 
 @own_types()
-def select_ridge(state: LifelongState) -> LifelongState:
+def select_ridge(state: LifelongState, held_out: Mapping[str, HeldOut] | None = None) -> LifelongState:
     """Selects the ridge penalty by the sums over held-out images.
+
+    Args:
+        state: state of the learner.
+        held_out: from `update`: held-out images that the sums still lack.
 
     Raises:
         InputError: as in `check_sums`.
     """
     check_sums(state)
     names, stride = sorted(state.names), regression.SEARCH_STRIDE
-    total, held_out = (common_gram(state, part) for part in ("all", "held_out"))
-    vectors = sums.select_features(sums_by_category(state, names, "all"), stride)
+    all_gram = sums.strided_gram(common_gram(state, "all"), num_features(state), stride)
+    grams = all_gram, common_gram(state, "held_out")
+    fit_vectors = sums.select_features(sums_by_category(state, names, "all"), stride)
     held_out_vectors = sums_by_category(state, names, "held_out")
-    ridge = regression.select_ridge(
-        sums.strided_gram(total, num_features(state), stride), held_out, vectors - held_out_vectors, held_out_vectors
-    )
-    return _with_ridge(state, ridge)
+    fit_vectors -= held_out_vectors
+    for name, part in (held_out or {}).items():
+        gram, vector = _stride_sums(_sums(part), num_features(state))
+        grams = sums.add(grams, (gram, gram))
+        held_out_vectors[:, names.index(name)] += sums.decode(vector)
+    return _with_ridge(state, regression.select_ridge(*grams, fit_vectors, held_out_vectors))
 
 
 def _with_ridge(state: LifelongState, ridge: float) -> LifelongState:

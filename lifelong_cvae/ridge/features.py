@@ -15,6 +15,7 @@ Features are whole numbers of at most `MAX_LEVEL` in size. So are z and R, and a
 """
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, to_float
+from lifelong_cvae.images import Shape, padded_batches, to_float
 from lifelong_cvae.model import cpu
 from lifelong_cvae.ridge import second_layer
 from lifelong_cvae.ridge.dictionary import THRESHOLD, contrast_floor, make_filters
@@ -139,6 +140,22 @@ def extract(
     if settings.random_features:
         parts.append(_expand(pooled, expand))
     return jnp.concatenate(parts, axis=1) - MAX_LEVEL
+
+
+@partial(jax.jit, static_argnames=("image_shape", "settings"))
+def extract_batch(
+    dictionary: Dictionary, expand: jax.Array, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
+) -> jax.Array:
+    """Computes features of a batch, int8 `[batch, features]`. Arguments as in `extract`."""
+    return extract(dictionary, expand, rows, image_shape=image_shape, settings=settings).astype(jnp.int8)
+
+
+def feature_batches(
+    dictionary: Dictionary, expand: jax.Array, rows: np.ndarray, *, image_shape: Shape, settings: ClosedFormConfig
+) -> Iterator[jax.Array]:
+    """Yields the features of `padded_batches` of rows `[n, pixels]`. Other arguments as in `extract`."""
+    for _, batch in padded_batches(rows, *BATCH_SIZES):
+        yield extract_batch(dictionary, expand, batch, image_shape=image_shape, settings=settings)
 
 
 def _expand(pooled: jax.Array, expand: jax.Array) -> jax.Array:

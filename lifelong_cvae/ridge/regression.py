@@ -105,36 +105,26 @@ def held_out_mask(count: int) -> np.ndarray:
     return np.arange(count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def solve(
-    gram: ExactSum,
-    vectors: np.ndarray,
-    ridge: float,
-    *,
-    without: ExactSum | None = None,
-    order: np.ndarray | None = None,
-) -> Solution:
+def solve(gram: ExactSum, vectors: np.ndarray, ridge: float, *, order: np.ndarray | None = None) -> Solution:
     """Solves for the weights, in float32 with a step of refinement in float64.
 
     Args:
         gram: Gram matrix `[packed]`, summed over all categories.
-        vectors: sums of features of each category, int64 `[features + 1, categories]`, less those of `without`. The
-            last row counts visits; a column of zeros stands for no category, and gets scores of 0.
+        vectors: sums of features of each category, int64 `[features + 1, categories]`. The last row counts visits; a
+            column of zeros stands for no category, and gets scores of 0.
         ridge: penalty relative to the correlation matrix of the features, above 0.
-        without: Gram matrix that is subtracted.
         order: order of the categories in the result, as columns of `vectors`; default theirs.
     """
     order = np.arange(vectors.shape[1]) if order is None else order
     with jax.enable_x64(True):
         # Waits, so that its matrix is not in memory beside what is computed next.
-        return jax.block_until_ready(_solve(gram, without, vectors, ridge, np.asarray(order, np.int32)))
+        return jax.block_until_ready(_solve(gram, vectors, ridge, np.asarray(order, np.int32)))
 
 
 @jax.jit
-def _solve(
-    gram: ExactSum, without: ExactSum | None, vectors: jax.Array, ridge: jax.Array, order: jax.Array
-) -> Solution:
-    moments = _moments(gram, without, vectors)
-    size, correlation = len(moments.mean), partial(_correlation, gram, without, moments)
+def _solve(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, order: jax.Array) -> Solution:
+    moments = _moments(gram, None, vectors)
+    size, correlation = len(moments.mean), partial(_correlation, gram, None, moments)
     # Rounding in the factorization is well below the lower bound of the penalty.
     ridge = jnp.maximum(ridge, float(jnp.finfo(jnp.float32).eps) * size / 8)
 

@@ -5,6 +5,7 @@ in fixed-point numbers of 48 or 64 bits, which two arrays hold. A Gram matrix is
 the columns from its first row on are stored, one block after another (`packed`).
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, padded_batches
-from lifelong_cvae.ridge import features
 
 # Blocks of rows of a Gram matrix.
 ROW_BLOCKS = 8
@@ -42,7 +40,15 @@ def zeros_vector(length: int) -> ExactSum:
 
 def _zeros(length: int, low: Any) -> ExactSum:
     # From the host, where nothing is compiled.
-    return jax.device_put({"high": np.zeros(length, np.int32), "low": np.zeros(length, low)})
+    return jax.device_put({"high": _aligned_zeros(length, np.int32), "low": _aligned_zeros(length, low)})
+
+
+def _aligned_zeros(length: int, dtype: Any) -> np.ndarray:
+    """Returns zeros that a CPU device shares instead of copying them, so that they take no memory."""
+    alignment = 64
+    values = np.zeros(length + alignment, dtype)
+    start = -values.ctypes.data % alignment // values.itemsize
+    return values[start : start + length]
 
 
 def decode(exact: ExactSum) -> np.ndarray:
@@ -159,42 +165,32 @@ def select_features(values: np.ndarray, stride: int) -> np.ndarray:
 
 
 def compute_sums(
-    dictionary: features.Dictionary,
-    expand: jax.Array,
-    rows: np.ndarray,
-    weight: int,
-    *,
-    image_shape: Shape,
-    settings: ClosedFormConfig,
+    batches: Iterable[jax.Array], count: int, weight: int, *, num_features: int
 ) -> tuple[ExactSum, ExactSum]:
     """Computes the sums of phi phi' `[packed]` and of phi `[features + 1]`, divided by a number of images.
 
     Args:
-        dictionary: from `features.make_dictionary`.
-        expand: from `features.expansion_matrix`.
-        rows: images `[n, pixels]`, uint8 or float in [0, 1].
+        batches: features of the images, int8 `[batch, features]`, the last batch padded (`features.feature_batches`).
+        count: number of images.
         weight: number to divide by.
-        image_shape: shape of an image.
-        settings: settings of the features.
+        num_features: number of features.
 
     Returns:
-        The Gram matrix, and the vector, whose last value is n / weight.
+        The Gram matrix, and the vector, whose last value is count / weight.
 
     Raises:
         InputError: there are more than `MAX_IMAGES` images.
     """
-    if len(rows) > MAX_IMAGES:
-        raise InputError(f"images of a category: expected at most {MAX_IMAGES:,} at once, got {len(rows):,}")
-    size = features.feature_sizes(settings, image_shape).features
-    add_batch = partial(accumulate, dictionary, expand, image_shape=image_shape, settings=settings)
-    batches, parts = list(padded_batches(rows, *features.BATCH_SIZES)), []
-    for first in range(0, max(len(batches), 1), MAX_BATCHES):
-        totals = zero_totals(size)
-        for start, batch in batches[first : first + MAX_BATCHES]:
-            totals = add_batch(totals, batch, np.int32(len(rows) - start))
-        parts.append(totals)
+    if count > MAX_IMAGES:
+        raise InputError(f"images of a category: expected at most {MAX_IMAGES:,} at once, got {count:,}")
+    parts, start = [], 0
+    for index, phi in enumerate(batches):
+        if index % MAX_BATCHES == 0:
+            parts.append(zero_totals(num_features))
+        parts[-1] = accumulate(parts[-1], phi, np.int32(count - start))
+        start += len(phi)
     with jax.enable_x64(True):
-        return _divide_totals(parts, np.int64(len(rows)), np.int64(weight))
+        return _divide_totals(parts or [zero_totals(num_features)], np.int64(count), np.int64(weight))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -222,19 +218,9 @@ def _divide(totals: jax.Array, weight: jax.Array, bits: int, low: Any) -> ExactS
     return {"high": (quotient >> 8 * np.dtype(low).itemsize).astype(jnp.int32), "low": quotient.astype(low)}
 
 
-@partial(jax.jit, static_argnames=("image_shape", "settings"), donate_argnums=(2,))
-def accumulate(
-    dictionary: features.Dictionary,
-    expand: jax.Array,
-    totals: list[jax.Array],
-    rows: jax.Array,
-    valid: jax.Array,
-    *,
-    image_shape: Shape,
-    settings: ClosedFormConfig,
-) -> list[jax.Array]:
-    """Adds the products and the features of the first `valid` rows to int32 sums."""
-    phi = features.extract(dictionary, expand, rows, image_shape=image_shape, settings=settings)
-    phi = jnp.where(jnp.arange(len(rows))[:, None] < valid, phi, 0.0)
+@partial(jax.jit, donate_argnums=0)
+def accumulate(totals: list[jax.Array], phi: jax.Array, valid: jax.Array) -> list[jax.Array]:
+    """Adds products and sums of the first `valid` rows of features, int8 `[batch, features]`, to totals."""
+    phi = jnp.where(jnp.arange(len(phi))[:, None] < valid, phi, 0).astype(jnp.float32)
     added = [*gram_products(phi), phi.sum(axis=0)]
     return [total + values.astype(jnp.int32) for total, values in zip(totals, added, strict=True)]

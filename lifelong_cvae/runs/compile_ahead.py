@@ -21,7 +21,7 @@ from jax import ShapeDtypeStruct
 from lifelong_cvae import sampling, stacked
 from lifelong_cvae.images import batch_size, power_of_two
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.recognition import bounds, ridge_classifier, ridge_sums
+from lifelong_cvae.recognition import bounds, ridge_sums
 from lifelong_cvae.ridge import features, sums
 from lifelong_cvae.state import LifelongState, add_category
 from lifelong_cvae.training import category_fits, learn, train
@@ -83,12 +83,10 @@ def programs(state: LifelongState, plan: Plan) -> list[Lower]:
         lowered.append(partial(_fit_parts, new, plan))
     held_out = _held_out(new, plan)
     if new.config.closed_form.has_features:
-        fitted = plan.train_count - held_out
-        lowered += [partial(_accumulate, new, plan, count) for count in (fitted, held_out) if count]
+        for size in _feature_batch_sizes(plan, held_out):
+            lowered += [partial(_extract, new, plan, size), partial(_accumulate, new, size)]
     counts = [count for count in (held_out or plan.train_count, plan.test_count) if count]
     lowered += [partial(_evidence, new, plan, count) for count in counts]
-    if new.config.closed_form.has_features:
-        lowered += [partial(_extract, new, plan, count) for count in reversed(counts)]
     if new.config.learning.mixed_mode == "frozen" and new.base_categories_left == len(plan.names):
         # After the base categories the mixed part is frozen, and training reads its activations.
         lowered.append(partial(_train_chunk, new.replace(base_categories_left=0), plan))
@@ -113,6 +111,12 @@ def _with_categories(state: LifelongState, names: tuple[str, ...]) -> LifelongSt
 def _held_out(state: LifelongState, plan: Plan) -> int:
     """Returns the number of training images that are held out for calibration."""
     return int(np.count_nonzero(ridge_sums.held_out_mask(state, plan.train_count)))
+
+
+def _feature_batch_sizes(plan: Plan, held_out: int) -> list[int]:
+    """Returns the sizes of batches of features, without repetitions."""
+    counts = (plan.train_count - held_out, held_out, plan.test_count)
+    return list(dict.fromkeys(batch_size(count, *features.BATCH_SIZES) for count in counts if count))
 
 
 def _shapes(function: Callable[[LifelongState], Any], state: LifelongState) -> Any:
@@ -158,32 +162,24 @@ def _fit_parts(state: LifelongState, plan: Plan) -> jax.stages.Lowered:
     )
 
 
-def _batch(state: LifelongState, plan: Plan, count: int, sizes: tuple[int, int]) -> ShapeDtypeStruct:
-    return ShapeDtypeStruct((batch_size(count, *sizes), state.networks.pixels), plan.dtype)
+def _accumulate(state: LifelongState, size: int) -> jax.stages.Lowered:
+    width = ridge_sums.num_features(state)
+    totals, valid = jax.eval_shape(partial(sums.zero_totals, width)), ShapeDtypeStruct((), np.int32)
+    return sums.accumulate.lower(totals, ShapeDtypeStruct((size, width), np.int8), valid)
 
 
-def _dictionary(state: LifelongState) -> tuple[Any, Any]:
+def _extract(state: LifelongState, plan: Plan, size: int) -> jax.stages.Lowered:
     settings, shape = state.config.closed_form, state.image_shape
-    return state.params["ridge"]["dictionary"], jax.eval_shape(lambda: features.expansion_matrix(settings, shape))
-
-
-def _accumulate(state: LifelongState, plan: Plan, count: int) -> jax.stages.Lowered:
-    settings, shape = state.config.closed_form, state.image_shape
-    totals = jax.eval_shape(partial(sums.zero_totals, features.feature_sizes(settings, shape).features))
-    batch, valid = _batch(state, plan, count, features.BATCH_SIZES), ShapeDtypeStruct((), np.int32)
-    return sums.accumulate.lower(*_dictionary(state), totals, batch, valid, image_shape=shape, settings=settings)
-
-
-def _extract(state: LifelongState, plan: Plan, count: int) -> jax.stages.Lowered:
-    batch, settings = _batch(state, plan, count, features.BATCH_SIZES), state.config.closed_form
-    return ridge_classifier.extract_batch.lower(
-        *_dictionary(state), batch, image_shape=state.image_shape, settings=settings
-    )
+    expand = jax.eval_shape(partial(features.expansion_matrix, settings, shape))
+    batch = ShapeDtypeStruct((size, state.networks.pixels), plan.dtype)
+    dictionary = state.params["ridge"]["dictionary"]
+    return features.extract_batch.lower(dictionary, expand, batch, image_shape=shape, settings=settings)
 
 
 def _evidence(state: LifelongState, plan: Plan, count: int) -> jax.stages.Lowered:
     settings = state.config.recognition
-    batch = _batch(state, plan, count, (bounds.MIN_BATCH, settings.eval_batch_size))
+    size = batch_size(count, bounds.MIN_BATCH, settings.eval_batch_size)
+    batch = ShapeDtypeStruct((size, state.networks.pixels), plan.dtype)
     stack = partial(stacked.stack_categories, names=plan.names, capacity=stacked.group_capacity(state))
     rng = None if settings.bound == "mean" else jax.eval_shape(jax.random.key, 0)
     return bounds.batch_evidence.lower(

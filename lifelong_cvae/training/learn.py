@@ -86,6 +86,7 @@ def learn(
     learned = fit_category_parts(learned, data, teacher)  # 4 fit: prior, low-rank noise, contrast
     learned, held_out = ridge_sums.update(learned, task.images)  # 5 sum: features for the ridge regression
     learned = calibrate(learned, task.images, held_out, rng=rng, mesh=mesh)  # 6 calibrate: thresholds, temperatures
+    learned = ridge_sums.add_held_out(learned, held_out)
     learned = add_image_counts(learned, task.images)
     return learned, make_report(state, trained, int(data.total_steps), compiled.count, time.perf_counter() - start)
 

@@ -1,8 +1,9 @@
 """The closed-form recognizer: exact in any order, independent of the networks, categories can be dropped."""
 
-from functools import partial
+from functools import partial, reduce
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -157,6 +158,52 @@ def test_update_adds_the_images_of_a_revisited_category(state, digits, rng):
     assert_trees_equal(revisited.params["ridge"]["dictionary"], state.params["ridge"]["dictionary"])
 
 
+@pytest.fixture(scope="module")
+def task(state, digits, rng):
+    """A state with two new categories, their images, and the result of `update`."""
+    images = {"3": digits["1"][:30].reshape(30, -1), "5": digits["0"][:45].reshape(45, -1)}
+    grown = reduce(partial(add_category, rng=rng), images, state)
+    grown = grown.replace(visits=(*state.visits, 1, 1))
+    return grown, images, *ridge_sums.update(grown, images)
+
+
+def test_update_and_add_held_out_add_the_means_over_all_images(task):
+    grown, images, updated, held_out = task
+    dictionary, settings = grown.params["ridge"]["dictionary"], grown.config.closed_form
+    expand = features.expansion_matrix(settings, grown.image_shape)
+    completed = ridge_sums.add_held_out(updated, held_out)
+    added = 0
+    for name, rows in images.items():
+        phi = np.float64(features.extract(dictionary, expand, rows, image_shape=grown.image_shape, settings=settings))
+        added += phi.T @ phi / len(phi)
+        vector = sums.decode(completed.params["categories"][name]["ridge"]["sum"]["all"])
+        np.testing.assert_allclose(np.ldexp(vector[:-1], -sums.VECTOR_BITS), phi.mean(axis=0), atol=1e-8)
+        assert vector[-1] == 2**sums.VECTOR_BITS
+    diagonal = jnp.arange(len(added), dtype=jnp.int32)
+    with jax.enable_x64(True):
+        before, after = (
+            sums.gram_elements(ridge_sums.common_gram(s, "all"), diagonal, diagonal[::-1], len(added))
+            for s in (grown, completed)
+        )
+    elements = added[diagonal, diagonal[::-1]]
+    np.testing.assert_allclose(np.ldexp(after - before, -sums.GRAM_BITS), elements, atol=1e-5)
+
+
+def test_update_leaves_held_out_images_to_add_held_out(task):
+    _, images, updated, held_out = task
+    assert {name: len(part.features) for name, part in held_out.items()} == {"3": 1, "5": 2}
+    for name, rows in images.items():
+        share = sums.decode(updated.params["categories"][name]["ridge"]["sum"]["all"])[-1] / 2**sums.VECTOR_BITS
+        assert share == pytest.approx(1 - len(held_out[name].features) / len(rows))
+
+
+def test_select_ridge_with_pending_images_is_that_of_the_completed_sums(task):
+    _, _, updated, held_out = task
+    early = ridge_sums.select_ridge(updated, held_out)
+    late = ridge_sums.select_ridge(ridge_sums.add_held_out(updated, held_out))
+    assert float(early.params["ridge"]["ridge"]) == float(late.params["ridge"]["ridge"])
+
+
 def test_update_weights_categories_equally(config, digits, rng, mnist5k):
     state = lifelong.init(config, (28, 28), rng=rng)
     for name, count in (("2", 400), ("0", 400), ("1", 10)):
@@ -238,8 +285,8 @@ def test_calibrate_fits_grids_to_held_out_images(config, digits, rng):
     held_out = digits["0"][19::20]
     # A regression without the held-out images of the last task.
     grown = add_category(learned_state(config, "24", digits, rng), "0", rng=rng).replace(visits=(1, 1, 1))
-    updated, held_out_sums = ridge_sums.update(grown, {"0": digits["0"].reshape(-1, 784)})
-    classifier = ridge_classifier.solve(ridge_sums.select_ridge(updated), without=held_out_sums)
+    updated, pending = ridge_sums.update(grown, {"0": digits["0"].reshape(-1, 784)})
+    classifier = ridge_classifier.solve(ridge_sums.select_ridge(updated, pending))
     evidence = np.asarray(lifelong.evidence(state, held_out))
     scores = np.asarray(ridge_classifier.scores(classifier, held_out))
     grids = [np.asarray(state.params["categories"][name]["ridge"]["calibration"]) for name in "240"]
@@ -271,7 +318,7 @@ def test_solve_of_one_small_category_with_default_features(mnist5k, rng):
     # Few images of many features: the covariance has little rank, and its rounding must not make it indefinite.
     images = mnist5k.read("train", "1")
     state = add_category(lifelong.init(lifelong.Config(), (28, 28, 1), rng=rng), "1", rng=rng).replace(visits=(1,))
-    state, _ = ridge_sums.update(state, {"1": images.reshape(len(images), -1)})
+    state = ridge_sums.add_held_out(*ridge_sums.update(state, {"1": images.reshape(len(images), -1)}))
     scores = ridge_classifier.scores(ridge_classifier.solve(state), images)
     np.testing.assert_allclose(scores, 1, atol=1e-3)
 

@@ -61,6 +61,11 @@ def packed(gram):
     return {"high": np.int32(values >> 16), "low": np.uint16(values & 0xFFFF)}
 
 
+def sums_of_images(images, made, options, weight):
+    batches = features.feature_batches(*made, images, **options)
+    return sums.compute_sums(batches, len(images), weight, num_features=FEATURES)
+
+
 def solve(*arguments):
     return jax.device_get(regression.solve(*arguments))
 
@@ -104,7 +109,7 @@ def joint_regression(phi, ridge, weights=None):
 
 
 def test_solve_equals_joint_regression_with_equal_weight_per_category(rows, made, options, phi):
-    computed = [sums.compute_sums(*made, images, len(images), **options) for images in rows]
+    computed = [sums_of_images(images, made, options, len(images)) for images in rows]
     gram = reduce(sums.add, [gram for gram, _ in computed])
     vectors = np.stack([sums.decode(vector) for _, vector in computed], axis=1)
     solution = solve(gram, vectors, 0.003)
@@ -273,7 +278,7 @@ def select_from_images(rows, made, options):
     for images in rows:
         mask = regression.held_out_mask(len(images))
         for is_held_out in (True, False):
-            gram, vector = sums.compute_sums(*made, images[mask == is_held_out], len(images), **options)
+            gram, vector = sums_of_images(images[mask == is_held_out], made, options, len(images))
             grams[is_held_out].append(sums.strided_gram(gram, FEATURES, 4))
             vectors[is_held_out].append(sums.decode(sums.strided_vector(vector, 4)))
     fit, held_out = (reduce(sums.add, grams[part]) for part in (False, True))
@@ -346,7 +351,7 @@ def test_held_out_mask_is_true_for_every_twentieth_image():
 @pytest.mark.parametrize("gram_sharing", ["mixed", "own"])
 def test_empty_sums_have_the_shapes_of_computed_ones(rows, made, options, gram_sharing):
     settings = dataclasses.replace(SETTINGS, gram_sharing=gram_sharing)
-    gram, vector = sums.compute_sums(*made, rows[0], len(rows[0]), **options)
+    gram, vector = sums_of_images(rows[0], made, options, len(rows[0]))
     stride = regression.SEARCH_STRIDE
     gram = {"gram": {"all": gram, "held_out": sums.strided_gram(gram, FEATURES, stride)}}
     vector = {"all": vector, "held_out": sums.strided_vector(vector, stride)}

@@ -186,7 +186,8 @@ def rows():
 
 def compute_sums(rows, weight):
     made, expand = features.make_dictionary(SETTINGS, SHAPE), features.expansion_matrix(SETTINGS, SHAPE)
-    return sums.compute_sums(made, expand, rows, weight, image_shape=SHAPE, settings=SETTINGS)
+    batches = features.feature_batches(made, expand, rows, image_shape=SHAPE, settings=SETTINGS)
+    return sums.compute_sums(batches, len(rows), weight, num_features=FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -235,14 +236,10 @@ def test_compute_sums_adds_many_batches_in_parts(rows, computed, max_batches, mo
     assert_trees_equal(compute_sums(rows, 37), computed)
 
 
-def test_compute_sums_of_more_images_than_int32_can_hold(monkeypatch):
-    # An image shape of its own, since compiled functions are kept.
-    shape, count = (1, 3, 1), 1024 * sums.MAX_BATCHES + 5000
-    config = ClosedFormConfig(num_filters=2, filter_size=1, pool_grid=1, random_features=2)
-    largest = jnp.float32([[features.MAX_LEVEL, -features.MAX_LEVEL] * 3])
-    monkeypatch.setattr(features, "extract", lambda *arguments, **_: jnp.tile(largest, (len(arguments[2]), 1)))
-    rows = np.zeros((count, 3), np.uint8)
-    gram, vector = sums.compute_sums({}, jnp.zeros(()), rows, count, image_shape=shape, settings=config)
+def test_compute_sums_of_more_images_than_int32_can_hold():
+    count = 1024 * sums.MAX_BATCHES + 5000
+    largest = np.tile(np.int8([features.MAX_LEVEL, -features.MAX_LEVEL] * 3), (1024, 1))
+    gram, vector = sums.compute_sums([largest] * (sums.MAX_BATCHES + 5), count, count, num_features=6)
     signs = np.array([1, -1] * 3)
     assert features.MAX_LEVEL**2 * count > 2**31
     assert sums.decode(vector).tolist() == [*(127 * signs * 2**32), 2**32]
