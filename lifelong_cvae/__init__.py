@@ -16,7 +16,7 @@ _PUBLIC = {
     "sampling": ("decode", "encode", "imagine"),
     "sharding": ("make_mesh",),
     "state": ("LifelongState", "init"),
-    "training.learn": ("Report", "learn", "learn_stream"),
+    "training.learn": ("Report", "learn", "learn_many", "learn_stream"),
     "version": ("__version__",),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

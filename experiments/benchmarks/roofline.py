@@ -26,7 +26,7 @@ from lifelong_cvae import recognition, sampling
 from lifelong_cvae.config import Config
 from lifelong_cvae.images import to_float
 from lifelong_cvae.model import cvae
-from lifelong_cvae.training.learn import make_task_data
+from lifelong_cvae.training.task_data import make_task_data
 from lifelong_cvae.training.train import TrainCarry, init_carry, train_chunk
 
 IMAGE_SHAPE = (28, 28, 1)

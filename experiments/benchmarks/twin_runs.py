@@ -25,7 +25,7 @@ from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.config import Config
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import use_package
-from lifelong_cvae.training.learn import count_steps
+from lifelong_cvae.training.task_data import count_steps
 
 ROOT = Path(__file__).parents[2]
 # Runs of each side.

@@ -23,7 +23,7 @@ from lifelong_cvae.data import Source
 from lifelong_cvae.errors import use_package
 from lifelong_cvae.images import flatten_images, to_uint8
 from lifelong_cvae.state import add_category, init
-from lifelong_cvae.training.learn import make_task_data
+from lifelong_cvae.training.task_data import make_task_data
 from lifelong_cvae.training.teacher import make_teacher
 from lifelong_cvae.training.train import train
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lifelong_cvae.config import Config
 from lifelong_cvae.state import LifelongState, add_category, init
-from lifelong_cvae.training.learn import make_task_data
+from lifelong_cvae.training.task_data import make_task_data
 from lifelong_cvae.training.teacher import make_teacher, sample_replay
 from lifelong_cvae.training.train import init_carry, train_chunk
 

@@ -33,7 +33,13 @@ def save_task(folder: Path, progress: TaskProgress, teacher: str) -> None:
     Raises:
         OSError: the disk is full or not writable.
     """
-    meta = {"teacher": teacher, "names": list(progress.names), "terms": progress.terms, "seconds": progress.seconds}
+    meta = {
+        "teacher": teacher,
+        "names": list(progress.names),
+        "terms": progress.terms,
+        "seconds": progress.seconds,
+        "losses": progress.losses,
+    }
     leaves = jax.tree_util.tree_flatten_with_path(progress.carry)[0]
     part = {"carry": {_leaf_name(path): leaf for path, leaf in leaves}}
     orbax_store.write(folder, progress.steps, [lambda: part], meta, keep=1)
@@ -73,10 +79,11 @@ def load_task(
     if newest is None or newest[1] is None:
         return None
     meta, (arrays,) = newest[1]
-    if meta["names"] != list(names) or meta["teacher"] != digest(state):
+    # Version 0.2 wrote no losses of categories.
+    if meta["names"] != list(names) or meta["teacher"] != digest(state) or "losses" not in meta:
         return None
     carry = structure.unflatten(jnp.asarray(arrays["carry"][_leaf_name(path)], leaf.dtype) for path, leaf in template)
-    return TaskProgress(tuple(names), carry, meta["terms"], meta["seconds"])
+    return TaskProgress(tuple(names), carry, meta["terms"], meta["seconds"], meta["losses"])
 
 
 def _leaf_name(path: tuple[Any, ...]) -> str:

@@ -24,7 +24,7 @@ from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import bounds, ridge_sums
 from lifelong_cvae.ridge import features, sums
 from lifelong_cvae.state import LifelongState, add_category
-from lifelong_cvae.training import category_fits, learn, train
+from lifelong_cvae.training import category_fits, task_data, train
 from lifelong_cvae.training.losses import TaskData
 
 # At most this many programs are compiled at once; one core is left to the run.
@@ -125,16 +125,16 @@ def _shapes(function: Callable[[LifelongState], Any], state: LifelongState) -> A
 
 
 def _task_data(state: LifelongState, plan: Plan, *, train_mixed: bool) -> TaskData:
-    rows = power_of_two(plan.train_count - _held_out(state, plan), learn.MIN_ROWS)
+    rows = power_of_two(plan.train_count - _held_out(state, plan), task_data.MIN_ROWS)
     categories, networks = len(plan.names), state.training_networks
     images = ShapeDtypeStruct((categories, rows, networks.pixels), plan.dtype)
     activations = None
     if state.config.has_mixed and not train_mixed:
-        encode = partial(learn.encoder_activations, networks=networks)
+        encode = partial(task_data.encoder_activations, networks=networks)
         activations = jax.eval_shape(encode, state.params["mixed"], images)
     rngs = jax.eval_shape(stacked.fold_in_rows, jax.random.key(0), ShapeDtypeStruct((categories, 3), np.uint32))
-    counts, steps = ShapeDtypeStruct((categories,), np.int32), ShapeDtypeStruct((), np.int32)
-    return TaskData(images, counts, rngs, steps, activations)
+    numbers = ShapeDtypeStruct((categories,), np.int32)
+    return TaskData(images, numbers, rngs, numbers, activations)
 
 
 def _train_chunk(state: LifelongState, plan: Plan) -> jax.stages.Lowered:

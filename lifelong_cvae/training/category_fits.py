@@ -119,8 +119,8 @@ def fit_parts(
     """Fits the parts of stacked subtrees `[categories, ...]`, one category after another."""
 
     def fit(arguments: tuple[Any, ...]) -> dict[str, Any]:
-        category, images, count, rng = arguments
-        sample_rng, fit_rng = jax.random.split(jax.random.fold_in(rng, data.total_steps))
+        category, images, count, rng, total_steps = arguments
+        sample_rng, fit_rng = jax.random.split(jax.random.fold_in(rng, total_steps))
         model = cvae.CategoryModel(mixed, category, networks)
         # A fixed number of points, spread evenly over the images.
         x = to_float(images[jnp.arange(PRIOR_POINTS) * count // PRIOR_POINTS])
@@ -138,7 +138,7 @@ def fit_parts(
             parts["rms_uncertainty"] = jnp.sqrt(jnp.mean(squares, axis=0))
         return parts
 
-    return jax.lax.map(fit, (categories, data.images, data.counts, data.rngs))
+    return jax.lax.map(fit, (categories, data.images, data.counts, data.rngs, data.total_steps))
 
 
 def _fit_low_rank_noise(

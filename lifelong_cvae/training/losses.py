@@ -36,7 +36,7 @@ class TaskData(NamedTuple):
     images: jax.Array  # [categories, rows, pixels], uint8 or float32, padded rows
     counts: jax.Array  # [categories], number of rows that are images
     rngs: jax.Array  # [categories]
-    total_steps: jax.Array  # scalar, length of the schedule
+    total_steps: jax.Array  # [categories], length of the schedule
     mixed_activations: Any = None  # [categories, rows, ...] of every image; None if the mixed part is trained
 
 
@@ -124,7 +124,7 @@ def replay_terms(model: cvae.CategoryModel, memory: ReplayMemory, noise: jax.Arr
 def real_loss(
     params: dict[str, Any], data: TaskData, noise: StepNoise, *, networks: Networks, mesh: Mesh | None = None
 ) -> tuple[jax.Array, Terms]:
-    """Computes the summed loss on real images, by which each category learns as if alone, and mean terms.
+    """Computes the summed loss on real images, by which each category learns as if alone, and its terms.
 
     Args:
         params: `{"mixed": ..., "categories": {TASK: subtrees [categories, ...]}}`.
@@ -132,6 +132,9 @@ def real_loss(
         noise: random numbers of the step.
         networks: modules.
         mesh: devices that share a batch.
+
+    Returns:
+        The loss, and each term `[categories]`.
     """
 
     def category_terms(category: Any, images: jax.Array, activations: Any, noise: StepNoise) -> Terms:
@@ -142,7 +145,7 @@ def real_loss(
 
     arguments = (params["categories"][TASK], data.images, data.mixed_activations, noise)
     terms = cpu.vmap(category_terms, *arguments, count=data.counts.shape[0])
-    return sum(jnp.sum(term) for term in terms.values()), _means(terms)
+    return sum(jnp.sum(term) for term in terms.values()), terms
 
 
 def replay_loss(
@@ -171,9 +174,6 @@ def replay_loss(
         group, noise = sharding.constrain((group, noise), mesh, sharding.DATA_AXIS)
         return replay_terms(cvae.CategoryModel(mixed, category, networks), group, noise, tuple(weights))
 
-    terms = _means(cpu.vmap(group_terms, categories, memory, noise.noise, count=len(noise.groups)))
+    terms = cpu.vmap(group_terms, categories, memory, noise.noise, count=len(noise.groups))
+    terms = {name: jnp.mean(term) for name, term in terms.items()}
     return replay.earlier * sum(weight * terms[name] for name, weight in weights.items()), terms
-
-
-def _means(terms: Terms) -> Terms:
-    return {name: jnp.mean(term) for name, term in terms.items()}

@@ -1,7 +1,7 @@
 """A task: its images, checked and flattened to rows."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -45,7 +45,26 @@ def fix_max_value(state: LifelongState, images: Mapping[str, Any]) -> LifelongSt
     return state.replace(max_value=find_max_value(reduce(PixelValues.merge, map(pixel_values, arrays))))
 
 
-def check_task(state: LifelongState, images: Mapping[str, Any], *, resume_from: TaskProgress | None = None) -> Task:
+def check_tasks(
+    state: LifelongState, tasks: Sequence[Mapping[str, Any]], *, resume_from: TaskProgress | None = None
+) -> list[Task]:
+    """Checks names and images of tasks that are trained together, as `check_task` does.
+
+    Raises:
+        InputError: as in `learn` and `learn_many`.
+    """
+    checked = [check_task(state, images) for images in tasks]
+    names = [name for task in checked for name in task.names]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"images: expected each category once, got {name!r} twice")
+    if resume_from and resume_from.names != tuple(names):
+        expected, got = ", ".join(resume_from.names), ", ".join(names)
+        raise InputError(f"resume_from: expected images of its task {expected}, got images of {got}")
+    return checked
+
+
+def check_task(state: LifelongState, images: Mapping[str, Any]) -> Task:
     """Checks names and images, flattens images to rows, and holds some out for calibration.
 
     Images of a category that are all the same, or each of one color only, are logged as a warning.
@@ -66,9 +85,6 @@ def check_task(state: LifelongState, images: Mapping[str, Any], *, resume_from: 
             raise InputError(f"{what}: expected at least {MIN_IMAGES}, got {len(rows[name])}")
         if oddity := describe_oddity(rows[name], state.image_shape[-1]):
             _logger.warning("%s: %s", what, oddity)
-    if resume_from and resume_from.names != tuple(rows):
-        expected, got = ", ".join(resume_from.names), ", ".join(rows)
-        raise InputError(f"resume_from: expected images of its task {expected}, got images of {got}")
     rows = unify_types(rows)
     train_rows = {name: values[~ridge_sums.held_out_mask(state, len(values))] for name, values in rows.items()}
     return Task(rows, train_rows)

@@ -5,8 +5,9 @@ subtrees}}`, with the task's subtrees stacked along a leading axis.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -19,7 +20,7 @@ from lifelong_cvae import sharding
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.stacked import NOT_USED_IN_TRAINING, stack_subtrees
-from lifelong_cvae.state import LifelongState, freeze_mask
+from lifelong_cvae.state import LifelongState
 from lifelong_cvae.training.losses import (
     TASK,
     ReplayData,
@@ -32,6 +33,7 @@ from lifelong_cvae.training.losses import (
     sample_replay_noise,
     sample_step_noise,
 )
+from lifelong_cvae.training.optimizer import make_optimizer
 from lifelong_cvae.training.teacher import Teacher, sample_replay
 
 T = TypeVar("T")
@@ -52,6 +54,7 @@ class TaskProgress(NamedTuple):
     carry: TrainCarry
     terms: dict[str, float]  # loss terms in nats per image, mean over the chunk
     seconds: float  # time spent on the task
+    losses: Mapping[str, float] = MappingProxyType({})  # term `real` of each category in its last chunk
 
     @property
     def steps(self) -> int:
@@ -61,28 +64,6 @@ class TaskProgress(NamedTuple):
 
 # Called after every chunk with the task's progress and its total number of steps.
 ProgressFn = Callable[[TaskProgress, int], None]
-
-
-def make_optimizer(
-    learning: LearningConfig, params: dict[str, Any], names: tuple[str, ...], total_steps: Any, *, train_mixed: bool
-) -> optax.GradientTransformation:
-    """Creates Adam with a cosine schedule, masked so that a task changes nothing but its own parameters.
-
-    Frozen leaves get zero updates and no moments.
-
-    Args:
-        learning: peak of the schedule.
-        params: a whole parameter dict, or one with the task's categories alone.
-        names: categories of the task.
-        total_steps: length of the schedule; may be traced.
-        train_mixed: whether the mixed part is trained.
-    """
-
-    def schedule(step: jax.Array) -> jax.Array:
-        return learning.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * step / total_steps))
-
-    mask = freeze_mask(params, names, train_mixed=train_mixed)
-    return optax.selective_transform(optax.adam(schedule), freeze_mask=mask)
 
 
 @partial(jax.jit, static_argnames=("networks", "learning", "train_mixed", "mesh"))
@@ -117,7 +98,8 @@ def train_chunk(
         mesh: devices that share each batch. All of them hold the whole carry.
 
     Returns:
-        The carry, each loss term `[steps]`, and whether each parameter is finite, bool `[leaves]`.
+        The carry, each loss term `[steps]`, that of real images `[steps, categories]`, and whether each parameter is
+        finite, bool `[leaves]`.
     """
     optimizer = make_optimizer(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
 
@@ -187,7 +169,7 @@ def train(
     Raises:
         FloatingPointError: a loss or a parameter is not finite.
     """
-    learning, total, names = state.config.learning, int(data.total_steps), teacher.task
+    learning, total, names = state.config.learning, int(data.total_steps.max()), teacher.task
     if resume_from is None:
         resume_from = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
     run_chunk = partial(
@@ -207,9 +189,10 @@ def train(
             yield first_step, result
 
     for first_step, (carry, terms, finite) in _one_ahead(chunks()):
-        means = _mean_terms(jax.device_get(terms), names, first_step=first_step)
+        trained = first_step < np.asarray(data.total_steps)
+        means, by_category = _mean_terms(jax.device_get(terms), names, trained, first_step=first_step)
         check_finite(carry.params, f"at step {first_step + learning.steps_per_call}", names, finite=finite)
-        current = TaskProgress(names, carry, means, time.perf_counter() - start)
+        current = TaskProgress(names, carry, means, time.perf_counter() - start, {**current.losses, **by_category})
         if progress is not None:
             progress(current, total)
     return current._replace(carry=sharding.to_host(current.carry, mesh))
@@ -225,13 +208,30 @@ def _one_ahead(items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def _mean_terms(terms: dict[str, np.ndarray], names: tuple[str, ...], *, first_step: int) -> dict[str, float]:
-    """Averages each loss term over a chunk. Raises FloatingPointError if a step is not finite."""
+def _mean_terms(
+    terms: dict[str, np.ndarray], names: tuple[str, ...], trained: np.ndarray, *, first_step: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Averages loss terms over a chunk.
+
+    Args:
+        terms: each term `[steps]`, that of real images `[steps, categories]`.
+        names: categories of the task.
+        trained: whether each category is still trained, bool `[categories]`.
+        first_step: first step of the chunk.
+
+    Returns:
+        Mean of each term, and mean of the term of real images by category that is still trained.
+
+    Raises:
+        FloatingPointError: a step is not finite.
+    """
+    terms = {**terms, "real": terms["real"][:, trained]}
     for term, values in terms.items():
         if not np.isfinite(values).all():
-            step = first_step + int(np.argmax(~np.isfinite(values)))
+            step = first_step + int(np.argmax(~np.isfinite(values).reshape(len(values), -1).all(axis=1)))
             raise FloatingPointError(f"loss term {term} is not finite at step {step} of task {', '.join(names)}")
-    return {term: float(values.mean()) for term, values in terms.items()}
+    by_category = dict(zip(np.asarray(names)[trained].tolist(), terms["real"].mean(axis=0).tolist(), strict=True))
+    return {term: float(values.mean()) for term, values in terms.items()}, by_category
 
 
 def check_finite(params: Any, when: str, names: tuple[str, ...], *, finite: Any = None) -> None:

@@ -12,7 +12,7 @@ import lifelong_cvae as lifelong
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.state import add_category
 from lifelong_cvae.training import category_fits
-from lifelong_cvae.training.learn import make_task_data
+from lifelong_cvae.training.task_data import make_task_data
 from lifelong_cvae.training.teacher import Teacher
 from tests.conftest import assert_trees_equal, mixture_log_density
 

@@ -10,8 +10,8 @@ import lifelong_cvae as lifelong
 from lifelong_cvae.images import mean_image
 from lifelong_cvae.model import cvae
 from lifelong_cvae.state import add_category, freeze_mask, parameters_per_category
-from lifelong_cvae.training.learn import make_task_data
 from lifelong_cvae.training.losses import TASK
+from lifelong_cvae.training.task_data import make_task_data
 from lifelong_cvae.training.train import init_carry, train_chunk
 from tests.conftest import assert_trees_equal
 from tests.training.conftest import TRAINED_PARTS, learned_state
@@ -70,7 +70,7 @@ def test_train_chunk_equals_masked_steps_over_whole_dict(small_config, digits, r
         model = cvae.CategoryModel(params["mixed"], params["categories"]["new"], state.networks)
         return -jnp.mean(cvae.elbo(model, x, cvae.encode(model, x), rng=noise_rng))
 
-    schedule = optax.cosine_decay_schedule(config.learning.learning_rate, int(data.total_steps))
+    schedule = optax.cosine_decay_schedule(config.learning.learning_rate, int(data.total_steps[0]))
     mask = freeze_mask(state.params, ["new"], train_mixed=train_mixed)
     optimizer = optax.selective_transform(optax.adam(schedule), freeze_mask=mask)
 
@@ -211,3 +211,16 @@ def test_learn_in_bfloat16_keeps_float32_parameters_and_similar_loss(small_confi
         losses[dtype] = report.terms["real"]
     assert losses["bfloat16"] != losses["float32"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_learn_of_new_and_known_categories_is_that_of_each_alone(small_config, digits, rng):
+    # Replayed images of the known one are floats, the new ones are bytes.
+    config = small_config.with_settings({"mixed_mode": "none"})
+    state = learned_state(config, [{"0": digits["0"]}], rng)
+    visits = {"0": digits["0"][:200], "1": digits["1"][:200]}
+    joint, report = lifelong.learn(state, visits, rng=rng)
+    alone = [lifelong.learn(state, {name: images}, rng=rng) for name, images in visits.items()]
+    assert report.terms["real"] == pytest.approx(np.mean([one.terms["real"] for _, one in alone]), rel=1e-2)
+    new = joint.params["categories"]["1"], alone[1][0].params["categories"]["1"]
+    for part in TRAINED_PARTS:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), new[0][part], new[1][part])

@@ -10,10 +10,11 @@ from lifelong_cvae.config import REPLAY_TERMS
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.stacked import stack_categories
 from lifelong_cvae.state import add_category
-from lifelong_cvae.training.learn import make_task_data
 from lifelong_cvae.training.losses import TASK, ReplayData, replay_terms
+from lifelong_cvae.training.optimizer import make_optimizer
 from lifelong_cvae.training.replay import sample_memory
-from lifelong_cvae.training.train import init_carry, make_optimizer, train_chunk
+from lifelong_cvae.training.task_data import make_task_data
+from lifelong_cvae.training.train import init_carry, train_chunk
 from tests.conftest import assert_trees_equal
 from tests.training.conftest import config_in_mode, state_with_random_values
 
