@@ -71,7 +71,9 @@ def load_task(
     parts = [{"carry": {_leaf_name(path): leaf for path, leaf in template}}]
 
     def read(step: int) -> tuple[dict[str, Any], list[Any]] | None:
-        if orbax_store.read_meta(folder, step)["schema"] != orbax_store.SCHEMA:
+        meta = orbax_store.read_meta(folder, step)
+        # Version 0.2 wrote no losses of categories.
+        if meta["schema"] != orbax_store.SCHEMA or meta["names"] != list(names) or "losses" not in meta:
             return None
         return orbax_store.read(folder, step, lambda _: parts)
 
@@ -79,8 +81,7 @@ def load_task(
     if newest is None or newest[1] is None:
         return None
     meta, (arrays,) = newest[1]
-    # Version 0.2 wrote no losses of categories.
-    if meta["names"] != list(names) or meta["teacher"] != digest(state) or "losses" not in meta:
+    if meta["teacher"] != digest(state):
         return None
     carry = structure.unflatten(jnp.asarray(arrays["carry"][_leaf_name(path)], leaf.dtype) for path, leaf in template)
     return TaskProgress(tuple(names), carry, meta["terms"], meta["seconds"], meta["losses"])

@@ -38,13 +38,15 @@ class Plan(NamedTuple):
 
     Attributes:
         names: categories of the next task.
-        train_count: training images of its largest category.
+        together: categories that are trained side by side (`learn_many`) once the mixed part does not learn.
+        train_count: training images of the largest of all these categories.
         test_count: test images of all categories of the task.
         dtype: type of the pixels.
         shown: imagined images of each category in figures; 0 if there are none.
     """
 
     names: tuple[str, ...]
+    together: tuple[str, ...]
     train_count: int
     test_count: int
     dtype: Any
@@ -77,8 +79,8 @@ def _compile(lower: Lower) -> None:
 
 def programs(state: LifelongState, plan: Plan) -> list[Lower]:
     """Returns functions that lower the programs, in the order in which they are needed."""
-    new = _with_categories(state, plan.names)
-    lowered = [partial(_train_chunk, new, plan)]
+    new = _with_categories(state, (*plan.names, *plan.together))
+    lowered = [partial(_train_chunk, new, plan, plan.names if new.mixed_learns else plan.together)]
     if new.networks.fits_parts:
         lowered.append(partial(_fit_parts, new, plan))
     held_out = _held_out(new, plan)
@@ -87,9 +89,9 @@ def programs(state: LifelongState, plan: Plan) -> list[Lower]:
             lowered += [partial(_extract, new, plan, size), partial(_accumulate, new, size)]
     counts = [count for count in (held_out or plan.train_count, plan.test_count) if count]
     lowered += [partial(_evidence, new, plan, count) for count in counts]
-    if new.config.learning.mixed_mode == "frozen" and new.base_categories_left == len(plan.names):
+    if new.config.learning.mixed_mode == "frozen" and new.mixed_learns and plan.together:
         # After the base categories the mixed part is frozen, and training reads its activations.
-        lowered.append(partial(_train_chunk, new.replace(base_categories_left=0), plan))
+        lowered.append(partial(_train_chunk, new.replace(base_categories_left=0), plan, plan.together))
     if plan.shown:
         lowered.append(partial(_imagine, new, plan))
     return lowered
@@ -124,9 +126,9 @@ def _shapes(function: Callable[[LifelongState], Any], state: LifelongState) -> A
     return jax.eval_shape(lambda params: function(state.replace(params=params)), state.params)
 
 
-def _task_data(state: LifelongState, plan: Plan, *, train_mixed: bool) -> TaskData:
+def _task_data(state: LifelongState, plan: Plan, names: tuple[str, ...], *, train_mixed: bool) -> TaskData:
     rows = power_of_two(plan.train_count - _held_out(state, plan), task_data.MIN_ROWS)
-    categories, networks = len(plan.names), state.training_networks
+    categories, networks = len(names), state.training_networks
     images = ShapeDtypeStruct((categories, rows, networks.pixels), plan.dtype)
     activations = None
     if state.config.has_mixed and not train_mixed:
@@ -137,12 +139,12 @@ def _task_data(state: LifelongState, plan: Plan, *, train_mixed: bool) -> TaskDa
     return TaskData(images, numbers, rngs, numbers, activations)
 
 
-def _train_chunk(state: LifelongState, plan: Plan) -> jax.stages.Lowered:
+def _train_chunk(state: LifelongState, plan: Plan, names: tuple[str, ...]) -> jax.stages.Lowered:
     train_mixed = state.mixed_learns
-    carry = _shapes(partial(train.init_carry, names=plan.names, train_mixed=train_mixed), state)
+    carry = _shapes(partial(train.init_carry, names=names, train_mixed=train_mixed), state)
     return train.train_chunk.lower(
         carry,
-        _task_data(state, plan, train_mixed=train_mixed),
+        _task_data(state, plan, names, train_mixed=train_mixed),
         None,
         networks=state.training_networks,
         learning=state.config.learning,
@@ -156,7 +158,7 @@ def _fit_parts(state: LifelongState, plan: Plan) -> jax.stages.Lowered:
     return category_fits.fit_parts.lower(
         state.params["mixed"],
         _shapes(stack, state),
-        _task_data(state, plan, train_mixed=True),
+        _task_data(state, plan, plan.names, train_mixed=True),
         networks=state.networks,
         with_contrast=state.config.network.sample_style != "mean",
     )

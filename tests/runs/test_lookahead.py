@@ -1,0 +1,73 @@
+"""Runs with lookahead: tasks trained side by side, with the metrics of tasks that are learned one after another."""
+
+from functools import partial
+
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae.errors import Stopped
+from lifelong_cvae.runs.task_loop import side_by_side
+from tests.conftest import assert_trees_equal, lines_of, one_line, run_quietly
+from tests.runs.conftest import FIVE
+
+
+@pytest.fixture(scope="module")
+def looking_ahead(tmp_path_factory, make_run_config, mnist5k):
+    run = tmp_path_factory.mktemp("lookahead") / "run"
+    run_quietly(run, make_run_config(FIVE), mnist5k, lookahead=3)
+    return run
+
+
+def test_run_with_lookahead_has_the_metrics_of_one_task_after_another(looking_ahead, run_of_five):
+    for line, expected in zip(lines_of(looking_ahead), lines_of(run_of_five), strict=True):
+        assert line["categories"] == expected["categories"]
+        assert line["steps"] == expected["steps"]
+        assert line["terms"] == pytest.approx(expected["terms"], rel=1e-4)
+        assert line["accuracy"] == pytest.approx(expected["accuracy"], abs=0.005)
+        assert line["accuracy_elbo"] == pytest.approx(expected["accuracy_elbo"], abs=0.005)
+
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("polls", [slow(1), slow(2), 5, slow(9)])
+def test_run_with_lookahead_resumes_to_the_same_parameters(polls, tmp_path, make_run_config, mnist5k, looking_ahead):
+    # Stops after chunks and tasks at several places, in and between groups.
+    counts = iter(range(10**6))
+    with pytest.raises(Stopped):
+        run_quietly(
+            tmp_path / "run", make_run_config(FIVE), mnist5k, lookahead=3, should_stop=lambda: next(counts) >= polls
+        )
+    run_quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, lookahead=3, resume=True)
+    resumed, expected = (lifelong.load(run / "checkpoints") for run in (tmp_path / "run", looking_ahead))
+    assert_trees_equal(resumed.params, expected.params)
+
+
+def test_run_resumes_with_another_lookahead(tmp_path, make_run_config, mnist5k, looking_ahead):
+    # Stopped within a group of three, it learns its first task anew.
+    counts, lines = iter(range(10**6)), []
+    with pytest.raises(Stopped):
+        run_quietly(
+            tmp_path / "run", make_run_config(FIVE), mnist5k, lookahead=3, should_stop=lambda: next(counts) >= 4
+        )
+    assert (tmp_path / "run/within_task/2").is_dir()
+    run_quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, resume=True, log_fn=lines.append)
+    assert not [line for line in lines if "damaged" in line]
+    assert [line["accuracy"] for line in lines_of(tmp_path / "run")] == pytest.approx(
+        [line["accuracy"] for line in lines_of(looking_ahead)], abs=0.005
+    )
+
+
+def test_run_rejects_a_lookahead_of_no_task(tmp_path, make_run_config, mnist5k):
+    with pytest.raises(lifelong.InputError) as error:
+        run_quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, lookahead=0)
+    one_line(error, "lookahead: expected at least 1, got 0")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "most", "expected"),
+    [("abc", 1, 1), ("abc", 2, 2), ("abc", 9, 3), ("aba", 3, 2), (("ab", "bc", "d"), 3, 1), ("", 4, 0)],
+)
+def test_side_by_side_takes_tasks_of_different_categories(tasks, most, expected):
+    assert len(side_by_side([tuple(task) for task in tasks], most)) == expected
