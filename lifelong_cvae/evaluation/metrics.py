@@ -15,6 +15,7 @@ from lifelong_cvae.evaluation.generation import Images
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from lifelong_cvae.images import unify_types
 from lifelong_cvae.recognition import ridge_classifier
+from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.state import LifelongState
 
 # Images of all categories together, and samples per image, from which `density` is computed.
@@ -38,7 +39,7 @@ def log_posteriors_by_category(
     split: str,
     *,
     rng: jax.Array,
-    feature_cache: MutableMapping[str, jax.Array] | None = None,
+    feature_cache: MutableMapping[str, Features] | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Computes log p(c|x), up to a constant per image, of a split by the run's recognizer and by `elbo`.
@@ -216,7 +217,7 @@ def _familiarity(recognizer: recognition.Recognizer, images: np.ndarray, log_evi
 
 
 def _scores(
-    classifier: ridge_classifier.RidgeClassifier, images: Images, feature_cache: MutableMapping[str, jax.Array]
+    classifier: ridge_classifier.RidgeClassifier, images: Images, feature_cache: MutableMapping[str, Features]
 ) -> np.ndarray:
     """Computes regression scores of all images, `[n, categories]`, and adds missing features to the cache."""
     for name in images.keys() - feature_cache.keys():

@@ -57,8 +57,7 @@ def calibrate(
             lowest = np.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
             subtree["thresholds"] = jax.device_put(lowest)
         if with_scores and len(unseen):
-            phi = held_out[name].features[:CALIBRATION_IMAGES]
-            scores = np.asarray(ridge_classifier.scores_from_features(classifier, phi))
+            scores = np.asarray(ridge_classifier.scores_from_features(classifier, held_out[name].phi))[: len(sample)]
             # A category that was learned early had few alternatives, and says less about many.
             grid = (len(state.names) - 1) * temperature_scaling.loss_grid(evidence, scores, column)
             fitted = {

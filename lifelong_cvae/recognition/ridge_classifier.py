@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, concat_unpadded, flatten_images, padded_batches
+from lifelong_cvae.images import Shape, concat_unpadded, flatten_images
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.ridge import features, regression
+from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.state import LifelongState
 
 
@@ -87,17 +88,16 @@ def scores(classifier: RidgeClassifier, images: Any) -> jax.Array:
 
 
 @own_types()
-def extract_features(classifier: RidgeClassifier, images: Any) -> jax.Array:
-    """Computes the features of images, int8 `[n, features]`. Arguments as in `scores`."""
+def extract_features(classifier: RidgeClassifier, images: Any) -> Features:
+    """Computes the features of images. Arguments as in `scores`."""
     rows = flatten_images(images, classifier.image_shape, max_value=classifier.max_value)
-    return concat_unpadded(list(_feature_batches(classifier, rows)), len(rows), classifier.weights.shape[0])
+    return Features(tuple(_feature_batches(classifier, rows)), len(rows))
 
 
 @own_types()
-def scores_from_features(classifier: RidgeClassifier, phi: jax.Array) -> jax.Array:
-    """Computes the regression scores `[n, categories]` of images with the features phi `[n, features]`."""
-    batches = (batch for _, batch in padded_batches(np.asarray(phi), *features.BATCH_SIZES))
-    return _scores(classifier, batches, len(phi))
+def scores_from_features(classifier: RidgeClassifier, phi: Features) -> jax.Array:
+    """Computes the regression scores `[n, categories]` of images with the features phi."""
+    return _scores(classifier, phi.batches, phi.count)
 
 
 def _feature_batches(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Array]:

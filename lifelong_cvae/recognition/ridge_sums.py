@@ -15,9 +15,10 @@ import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, concat_unpadded, padded_batches
+from lifelong_cvae.images import Shape
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import features, regression, sums
+from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState, drop_category
 
@@ -29,11 +30,11 @@ class HeldOut(NamedTuple):
     """Images of a category that `update` leaves out of its sums.
 
     Attributes:
-        features: int8 `[n, features]`.
+        phi: their features.
         total: number of images of the visit, held out or not.
     """
 
-    features: np.ndarray
+    phi: Features
     total: int
 
 
@@ -66,7 +67,7 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
         common, own = _add_sums(common, own, added)
         categories[name] = {**categories[name], "ridge": own}
         del added  # Gram matrices are large
-        phi = np.asarray(concat_unpadded(list(extract(rows[mask])), np.count_nonzero(mask), size))
+        phi = Features(tuple(extract(rows[mask])), np.count_nonzero(mask))
         held_out[name] = HeldOut(phi, len(rows))
     return state.replace(params={**state.params, "categories": categories, "ridge": common}), held_out
 
@@ -82,17 +83,16 @@ def add_held_out(state: LifelongState, held_out: Mapping[str, HeldOut]) -> Lifel
         return state
     common, categories = state.params["ridge"], dict(state.params["categories"])
     for name, part in held_out.items():
-        added = _sums(part)
+        added = _sums(part, num_features(state))
         common, own = _add_sums(common, categories[name]["ridge"], added)
-        common, own = _add_sums(common, own, _stride_sums(added, part.features.shape[1]), part="held_out")
+        common, own = _add_sums(common, own, _stride_sums(added, num_features(state)), part="held_out")
         categories[name] = {**categories[name], "ridge": own}
     return state.replace(params={**state.params, "categories": categories, "ridge": common})
 
 
-def _sums(held_out: HeldOut) -> CategorySums:
+def _sums(held_out: HeldOut, num_features: int) -> CategorySums:
     phi, total = held_out
-    batches = (batch for _, batch in padded_batches(phi, *features.BATCH_SIZES))
-    return sums.compute_sums(batches, len(phi), total, num_features=phi.shape[1])
+    return sums.compute_sums(phi.batches, phi.count, total, num_features=num_features)
 
 
 def with_shifts(rows: np.ndarray, image_shape: Shape) -> np.ndarray:
@@ -152,7 +152,7 @@ def select_ridge(state: LifelongState, held_out: Mapping[str, HeldOut] | None = 
     held_out_vectors = sums_by_category(state, names, "held_out")
     fit_vectors -= held_out_vectors
     for name, part in (held_out or {}).items():
-        gram, vector = _stride_sums(_sums(part), num_features(state))
+        gram, vector = _stride_sums(_sums(part, num_features(state)), num_features(state))
         grams = sums.add(grams, (gram, gram))
         held_out_vectors[:, names.index(name)] += sums.decode(vector)
     return _with_ridge(state, regression.select_ridge(*grams, fit_vectors, held_out_vectors))

@@ -47,6 +47,18 @@ BATCH_SIZES = (8, 1024)
 Dictionary = dict[str, Any]
 
 
+class Features(NamedTuple):
+    """Features of images, which stay on the device.
+
+    Attributes:
+        batches: int8 `[batch, features]` each, the last one padded.
+        count: number of images.
+    """
+
+    batches: tuple[jax.Array, ...]
+    count: int
+
+
 class FeatureSizes(NamedTuple):
     """Sizes that follow from the settings and the shape of an image.
 

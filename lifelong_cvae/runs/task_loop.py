@@ -15,6 +15,7 @@ from lifelong_cvae.distributed import is_main_process
 from lifelong_cvae.errors import Stopped
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.files import append_line
+from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.runs import figures
 from lifelong_cvae.runs.background import BackgroundJobs
 from lifelong_cvae.runs.config import RunConfig
@@ -76,7 +77,7 @@ def _steps(history: Sequence[Mapping[str, Any]]) -> int:
     return sum(line["steps"] for line in history)
 
 
-def _evaluate(this: Run, state: LifelongState, feature_cache: dict[str, jax.Array]) -> LogPosteriors:
+def _evaluate(this: Run, state: LifelongState, feature_cache: dict[str, Features]) -> LogPosteriors:
     return metrics.log_posteriors_by_category(
         state, this.source, this.config.evaluate_on, rng=this.rng, feature_cache=feature_cache, mesh=this.options.mesh
     )
