@@ -6,7 +6,7 @@ functions below pick the form with `jax.lax.platform_dependent`.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 CPU_IMAGES, ACCELERATOR_IMAGES = 4, 64
 # Tiles of (image, category) pairs that are evaluated at once.
 CPU_TILES, ACCELERATOR_TILES = 1, 64
+# Categories whose parts are fitted at once.
+ACCELERATOR_FITS = 16
 # Rows of a thin matrix product are padded to a multiple of the vector width: 50 take twice as long as 64.
 LANES = 16
 
@@ -34,6 +36,15 @@ def vmap(function: Callable[..., Any], *arguments: Any, count: int) -> Any:
     if count > 1:
         return jax.vmap(function)(*arguments)
     return jax.tree.map(lambda leaf: leaf[None], function(*jax.tree.map(lambda leaf: leaf[0], arguments)))
+
+
+def map_fits(function: Callable[[Any], Any], arguments: Any, *, count: int) -> Any:
+    """Maps a function that needs much memory over a leading axis of length `count`, few rows at once."""
+    one_by_one = partial(jax.lax.map, function)
+    if count == 1:
+        return one_by_one(arguments)
+    in_blocks = partial(jax.lax.map, function, batch_size=min(count, ACCELERATOR_FITS))
+    return jax.lax.platform_dependent(arguments, cpu=one_by_one, default=in_blocks)
 
 
 def map_valid(function: Callable[..., Any], valid: jax.Array, *arguments: Any) -> Any:

@@ -11,6 +11,7 @@ from lifelong_cvae.model import rejection
 from lifelong_cvae.recognition import ridge_classifier, ridge_sums
 from lifelong_cvae.recognition.ridge_sums import HeldOut
 from lifelong_cvae.ridge import temperature_scaling
+from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState
 
 # Largest number of images of a category that are evaluated.
@@ -42,28 +43,48 @@ def calibrate(
     if with_scores:
         state = ridge_sums.select_ridge(state, held_out)
         classifier = ridge_classifier.solve(state)
+    samples = {name: _sample(state, rows) for name, rows in images.items()}
+    evidence = _evidence(state, samples, with_others=with_scores, rng=rng, mesh=mesh)
     categories = dict(state.params["categories"])
-    for name, rows in images.items():
-        unseen = rows[ridge_sums.held_out_mask(state, len(rows))]
-        sample = (unseen if len(unseen) else rows)[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
-        candidates = state if with_scores else state.replace(names=(name,), visits=(0,))
-        evidence = np.asarray(recognition.evidence(candidates, sample, rng=rng, mesh=mesh))
-        column = candidates.names.index(name)
+    capacity = padded_capacity(len(state.names), state.capacity)
+    for name, sample in samples.items():
+        column = state.names.index(name) if with_scores else 0
         subtree = dict(categories[name])
         if state.networks.fits_parts:
-            thresholds = rejection.fit_thresholds(evidence[:, column])
+            thresholds = rejection.fit_thresholds(evidence[name][:, column])
             # A revisited category keeps the lower threshold, so known images stay accepted.
             revisited = state.visit(name) > 1
             lowest = np.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
             subtree["thresholds"] = jax.device_put(lowest)
-        if with_scores and len(unseen):
+        if with_scores and held_out[name].phi.count:
             scores = np.asarray(ridge_classifier.scores_from_features(classifier, held_out[name].phi))[: len(sample)]
             # A category that was learned early had few alternatives, and says less about many.
-            grid = (len(state.names) - 1) * temperature_scaling.loss_grid(evidence, scores, column)
+            grid = np.asarray(temperature_scaling.loss_grid(evidence[name], scores, column, capacity=capacity))
             fitted = {
-                "calibration": grid,
+                "calibration": (len(state.names) - 1) * grid,
                 "thresholds": rejection.fit_thresholds(scores[:, column] - np.asarray(classifier.own_mean)),
             }
             subtree["ridge"] = {**subtree["ridge"], **jax.device_put(fitted)}
         categories[name] = subtree
     return state.replace(params={**state.params, "categories": categories})
+
+
+def _sample(state: LifelongState, rows: np.ndarray) -> np.ndarray:
+    """Returns the images `[n, h, w, c]` of a category that are evaluated: held-out ones if there are any."""
+    unseen = rows[ridge_sums.held_out_mask(state, len(rows))]
+    return (unseen if len(unseen) else rows)[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
+
+
+def _evidence(
+    state: LifelongState, samples: Mapping[str, np.ndarray], *, with_others: bool, rng: jax.Array, mesh: Mesh | None
+) -> dict[str, np.ndarray]:
+    """Returns the evidence of each category's images, for all categories or for that one alone."""
+    if not with_others:
+        alone = {name: state.replace(names=(name,), visits=(0,)) for name in samples}
+        return {
+            name: np.asarray(recognition.evidence(alone[name], samples[name], rng=rng, mesh=mesh)) for name in alone
+        }
+    # In one call, since every call stacks the categories.
+    together = np.asarray(recognition.evidence(state, np.concatenate(list(samples.values())), rng=rng, mesh=mesh))
+    ends = np.cumsum([len(sample) for sample in samples.values()])[:-1]
+    return dict(zip(samples, np.split(together, ends), strict=True))

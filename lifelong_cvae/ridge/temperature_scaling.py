@@ -11,8 +11,10 @@ time. The grids of all categories are summed, and the best pair is used. No imag
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from scipy import special
+
+from lifelong_cvae.images import power_of_two
 
 # Ordered from least to most confident, so that ties prefer less confidence. An infinite temperature drops the expert.
 ELBO_TEMPERATURES = (np.inf, *(2.0**exponent for exponent in np.arange(10, -0.5, -0.5)))
@@ -20,6 +22,8 @@ SCORE_TEMPERATURES = (np.inf, *(2.0**exponent for exponent in np.arange(0, -6.25
 # Temperature of scores alone, the same in every order of learning. Selected on validation images of MNIST,
 # Fashion-MNIST and CIFAR-10, whose own best ones are 0.08, 0.11 and 0.1.
 CLOSED_FORM_TEMPERATURE = 0.1
+# Smallest number of images for which a program is compiled.
+MIN_ROWS = 32
 GRID_SHAPE = (len(ELBO_TEMPERATURES), len(SCORE_TEMPERATURES))
 
 
@@ -28,21 +32,37 @@ def empty_grid() -> jax.Array:
     return jax.device_put(np.zeros(GRID_SHAPE, np.float32))
 
 
-def loss_grid(evidence: np.ndarray, scores: np.ndarray, category: int) -> np.ndarray:
+def loss_grid(evidence: np.ndarray, scores: np.ndarray, category: int, *, capacity: int = 0) -> jax.Array:
     """Computes the mean of -log p(c|x) in nats, `[elbo_temperatures, score_temperatures]`.
 
     Args:
         evidence: log p(x|c) in nats of held-out images of one category, `[n, categories]`.
         scores: regression scores of the same images, `[n, categories]`.
         category: column of the true category.
+        capacity: number of categories for which the program is compiled, if there are fewer.
     """
-    evidence, scores = np.asarray(evidence, np.float64), np.asarray(scores, np.float64)
-    losses = np.empty(GRID_SHAPE, np.float32)
-    for i, elbo_temperature in enumerate(ELBO_TEMPERATURES):
-        for j, score_temperature in enumerate(SCORE_TEMPERATURES):
-            logits = evidence / elbo_temperature + scores / score_temperature
-            losses[i, j] = -special.log_softmax(logits, axis=1)[:, category].mean()
-    return losses
+    rows, columns = evidence.shape
+    padding = ((0, power_of_two(rows, MIN_ROWS) - rows), (0, max(0, capacity - columns)))
+    with jax.enable_x64(True):
+        evidence, scores = (np.pad(np.asarray(values, np.float64), padding) for values in (evidence, scores))
+        return _loss_grid(evidence, scores, np.int32(category), np.int32(rows), np.int32(columns))
+
+
+@jax.jit
+def _loss_grid(
+    evidence: jax.Array, scores: jax.Array, category: jax.Array, rows: jax.Array, columns: jax.Array
+) -> jax.Array:
+    """Computes `loss_grid` of padded values, of which `rows` and `columns` are valid."""
+    is_row, is_column = (jnp.arange(size) < valid for size, valid in zip(evidence.shape, (rows, columns), strict=True))
+    temperatures = np.asarray(SCORE_TEMPERATURES)[:, None, None]
+
+    def losses(elbo_temperature: jax.Array) -> jax.Array:
+        logits = (evidence / elbo_temperature)[None] + scores[None] / temperatures
+        logits = jnp.where(is_column[None, None], logits, -jnp.inf)
+        log_posteriors = jax.nn.log_softmax(logits, axis=-1)[:, :, category]
+        return -jnp.where(is_row[None], log_posteriors, 0.0).sum(axis=1) / rows
+
+    return jax.lax.map(losses, np.asarray(ELBO_TEMPERATURES)).astype(jnp.float32)
 
 
 def expert_weights(grids: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lifelong_cvae.images import power_of_two, to_float
-from lifelong_cvae.model import cvae, low_rank_noise, mixture_prior
+from lifelong_cvae.model import cpu, cvae, low_rank_noise, mixture_prior
 from lifelong_cvae.model.networks import GrowingNetworks, Networks
 from lifelong_cvae.sampling import sample_pairs
 from lifelong_cvae.stacked import (
@@ -116,7 +116,7 @@ def shift_priors(teacher: Teacher, mixed: Any) -> dict[str, dict[str, mixture_pr
 def fit_parts(
     mixed: Any, categories: Any, data: TaskData, *, networks: GrowingNetworks, with_contrast: bool
 ) -> dict[str, Any]:
-    """Fits the parts of stacked subtrees `[categories, ...]`, one category after another."""
+    """Fits the parts of stacked subtrees `[categories, ...]`."""
 
     def fit(arguments: tuple[Any, ...]) -> dict[str, Any]:
         category, images, count, rng, total_steps = arguments
@@ -138,7 +138,8 @@ def fit_parts(
             parts["rms_uncertainty"] = jnp.sqrt(jnp.mean(squares, axis=0))
         return parts
 
-    return jax.lax.map(fit, (categories, data.images, data.counts, data.rngs, data.total_steps))
+    arguments = (categories, data.images, data.counts, data.rngs, data.total_steps)
+    return cpu.map_fits(fit, arguments, count=len(data.counts))
 
 
 def _fit_low_rank_noise(

@@ -30,9 +30,9 @@ def test_run_with_lookahead_has_the_metrics_of_one_task_after_another(looking_ah
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("polls", [slow(1), slow(2), 5, slow(9)])
+@pytest.mark.parametrize("polls", [slow(1), slow(2), 4, slow(9)])
 def test_run_with_lookahead_resumes_to_the_same_parameters(polls, tmp_path, make_run_config, mnist5k, looking_ahead):
-    # Stops after chunks and tasks at several places, in and between groups.
+    # Stops after chunks of steps and after whole groups.
     counts = iter(range(10**6))
     with pytest.raises(Stopped):
         run_quietly(
@@ -43,15 +43,17 @@ def test_run_with_lookahead_resumes_to_the_same_parameters(polls, tmp_path, make
     assert_trees_equal(resumed.params, expected.params)
 
 
-def test_run_resumes_with_another_lookahead(tmp_path, make_run_config, mnist5k, looking_ahead):
-    # Stopped within a group of three, it learns its first task anew.
+@pytest.mark.parametrize(("polls", "lookahead"), [(4, 1), (7, 3)])
+def test_run_resumes_with_other_groups(polls, lookahead, tmp_path, make_run_config, mnist5k, looking_ahead):
+    # Stopped in the training of a group of three, and between its tasks.
     counts, lines = iter(range(10**6)), []
     with pytest.raises(Stopped):
         run_quietly(
-            tmp_path / "run", make_run_config(FIVE), mnist5k, lookahead=3, should_stop=lambda: next(counts) >= 4
+            tmp_path / "run", make_run_config(FIVE), mnist5k, lookahead=3, should_stop=lambda: next(counts) >= polls
         )
-    assert (tmp_path / "run/within_task/2").is_dir()
-    run_quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, resume=True, log_fn=lines.append)
+    assert (tmp_path / "run/within_task/2").is_dir() == (polls == 4)
+    options = {"lookahead": lookahead, "log_fn": lines.append}
+    run_quietly(tmp_path / "run", make_run_config(FIVE), mnist5k, resume=True, **options)
     assert not [line for line in lines if "damaged" in line]
     assert [line["accuracy"] for line in lines_of(tmp_path / "run")] == pytest.approx(
         [line["accuracy"] for line in lines_of(looking_ahead)], abs=0.005
