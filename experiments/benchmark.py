@@ -12,7 +12,10 @@ Values of --what (minutes on two CPU cores in brackets):
 `twins_ten_categories`: seconds that each of them takes to learn all categories of --dataset in a fresh process.
 `accuracy`: seconds to learn --dataset with --preset in a fresh process, and the accuracy.
 `together`: several categories in one task, compared with one task each (2).
-`growth`: a thousand small categories, learned and recognized (10).
+`growth`: a thousand small categories, learned one after another and recognized (10).
+`thousand`: a thousand categories of a thousand images, learned in one task; for an accelerator.
+`accelerator`: whole runs on --dataset, `thousand`, `roofline`, `agreement`, `together` and `twins`, each in a process
+of its own, in at most 9 minutes. Figures are written after each.
 
 Run it from a checkout of the repository.
 """
@@ -54,7 +57,7 @@ def main() -> None:
         seed=FLAGS.seed,
         config=preset(FLAGS.preset).with_settings(common_flags.parse_settings(FLAGS.set)),
         open_source=lambda: open_source(FLAGS.dataset, common_flags.source_options()),
-        flags={name: FLAGS[name].value for name in ("preset", "set", "precision")},
+        flags={name: FLAGS[name].value for name in ("dataset", "preset", "set", "precision")},
     )
     precision = None if FLAGS.precision == "default" else FLAGS.precision
     with jax.default_matmul_precision(precision):

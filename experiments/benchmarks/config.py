@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
@@ -20,12 +21,14 @@ class BenchmarkConfig:
         config: settings of the model. Some benchmarks replace some of them.
         open_source: opens the images, for the benchmarks that learn real ones.
         flags: flags of the command, written beside the figures.
+        save: writes the figures so far, for benchmarks that take long.
     """
 
     seed: int
     config: Config
     open_source: Callable[[], Source]
     flags: dict[str, object]
+    save: Callable[[dict[str, Any]], None] = lambda _: None
 
     @property
     def rng(self) -> jax.Array:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks import accuracy, agreement, growth, memory, replay, roofline, together, twin_runs, twins
+from experiments.benchmarks import (
+    accelerator,
+    accuracy,
+    agreement,
+    growth,
+    memory,
+    replay,
+    roofline,
+    thousand,
+    together,
+    twin_runs,
+    twins,
+)
 from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.files import device_description, package_versions, utc_date, write_json
 
@@ -19,6 +32,8 @@ BENCHMARKS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "agreement": agreement.agreement,
     "memory": memory.over_categories,
     "growth": growth.growth,
+    "thousand": thousand.thousand,
+    "accelerator": accelerator.accelerator,
     "twins": twins.speed,
     "twins_ten_categories": twin_runs.ten_categories,
 }
@@ -39,15 +54,19 @@ def run_benchmark(name: str, file: Path, benchmark_config: BenchmarkConfig) -> d
         OSError: the folder cannot be created, or the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    figures = BENCHMARKS[name](benchmark_config)
-    values = {
-        "what": name,
-        "seed": benchmark_config.seed,
-        "options": benchmark_config.flags,
-        **figures,
-        "date": utc_date(),
-        "versions": package_versions(),
-        "device": device_description(),
-    }
+
+    def values_of(figures: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "what": name,
+            "seed": benchmark_config.seed,
+            "options": benchmark_config.flags,
+            **figures,
+            "date": utc_date(),
+            "versions": package_versions(),
+        }
+
+    benchmark_config = replace(benchmark_config, save=lambda figures: write_json(file, values_of(figures)))
+    # The device is described last: a process that knows it may hold its memory.
+    values = {**values_of(BENCHMARKS[name](benchmark_config)), "device": device_description()}
     write_json(file, values)
     return values

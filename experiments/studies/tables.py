@@ -141,7 +141,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], kind: str) -> str:
 
 
 def benchmark_markdown(values: Mapping[str, Any]) -> str:
-    """Formats the figures of a benchmark: a table of its `rows`, if any, and one of its single figures."""
+    """Formats figures of a benchmark: tables of its `rows`, of single figures and of its parts, if any."""
     lines, rows = [], values.get("rows", [])
     if rows:
         headings = list(dict.fromkeys(key for row in rows for key in row))
@@ -155,6 +155,10 @@ def benchmark_markdown(values: Mapping[str, Any]) -> str:
     if single:
         lines += [_line(["figure", "value"]), _line(["---"] * 2)]
         lines += [_line([key.replace("_", " "), _short(value)]) for key, value in single.items()]
+    for key, value in values.items():
+        if isinstance(value, Mapping) and "what" in value:  # a benchmark that this one ran
+            lines += ["", f"**{key}**", "", benchmark_markdown(value).rstrip()]
+    lines += [f"\nerror: {part}: {message}" for part, message in values.get("errors", {}).items()]
     return "\n".join(lines) + "\n"
 
 

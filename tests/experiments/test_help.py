@@ -25,6 +25,7 @@ FLAGS = {
         "categories": None,
         "order_seed": None,
         "categories_per_task": "1",
+        "lookahead": "1",
         "validation_fraction": "0.0",
         "images_per_category": None,
         "full_categories": "0",

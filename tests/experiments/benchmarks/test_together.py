@@ -17,4 +17,4 @@ def test_together_compares_a_task_of_several_with_tasks_of_one(small_config, mon
     (row,) = together.together(BenchmarkConfig(0, config, lambda: None, {}))["rows"]
     assert (row["a step, ms"], row["one by one, ms"], row["one by one / together"]) == (400, 600, 1.5)
     shapes = [next(iter(function()[1].values())).shape for function in timed_functions]
-    assert shapes == [(10,), (10,)]
+    assert shapes == [(10, 1), (10, 2)]
