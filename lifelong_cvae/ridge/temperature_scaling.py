@@ -23,7 +23,7 @@ SCORE_TEMPERATURES = (np.inf, *(2.0**exponent for exponent in np.arange(0, -6.25
 # Fashion-MNIST and CIFAR-10, whose own best ones are 0.08, 0.11 and 0.1.
 CLOSED_FORM_TEMPERATURE = 0.1
 # Smallest number of images for which a program is compiled.
-MIN_ROWS = 32
+MIN_IMAGES = 32
 GRID_SHAPE = (len(ELBO_TEMPERATURES), len(SCORE_TEMPERATURES))
 
 
@@ -41,26 +41,27 @@ def loss_grid(evidence: np.ndarray, scores: np.ndarray, category: int, *, capaci
         category: column of the true category.
         capacity: number of categories for which the program is compiled, if there are fewer.
     """
-    rows, columns = evidence.shape
-    padding = ((0, power_of_two(rows, MIN_ROWS) - rows), (0, max(0, capacity - columns)))
+    images, categories = evidence.shape
+    padding = ((0, max(0, capacity - categories)), (0, power_of_two(images, MIN_IMAGES) - images))
     with jax.enable_x64(True):
-        evidence, scores = (np.pad(np.asarray(values, np.float64), padding) for values in (evidence, scores))
-        return _loss_grid(evidence, scores, np.int32(category), np.int32(rows), np.int32(columns))
+        evidence, scores = (np.pad(np.asarray(values.T, np.float64), padding) for values in (evidence, scores))
+        return _loss_grid(evidence, scores, np.int32(category), np.int32(images), np.int32(categories))
 
 
 @jax.jit
 def _loss_grid(
-    evidence: jax.Array, scores: jax.Array, category: jax.Array, rows: jax.Array, columns: jax.Array
+    evidence: jax.Array, scores: jax.Array, category: jax.Array, images: jax.Array, categories: jax.Array
 ) -> jax.Array:
-    """Computes `loss_grid` of padded values, of which `rows` and `columns` are valid."""
-    is_row, is_column = (jnp.arange(size) < valid for size, valid in zip(evidence.shape, (rows, columns), strict=True))
-    temperatures = np.asarray(SCORE_TEMPERATURES)[:, None, None]
+    """Computes `loss_grid` of values `[categories, images]` that are padded."""
+    is_category, is_image = (jnp.arange(size) < n for size, n in zip(evidence.shape, (categories, images), strict=True))
+    temperatures = np.asarray(SCORE_TEMPERATURES)[None, :, None]
 
     def losses(elbo_temperature: jax.Array) -> jax.Array:
-        logits = (evidence / elbo_temperature)[None] + scores[None] / temperatures
-        logits = jnp.where(is_column[None, None], logits, -jnp.inf)
-        log_posteriors = jax.nn.log_softmax(logits, axis=-1)[:, :, category]
-        return -jnp.where(is_row[None], log_posteriors, 0.0).sum(axis=1) / rows
+        logits = (evidence / elbo_temperature)[:, None] + scores[:, None] / temperatures
+        logits = jnp.where(is_category[:, None, None], logits, -jnp.inf)
+        # A sum along the first axis adds one category after the other, so that padding changes no bit on a CPU.
+        log_posteriors = jax.nn.log_softmax(logits, axis=0)[category]
+        return -jnp.where(is_image[None], log_posteriors, 0.0).sum(axis=1) / images
 
     return jax.lax.map(losses, np.asarray(ELBO_TEMPERATURES)).astype(jnp.float32)
 

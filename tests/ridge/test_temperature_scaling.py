@@ -28,6 +28,16 @@ def test_loss_grid_holds_the_mean_loss_of_every_pair():
     assert grid[0, 0] == pytest.approx(np.log(3))
 
 
+@pytest.mark.parametrize("count", [1, 40])
+def test_loss_grid_does_not_depend_on_the_capacity(count):
+    # Sure answers, whose small losses would show another order of addition.
+    evidence, scores = sample_logits(count, 30, 0), sample_logits(count, 5, 1)
+    expected = temperature_scaling.loss_grid(evidence, scores, 0)
+    for capacity in (3, 4, 8, 64):
+        grid = temperature_scaling.loss_grid(evidence, scores, 0, capacity=capacity)
+        np.testing.assert_array_equal(grid, expected)
+
+
 @pytest.mark.parametrize(("row", "column"), [(0, 1), (3, 5), (20, 25)])
 def test_expert_weights_are_those_of_the_lowest_summed_loss(row, column):
     grids = np.random.default_rng(0).uniform(1, 2, (3, *temperature_scaling.GRID_SHAPE))
