@@ -1,8 +1,11 @@
 """The notebook runs from top to bottom, and is committed without outputs."""
 
+import importlib.util
 import os
 import re
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbclient
 import nbformat
@@ -74,6 +77,32 @@ def test_folder_cell_learns_a_folder(executed_cells):
 
 def test_keep_cell_loads_the_saved_state(executed_cells):
     assert printed_text(executed_cells["keep"]) == "learned so far: 3, 1\n"
+
+
+@pytest.mark.parametrize(
+    ("found", "stops"),
+    [
+        (["gpu NVIDIA A100", "cpu cpu"], True),
+        (["tpu TPU v5", "none"], True),
+        (["gpu NVIDIA A100", "gpu NVIDIA A100"], False),
+        (["cpu cpu", "cpu cpu"], False),
+        (["none", "cpu cpu"], False),
+    ],
+)
+def test_setup_cell_stops_if_installing_loses_the_device(notebook, monkeypatch, capsys, found, stops):
+    source = next(cell.source for cell in notebook.cells if "%pip" in cell.source)
+    source = source.replace('%pip install --quiet "{package}"', "installed.append(package)")
+    results, installed = iter(found), []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=next(results).replace("none", "")))
+    if stops:
+        with pytest.raises(SystemExit, match=f"expected devices {found[0]}, got {found[1]}"):
+            exec(source, {"installed": installed})
+    else:
+        exec(source, {"installed": installed})
+    assert installed == [f"{ROOT}[demo]"]
+    assert f"before installing: {found[0]}\ndevices after installing: {found[1]}" in capsys.readouterr().out
 
 
 def test_committed_notebook_has_no_outputs(notebook):
