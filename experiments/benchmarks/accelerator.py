@@ -7,12 +7,14 @@ each part, so a machine that is taken away leaves what it has measured.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.config import BenchmarkConfig
@@ -30,11 +32,13 @@ class Part(NamedTuple):
         name: name of its figures.
         command: arguments of Python.
         read: function without arguments that returns the figures that the command has written.
+        environment: environment variables to add.
     """
 
     name: str
     command: list[str]
     read: Callable[[], dict[str, Any]]
+    environment: Mapping[str, str] = MappingProxyType({})
 
 
 def accelerator(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
@@ -53,10 +57,11 @@ def parts(folder: Path, benchmark_config: BenchmarkConfig) -> list[Part]:
     dataset, seed = benchmark_config.flags.get("dataset", "mnist5k"), benchmark_config.seed
     shared = [f"--dataset={dataset}", f"--seed={seed}", f"--compilation_cache={folder / 'compiled'}"]
 
-    def learn(name: str, *flags: str) -> Part:
+    def learn(name: str, *flags: str, precision: str = "") -> Part:
         workdir = folder / name.replace(" ", "_")
         command = ["-m", "experiments.learn", f"--workdir={workdir}", *shared, *flags]
-        return Part(name, command, lambda: _read_run(workdir))
+        environment = {"JAX_DEFAULT_MATMUL_PRECISION": precision} if precision else {}
+        return Part(name, command, lambda: _read_run(workdir), environment)
 
     def benchmark(what: str) -> Part:
         file = folder / f"{what}.json"
@@ -70,7 +75,12 @@ def parts(folder: Path, benchmark_config: BenchmarkConfig) -> list[Part]:
         benchmark("thousand"),
         learn("learn side by side, partly compiled", lookahead),
         learn("learn side by side, compiled before", lookahead),
-        *map(benchmark, ("roofline", "agreement", "together", "twins")),
+        benchmark("roofline"),
+        benchmark("agreement"),
+        learn("learn, products in float32", precision="float32"),
+        learn("learn, networks in bfloat16", "--set=compute_dtype=bfloat16"),
+        benchmark("together"),
+        benchmark("twins"),
     ]
 
 
@@ -117,6 +127,7 @@ def _run(part: Part, limit: float) -> float:
         text=True,
         check=True,
         cwd=ROOT,
+        env={**os.environ, **part.environment},
         timeout=limit,
     )
     return time.monotonic() - start
