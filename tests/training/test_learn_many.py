@@ -11,7 +11,7 @@ from tests.conftest import SMALL_FEATURES, assert_trees_equal, one_line
 QUICK = {**SMALL_FEATURES, "batch_size": 20, "epochs": 2, "min_steps": 10, "steps_per_call": 5}
 
 
-@pytest.fixture(scope="module", params=["none", "frozen"])
+@pytest.fixture(scope="module", params=[pytest.param("none", marks=pytest.mark.slow), "frozen"])
 def before(request, small_config, digits, rng):
     """A state whose mixed part does not learn."""
     config = small_config.with_settings({**QUICK, "mixed_mode": request.param})
