@@ -1,7 +1,8 @@
 """Baseline in PyTorch with the networks, loss, optimizer, schedule and steps of ours.
 
-The code is written as a user of PyTorch writes it: eager on a CPU, compiled and with CUDA graphs on a GPU. This module imports PyTorch and NumPy, and nothing of lifelong_cvae.
-`twin_process` runs it. Weights are initialized as in Flax, and the biases of the pixels at the mean image, as in ours.
+The code is written as a user of PyTorch writes it: eager on a CPU, compiled and with CUDA graphs on a GPU.
+This module imports PyTorch and NumPy, and nothing of lifelong_cvae. `twin_process` runs it. Weights are initialized as
+in Flax, and the biases of the pixels at the mean image, as in ours.
 """
 
 from __future__ import annotations
