@@ -94,7 +94,7 @@ def learn_many(
 
     Yields:
         The state and the report after each task. Its seconds are the task's part of the time of training, by steps,
-        and the time since training or the task before.
+        and the time that it took to complete the task.
 
     Raises:
         InputError: as in `learn`, or the mixed part learns.
@@ -162,9 +162,10 @@ def _learn_tasks(
     with count_compilations("train_chunk") as compiled:  # 3 train: everything else is frozen
         trained = train(grown, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
     subtrees = unstack_subtrees(trained.carry.params["categories"][TASK], names)
-    seconds, first = time.perf_counter() - start, 0
+    training_seconds, first = time.perf_counter() - start, 0
     for task in checked:
-        part, start = select_categories(data, first, len(task.names)), time.perf_counter()
+        completing = time.perf_counter()
+        part = select_categories(data, first, len(task.names))
         grown = add_new_categories(state, task, rng=rng)
         learned = merge_trained(grown, trained, {name: subtrees[name] for name in task.names})
         learned = fit_category_parts(learned, part, teacher._replace(task=task.names))  # 4 fit: prior, noise, contrast
@@ -173,9 +174,9 @@ def _learn_tasks(
         learned = ridge_sums.add_held_out(learned, held_out)
         learned = add_image_counts(learned, task.images)
         steps = data.total_steps[first : first + len(task.names)]
-        share = steps.sum() / data.total_steps.sum()
-        took = float(share) * seconds + time.perf_counter() - start
-        yield learned, make_report(state, trained, task.names, int(steps[0]), compiled.count, took)
+        share = float(steps.sum() / data.total_steps.sum())
+        seconds = share * training_seconds + time.perf_counter() - completing
+        yield learned, make_report(state, trained, task.names, int(steps[0]), compiled.count, seconds)
         state, first = learned, first + len(task.names)
 
 

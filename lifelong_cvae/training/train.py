@@ -169,7 +169,7 @@ def train(
     Raises:
         FloatingPointError: a loss or a parameter is not finite.
     """
-    learning, total, names = state.config.learning, int(data.total_steps.max()), teacher.task
+    learning, total_steps, names = state.config.learning, np.asarray(data.total_steps), teacher.task
     if resume_from is None:
         resume_from = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
     run_chunk = partial(
@@ -180,7 +180,7 @@ def train(
 
     def chunks() -> Iterator[tuple[int, tuple[TrainCarry, Terms, jax.Array]]]:
         carry, last_refresh, replay = current.carry, -1, None
-        for first_step in range(current.steps, total, learning.steps_per_call):
+        for first_step in range(current.steps, total_steps.max(), learning.steps_per_call):
             refresh = first_step // (learning.steps_per_call * learning.replay_refresh_calls)
             if refresh != last_refresh:
                 last_refresh, replay = refresh, sample_replay(teacher, refresh)
@@ -189,12 +189,11 @@ def train(
             yield first_step, result
 
     for first_step, (carry, terms, finite) in _one_ahead(chunks()):
-        trained = first_step < np.asarray(data.total_steps)
-        means, by_category = _mean_terms(jax.device_get(terms), names, trained, first_step=first_step)
+        means, by_category = _mean_terms(jax.device_get(terms), names, first_step < total_steps, first_step=first_step)
         check_finite(carry.params, f"at step {first_step + learning.steps_per_call}", names, finite=finite)
         current = TaskProgress(names, carry, means, time.perf_counter() - start, {**current.losses, **by_category})
         if progress is not None:
-            progress(current, total)
+            progress(current, int(total_steps.max()))
     return current._replace(carry=sharding.to_host(current.carry, mesh))
 
 
