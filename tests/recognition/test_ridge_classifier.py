@@ -87,12 +87,12 @@ def test_recognize_with_evidence_agrees_with_its_parts(state, images, kind):
         np.testing.assert_array_equal(scores, ridge_classifier.scores(recognizer.classifier, images))
 
 
-@pytest.mark.parametrize("order", ["0124", "4210", "1402"])
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("order", [slow("0124"), "4210", slow("1402")])
 def test_recognize_by_closed_form_does_not_depend_on_the_order(state, config, digits, rng, images, order):
     assert_answers_equal(by_name(state, images), by_name(learned_state(config, order, digits, rng), images))
-
-
-slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("tasks", [slow(("2", "014")), ("04", "12"), slow(("4120",))])
@@ -314,6 +314,7 @@ def test_solve_returns_the_mean_score_of_own_images(state, digits):
     assert classifier.own_mean == pytest.approx(np.mean(own), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_solve_of_one_small_category_with_default_features(mnist5k, rng):
     # Few images of many features: the covariance has little rank, and its rounding must not make it indefinite.
     images = mnist5k.read("train", "1")
