@@ -259,6 +259,12 @@ def concat_unpadded(parts: Sequence[jax.Array], rows: int, columns: int) -> jax.
     return jax.device_put(np.concatenate(parts)[:rows, :columns])
 
 
+def split_by_category(images: Mapping[str, Any], values: Any) -> dict[str, np.ndarray]:
+    """Splits values of all images together, `[n, ...]`, into those of each category."""
+    ends = np.cumsum([len(x) for x in images.values()])[:-1]
+    return dict(zip(images, np.split(np.asarray(values), ends), strict=True))
+
+
 def mean_image(rows: np.ndarray) -> np.ndarray:
     """Returns the mean of images `[n, pixels]`, in [0, 1].
 

@@ -163,7 +163,11 @@ def add_category(
     if name in state.names:
         raise InputError(f"expected the name of a new category, got {name!r}, which is known already")
     mean_image = jnp.full((state.networks.pixels,), 0.5, jnp.float32) if mean_image is None else mean_image
-    subtree = _init_subtree(state, mean_image, rng=category_rng(rng, name, 0))
+    return append_subtree(state, name, _init_subtree(state, mean_image, rng=category_rng(rng, name, 0)))
+
+
+def append_subtree(state: LifelongState, name: str, subtree: Any) -> LifelongState:
+    """Appends a new category with the parameters `subtree`."""
     categories = {**state.params["categories"], name: subtree}
     return state.replace(
         params={**state.params, "categories": categories}, names=(*state.names, name), visits=(*state.visits, 0)

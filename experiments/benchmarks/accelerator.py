@@ -6,20 +6,21 @@ each part, so a machine that is taken away leaves what it has measured.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.config import BenchmarkConfig
+from experiments.benchmarks.twin_runs import ROOT
+from lifelong_cvae.files import read_json, read_lines
 
-ROOT = Path(__file__).parents[2]
 # Seconds after which the running part is stopped.
 LIMIT = 540
 LOOKAHEAD = 16
@@ -31,13 +32,13 @@ class Part(NamedTuple):
     Attributes:
         name: name of its figures.
         command: arguments of Python.
-        read: function without arguments that returns the figures that the command has written.
+        read: function from the seconds of the command to the figures that it has written.
         environment: environment variables to add.
     """
 
     name: str
     command: list[str]
-    read: Callable[[], dict[str, Any]]
+    read: Callable[[float], dict[str, Any]]
     environment: Mapping[str, str] = MappingProxyType({})
 
 
@@ -54,19 +55,21 @@ def accelerator(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
 
 def parts(folder: Path, benchmark_config: BenchmarkConfig) -> list[Part]:
     """Returns all parts in the order in which they run. They write into `folder`."""
-    dataset, seed = benchmark_config.flags.get("dataset", "mnist5k"), benchmark_config.seed
-    shared = [f"--dataset={dataset}", f"--seed={seed}", f"--compilation_cache={folder / 'compiled'}"]
+    given = {"dataset": "mnist5k", "preset": "default", "set": [], **benchmark_config.flags}
+    shared = [f"--{name}={given[name]}" for name in ("dataset", "preset")]
+    shared += [f"--seed={benchmark_config.seed}", f"--compilation_cache={folder / 'compiled'}"]
+    shared += [f"--set={setting}" for setting in given["set"]]
 
     def learn(name: str, *flags: str, precision: str = "") -> Part:
         workdir = folder / name.replace(" ", "_")
         command = ["-m", "experiments.learn", f"--workdir={workdir}", *shared, *flags]
         environment = {"JAX_DEFAULT_MATMUL_PRECISION": precision} if precision else {}
-        return Part(name, command, lambda: _read_run(workdir), environment)
+        return Part(name, command, partial(_read_run, workdir), environment)
 
     def benchmark(what: str) -> Part:
         file = folder / f"{what}.json"
         command = ["-m", "experiments.benchmark", f"--what={what}", f"--output={file}", *shared]
-        return Part(what, command, lambda: json.loads(file.read_text("utf-8")))
+        return Part(what, command, lambda _: read_json(file))
 
     lookahead = f"--lookahead={LOOKAHEAD}"
     return [
@@ -101,18 +104,17 @@ def run_parts(parts: list[Part], save: Callable[[dict[str, Any]], None], *, limi
             continue
         print(f"{index + 1}/{len(parts)} {part.name}, {left:.0f} seconds left", file=sys.stderr, flush=True)
         try:
-            seconds = _run(part, left)
-            values = part.read()
+            values = part.read(_run(part, left))
         except subprocess.TimeoutExpired:
             figures["errors"][part.name] = f"did not end within {left:.0f} seconds"
         except subprocess.CalledProcessError as error:
             lines = error.stderr.strip().splitlines()
             figures["errors"][part.name] = lines[-1] if lines else f"exit code {error.returncode}"
         else:
-            if "whole command, s" in values:
-                figures["rows"].append({"what": part.name, **values, "whole command, s": seconds})
-            else:
+            if "what" in values:  # a benchmark
                 figures[part.name] = values
+            else:
+                figures["rows"].append({"what": part.name, **values})
         save(figures)
     return figures
 
@@ -133,16 +135,15 @@ def _run(part: Part, limit: float) -> float:
     return time.monotonic() - start
 
 
-def _read_run(workdir: Path) -> dict[str, Any]:
-    """Returns the figures of a whole run, with a place for the seconds of the command."""
-    result = json.loads((workdir / "result.json").read_text("utf-8"))
-    tasks = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text("utf-8").splitlines()]
-    seconds = [task["seconds"] for task in tasks]
+def _read_run(workdir: Path, seconds: float) -> dict[str, Any]:
+    """Returns the figures of a whole run, whose command took `seconds`."""
+    result = read_json(workdir / "result.json")
+    learning = [task["seconds"] for task in read_lines(workdir / "metrics.jsonl")]
     return {
-        "whole command, s": None,
+        "whole command, s": seconds,
         "run, s": result["seconds_total"],
-        "learning, s": sum(seconds),
-        "slowest task, s": max(seconds),
+        "learning, s": sum(learning),
+        "slowest task, s": max(learning),
         "accuracy, %": 100 * result["accuracy"],
         "by ELBO, %": 100 * result["accuracy_elbo"],
     }

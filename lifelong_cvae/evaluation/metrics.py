@@ -13,7 +13,7 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import continual, generation, ood
 from lifelong_cvae.evaluation.generation import Images
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
-from lifelong_cvae.images import unify_types
+from lifelong_cvae.images import split_by_category, unify_types
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.state import LifelongState
@@ -30,7 +30,7 @@ MAX_CACHED_IMAGES = 20_000
 def evidence_by_category(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, np.ndarray]:
     """Computes bounds on log p(x|c) of all images of a split: true category to `[n, categories]`, in nats."""
     images = real_images(state.names, source, split)
-    return _split_by_category(images, recognition.evidence(state, _concatenate(images), rng=rng))
+    return split_by_category(images, recognition.evidence(state, _concatenate(images), rng=rng))
 
 
 def log_posteriors_by_category(
@@ -67,7 +67,7 @@ def log_posteriors_by_category(
         if len(pool) <= MAX_CACHED_IMAGES:
             scores = _scores(recognizer.classifier, images, {} if feature_cache is None else feature_cache)
         log_posteriors[kind] = recognition.log_likelihoods(recognizer, pool, log_evidence=evidence, scores=scores)
-    return {key: _split_by_category(images, values) for key, values in log_posteriors.items()}
+    return {key: split_by_category(images, values) for key, values in log_posteriors.items()}
 
 
 def recognition_metrics(log_posteriors: Mapping[str, Mapping[str, np.ndarray]], state: LifelongState) -> dict[str, Any]:
@@ -234,9 +234,3 @@ def _image_counts(names: Sequence[str], source: Source, samples: int) -> dict[st
 
 def _concatenate(values: Mapping[str, Any]) -> np.ndarray:
     return np.concatenate(list(values.values()))
-
-
-def _split_by_category(images: Images, values: Any) -> dict[str, np.ndarray]:
-    """Splits values of all images together, `[n, ...]`, into those of each category."""
-    ends = np.cumsum([len(x) for x in images.values()])[:-1]
-    return dict(zip(images, np.split(np.asarray(values), ends), strict=True))

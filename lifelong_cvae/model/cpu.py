@@ -41,7 +41,7 @@ def vmap(function: Callable[..., Any], *arguments: Any, count: int) -> Any:
 def map_fits(function: Callable[[Any], Any], arguments: Any, *, count: int) -> Any:
     """Maps a function that needs much memory over a leading axis of length `count`, few rows at once."""
     one_by_one = partial(jax.lax.map, function)
-    if count == 1:
+    if count == 1:  # the same in both forms, and traced once
         return one_by_one(arguments)
     in_blocks = partial(jax.lax.map, function, batch_size=min(count, ACCELERATOR_FITS))
     return jax.lax.platform_dependent(arguments, cpu=one_by_one, default=in_blocks)

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lifelong_cvae import recognition
+from lifelong_cvae.images import split_by_category
 from lifelong_cvae.model import rejection
 from lifelong_cvae.recognition import ridge_classifier, ridge_sums
 from lifelong_cvae.recognition.ridge_sums import HeldOut
@@ -85,6 +86,5 @@ def _evidence(
             name: np.asarray(recognition.evidence(alone[name], samples[name], rng=rng, mesh=mesh)) for name in alone
         }
     # In one call, since every call stacks the categories.
-    together = np.asarray(recognition.evidence(state, np.concatenate(list(samples.values())), rng=rng, mesh=mesh))
-    ends = np.cumsum([len(sample) for sample in samples.values()])[:-1]
-    return dict(zip(samples, np.split(together, ends), strict=True))
+    together = recognition.evidence(state, np.concatenate(list(samples.values())), rng=rng, mesh=mesh)
+    return split_by_category(samples, together)

@@ -38,7 +38,8 @@ class Plan(NamedTuple):
 
     Attributes:
         names: categories of the next task.
-        together: categories that are trained side by side (`learn_many`) once the mixed part does not learn.
+        together: categories that are trained side by side (`learn_many`) once the mixed part does not learn;
+            none if it learns in every task.
         train_count: training images of the largest of all these categories.
         test_count: test images of all categories of the task.
         dtype: type of the pixels.
@@ -89,7 +90,7 @@ def programs(state: LifelongState, plan: Plan) -> list[Lower]:
             lowered += [partial(_extract, new, plan, size), partial(_accumulate, new, size)]
     counts = [count for count in (held_out or plan.train_count, plan.test_count) if count]
     lowered += [partial(_evidence, new, plan, count) for count in counts]
-    if new.config.learning.mixed_mode == "frozen" and new.mixed_learns and plan.together:
+    if new.mixed_learns and plan.together:
         # After the base categories the mixed part is frozen, and training reads its activations.
         lowered.append(partial(_train_chunk, new.replace(base_categories_left=0), plan, plan.together))
     if plan.shown:

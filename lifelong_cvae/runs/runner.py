@@ -145,8 +145,5 @@ def _trained_together(state: LifelongState, tasks: Sequence[tuple[str, ...]], lo
     """Returns the categories that are trained side by side once the mixed part does not learn."""
     tasks = list(tasks)
     while tasks and state.mixed_learns:
-        left = max(0, state.base_categories_left - len(tasks.pop(0)))
-        if left == state.base_categories_left:  # it learns in every task
-            return ()
-        state = state.replace(base_categories_left=left)
+        state = state.replace(base_categories_left=max(0, state.base_categories_left - len(tasks.pop(0))))
     return tuple(name for task in side_by_side(tasks, lookahead) for name in task)

@@ -16,7 +16,7 @@ from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.recognition.calibrate import calibrate
 from lifelong_cvae.stacked import unstack_subtrees
-from lifelong_cvae.state import LifelongState, add_category, add_image_counts, parameters_per_category
+from lifelong_cvae.state import LifelongState, add_category, add_image_counts, append_subtree, parameters_per_category
 from lifelong_cvae.training.category_fits import fit_category_parts
 from lifelong_cvae.training.compilations import count_compilations
 from lifelong_cvae.training.losses import TASK
@@ -166,8 +166,10 @@ def _learn_tasks(
     for task in checked:
         completing = time.perf_counter()
         part = select_categories(data, first, len(task.names))
-        grown = add_new_categories(state, task, rng=rng)
-        learned = merge_trained(grown, trained, {name: subtrees[name] for name in task.names})
+        for name in task.names:
+            if name not in state.names:
+                state = append_subtree(state, name, grown.params["categories"][name])
+        learned = merge_trained(state, trained, {name: subtrees[name] for name in task.names})
         learned = fit_category_parts(learned, part, teacher._replace(task=task.names))  # 4 fit: prior, noise, contrast
         learned, held_out = ridge_sums.update(learned, task.images)  # 5 sum: features for the ridge regression
         learned = calibrate(learned, task.images, held_out, rng=rng, mesh=mesh)  # 6 calibrate: thresholds, temperatures

@@ -5,9 +5,8 @@ subtrees}}`, with the task's subtrees stacked along a leading axis.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -54,7 +53,7 @@ class TaskProgress(NamedTuple):
     carry: TrainCarry
     terms: dict[str, float]  # loss terms in nats per image, mean over the chunk
     seconds: float  # time spent on the task
-    losses: Mapping[str, float] = MappingProxyType({})  # term `real` of each category in its last chunk
+    losses: dict[str, float]  # term `real` of each category in its last chunk
 
     @property
     def steps(self) -> int:
@@ -171,7 +170,7 @@ def train(
     """
     learning, total_steps, names = state.config.learning, np.asarray(data.total_steps), teacher.task
     if resume_from is None:
-        resume_from = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0)
+        resume_from = TaskProgress(names, init_carry(state, names, train_mixed=state.mixed_learns), {}, 0.0, {})
     run_chunk = partial(
         train_chunk, networks=state.training_networks, learning=learning, train_mixed=state.mixed_learns, mesh=mesh
     )

@@ -51,9 +51,7 @@ def assert_answers_equal(state, folder, prefix, *, rtol=1e-4):
         names = {name for name in expected.files if name.startswith(f"{prefix}/")}
         assert names - {f"{prefix}/probabilities"} == {f"{prefix}/{name}" for name in now} - {f"{prefix}/probabilities"}
         for name, values in now.items():
-            # Evidence is a sum over pixels of some hundred nats.
-            atol = 1e-3 if name == "evidence" else 1e-5
-            np.testing.assert_allclose(values, expected[f"{prefix}/{name}"], rtol=rtol, atol=atol, err_msg=name)
+            np.testing.assert_allclose(values, expected[f"{prefix}/{name}"], rtol=rtol, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,13 +12,16 @@ from experiments.benchmarks.config import BenchmarkConfig
 
 
 def part(name, code, **values):
-    return Part(name, ["-c", code], lambda: values)
+    def read(seconds):
+        return values if "what" in values else {"whole command, s": seconds, **values}
+
+    return Part(name, ["-c", code], read)
 
 
 def test_run_parts_saves_after_each_part_and_goes_on_after_errors(capsys):
     saved = []
     parts = [
-        part("run", "", **{"whole command, s": None, "accuracy, %": 99.0}),
+        part("run", "", **{"accuracy, %": 99.0}),
         part("failing", "import sys; sys.exit('error: no such device')"),
         part("roofline", "", what="roofline", ratio=0.5),
         part("hanging", "import time; time.sleep(60)"),
@@ -39,10 +42,10 @@ def test_run_parts_saves_after_each_part_and_goes_on_after_errors(capsys):
 
 
 def test_parts_are_commands_that_their_launchers_accept(small_config, tmp_path):
-    config = BenchmarkConfig(3, small_config, lambda: None, {"dataset": "idx:folder"})
+    config = BenchmarkConfig(3, small_config, lambda: None, {"dataset": "idx:folder", "set": ["epochs=1"]})
     parts = accelerator.parts(tmp_path, config)
     assert [part.name for part in parts][:3] == ["learn, nothing compiled", "learn, compiled before", "thousand"]
-    assert all("--dataset=idx:folder" in part.command for part in parts)
+    assert all({"--dataset=idx:folder", "--set=epochs=1"} <= {*part.command} for part in parts)
     for part in (parts[3], parts[-1]):
         module, flags = part.command[1], part.command[2:]
         parse = f"import {module}; from experiments import launcher; launcher.run(lambda: None)"
@@ -50,9 +53,12 @@ def test_parts_are_commands_that_their_launchers_accept(small_config, tmp_path):
 
 
 def test_read_run_returns_the_figures_of_a_run(tmp_path):
-    (tmp_path / "result.json").write_text('{"seconds_total": 30.0, "accuracy": 0.99, "accuracy_elbo": 0.98}')
+    (tmp_path / "result.json").write_text(
+        '{"schema": 1, "seconds_total": 30.0, "accuracy": 0.99, "accuracy_elbo": 0.98}'
+    )
     (tmp_path / "metrics.jsonl").write_text('{"seconds": 2.0}\n{"seconds": 3.5}\n')
-    figures = accelerator._read_run(tmp_path)
+    figures = accelerator._read_run(tmp_path, 41.5)
+    assert figures["whole command, s"] == 41.5
     assert (figures["run, s"], figures["learning, s"], figures["slowest task, s"]) == (30.0, 5.5, 3.5)
     assert (figures["accuracy, %"], figures["by ELBO, %"]) == (99.0, 98.0)
 
