@@ -9,7 +9,9 @@ CPU cores. Run it from a checkout of the repository.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -95,6 +97,8 @@ def main() -> None:
 
 
 def _learn(workdir: Path, mesh: Mesh | None, stop: signals.StopRequest) -> None:
+    # A GPU takes a second to start: meanwhile the rest is imported and images are read.
+    threading.Thread(target=_start_device).start()
     # Imported here so that --help and flag errors do not wait for JAX.
     from lifelong_cvae.data import absolute_spec, hold_out, open_source
     from lifelong_cvae.distributed import is_main_process, run_on_main
@@ -126,6 +130,13 @@ def _learn(workdir: Path, mesh: Mesh | None, stop: signals.StopRequest) -> None:
             f"accuracy {100 * result['accuracy']:.2f} % on the {config.evaluate_on} images of "
             f"{len(result['categories'])} categories after {result['seconds_total']:.0f} seconds; see {workdir}"
         )
+
+
+def _start_device() -> None:
+    import jax
+
+    with contextlib.suppress(Exception):  # reported where the device is used
+        jax.block_until_ready(jax.device_put(0))
 
 
 def _flag_or_recorded(name: str, recorded: RunConfig | None) -> Any:

@@ -256,7 +256,7 @@ def concat_unpadded(parts: Sequence[jax.Array], rows: int, columns: int) -> jax.
         return jnp.zeros((rows, columns))
     if any(isinstance(part, jax.core.Tracer) for part in parts):
         return jnp.concatenate(parts)[:rows, :columns]
-    return jax.device_put(np.concatenate(parts)[:rows, :columns])
+    return jax.device_put(np.concatenate(jax.device_get(list(parts)))[:rows, :columns])
 
 
 def split_by_category(images: Mapping[str, Any], values: Any) -> dict[str, np.ndarray]:

@@ -161,9 +161,10 @@ def stack_subtrees(state: LifelongState, names: Sequence[str], *, leave_out: Col
     trees = [
         {key: part for key, part in state.params["categories"][name].items() if key not in leave_out} for name in names
     ]
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
-    stack_leaves = jnp.stack if traced else lambda leaves: jax.device_put(np.stack(leaves))
-    return jax.tree.map(lambda *leaves: stack_leaves(leaves), *trees)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees)):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    # All leaves at once: one by one, each waits for the device.
+    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(trees)))
 
 
 def unstack_subtrees(stacked: Any, names: Sequence[str]) -> dict[str, Any]:

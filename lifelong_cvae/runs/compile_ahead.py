@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
         together: categories that are trained side by side (`learn_many`) once the mixed part does not learn;
             none if it learns in every task.
         train_count: training images of the largest of all these categories.
-        test_count: test images of all categories of the task.
+        test_counts: test images that are recognized after the next task and after the last one.
         dtype: type of the pixels.
         shown: imagined images of each category in figures; 0 if there are none.
     """
@@ -49,7 +50,7 @@ class Plan(NamedTuple):
     names: tuple[str, ...]
     together: tuple[str, ...]
     train_count: int
-    test_count: int
+    test_counts: tuple[int, ...]
     dtype: Any
     shown: int
 
@@ -63,19 +64,22 @@ def compile_ahead(state: LifelongState, plan: Plan) -> Iterator[None]:
         plan: sizes of that task. Further tasks of similar size share its programs.
     """
     threads = max(1, min(MAX_THREADS, (os.cpu_count() or 1) - 1))
-    pool = ThreadPoolExecutor(threads)
+    pool, lock = ThreadPoolExecutor(threads), threading.Lock()
     try:
         with own_types():
             for lower in programs(state, plan):
-                pool.submit(_compile, lower)
+                pool.submit(_compile, lower, lock)
         yield
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _compile(lower: Lower) -> None:
+def _compile(lower: Lower, lock: threading.Lock) -> None:
     with own_types():
-        lower().compile()
+        # Threads take turns in Python anyway. One after another, the programs that are needed first are lowered first.
+        with lock:
+            lowered = lower()
+        lowered.compile()
 
 
 def programs(state: LifelongState, plan: Plan) -> list[Lower]:
@@ -86,10 +90,13 @@ def programs(state: LifelongState, plan: Plan) -> list[Lower]:
         lowered.append(partial(_fit_parts, new, plan))
     held_out = _held_out(new, plan)
     if new.config.closed_form.has_features:
-        for size in _feature_batch_sizes(plan, held_out):
+        for size in _sizes((plan.train_count - held_out, held_out, *plan.test_counts), *features.BATCH_SIZES):
             lowered += [partial(_extract, new, plan, size), partial(_accumulate, new, size)]
-    counts = [count for count in (held_out or plan.train_count, plan.test_count) if count]
-    lowered += [partial(_evidence, new, plan, count) for count in counts]
+    batches = bounds.MIN_BATCH, new.config.recognition.eval_batch_size
+    lowered += [
+        partial(_evidence, new, plan, size)
+        for size in _sizes((held_out or plan.train_count, *plan.test_counts), *batches)
+    ]
     if new.mixed_learns and plan.together:
         # After the base categories the mixed part is frozen, and training reads its activations.
         lowered.append(partial(_train_chunk, new.replace(base_categories_left=0), plan, plan.together))
@@ -116,10 +123,9 @@ def _held_out(state: LifelongState, plan: Plan) -> int:
     return int(np.count_nonzero(ridge_sums.held_out_mask(state, plan.train_count)))
 
 
-def _feature_batch_sizes(plan: Plan, held_out: int) -> list[int]:
-    """Returns the sizes of batches of features, without repetitions."""
-    counts = (plan.train_count - held_out, held_out, plan.test_count)
-    return list(dict.fromkeys(batch_size(count, *features.BATCH_SIZES) for count in counts if count))
+def _sizes(counts: Sequence[int], smallest: int, largest: int) -> list[int]:
+    """Returns the sizes of the padded batches of so many images, without repetitions."""
+    return list(dict.fromkeys(batch_size(count, smallest, largest) for count in counts if count))
 
 
 def _shapes(function: Callable[[LifelongState], Any], state: LifelongState) -> Any:
@@ -179,9 +185,8 @@ def _extract(state: LifelongState, plan: Plan, size: int) -> jax.stages.Lowered:
     return features.extract_batch.lower(dictionary, expand, batch, image_shape=shape, settings=settings)
 
 
-def _evidence(state: LifelongState, plan: Plan, count: int) -> jax.stages.Lowered:
+def _evidence(state: LifelongState, plan: Plan, size: int) -> jax.stages.Lowered:
     settings = state.config.recognition
-    size = batch_size(count, bounds.MIN_BATCH, settings.eval_batch_size)
     batch = ShapeDtypeStruct((size, state.networks.pixels), plan.dtype)
     stack = partial(stacked.stack_categories, names=plan.names, capacity=stacked.group_capacity(state))
     rng = None if settings.bound == "mean" else jax.eval_shape(jax.random.key, 0)

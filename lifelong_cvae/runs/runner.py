@@ -128,13 +128,16 @@ def _compile_ahead(
     remaining, source, options = this.config.tasks[len(history) :], this.source, this.options
     if not options.compile_ahead or options.mesh is not None or not remaining:
         return contextlib.nullcontext()
-    names = remaining[0]
+    names, last = remaining[0], {*state.names, *itertools.chain(*remaining)}
     together = _trained_together(state, remaining, options.lookahead)
     plan = Plan(
         names=names,
         together=together,
         train_count=max(source.counts["train"][name] for name in {*names, *together}),
-        test_count=sum(source.counts[this.config.evaluate_on][name] for name in {*state.names, *names}),
+        test_counts=tuple(
+            sum(source.counts[this.config.evaluate_on][name] for name in known)
+            for known in ({*state.names, *names}, last)
+        ),
         dtype=source.read("train", names[0], slice(1)).dtype,
         shown=figures.IMAGES_PER_ROW if options.draw or this.events else 0,
     )

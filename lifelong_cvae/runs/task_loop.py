@@ -46,13 +46,16 @@ def learn_tasks(this: Run, state: LifelongState, history: list[dict[str, Any]]) 
     """Learns the remaining tasks. Returns the last state, and its log posteriors of all test images."""
     workdir, options, tasks = this.workdir, this.options, this.config.tasks
     log_posteriors, feature_cache = None, {}
-    with BackgroundJobs() as jobs:
+    with BackgroundJobs() as jobs, BackgroundJobs() as drawings:
         while len(history) < len(tasks):
             for learned, report in _learn_group(this, state, len(history), jobs, first_step=_steps(history)):
                 state = learned
                 log_posteriors = _evaluate(this, state, feature_cache)
                 history.append(task_metrics(len(history) + 1, report, log_posteriors, state))
-                jobs.submit(partial(_save_task, this, state, history[-1], _imagine_grid(this, state, history)))
+                imagined = _imagine_grid(this, state, history)
+                if options.draw:  # before the checkpoint, since a resumed run draws the last figure only
+                    drawings.submit(partial(figures.save_imagined_grid, workdir, imagined, len(history)))
+                jobs.submit(partial(_save_task, this, state, history[-1]))
                 if options.should_stop():
                     jobs.wait()
                     command = resume_command(workdir)
@@ -140,12 +143,10 @@ def _imagine_grid(this: Run, state: LifelongState, history: Sequence[Mapping[str
     return images
 
 
-def _save_task(this: Run, state: LifelongState, line: dict[str, Any], images: Mapping[str, jax.Array]) -> None:
-    """Writes the metrics `line`, checkpoint and figure of a task, then logs it; beside the next task."""
+def _save_task(this: Run, state: LifelongState, line: dict[str, Any]) -> None:
+    """Writes the metrics `line` and the checkpoint of a task, then logs it; beside the next task."""
     if is_main_process():
         append_line(this.workdir / "metrics.jsonl", line)
         keep = None if this.options.keep_all else TASKS_KEPT
         checkpoints.save(state, this.workdir / "checkpoints", step=line["task"], keep=keep)
-    if this.options.draw:
-        figures.save_imagined_grid(this.workdir, images, line["task"])
     this.options.log_fn(table_row(line))

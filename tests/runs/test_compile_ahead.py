@@ -1,6 +1,7 @@
 """Compiling ahead: the programs of a run are those that it calls later."""
 
 import contextlib
+import threading
 
 import jax
 import numpy as np
@@ -41,8 +42,8 @@ def test_programs_are_those_of_learning_recognizing_and_imagining(settings, expe
     state = lifelong.init(lifelong.Config().with_settings({**quick, **settings}), (8, 9), rng=rng, capacity=3)
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 9), np.uint8)
     with names_of_compilations() as ahead:
-        for lower in compile_ahead.programs(state, Plan(("a",), ("a",), 40, 10, np.uint8, 10)):
-            compile_ahead._compile(lower)
+        for lower in compile_ahead.programs(state, Plan(("a",), ("a",), 40, (10,), np.uint8, 10)):
+            compile_ahead._compile(lower, threading.Lock())
     assert ahead >= expected
     with names_of_compilations() as later:
         for name in "ab":
