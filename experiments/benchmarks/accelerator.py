@@ -79,11 +79,11 @@ def parts(folder: Path, benchmark_config: BenchmarkConfig) -> list[Part]:
         learn("learn side by side, partly compiled", lookahead),
         learn("learn side by side, compiled before", lookahead),
         benchmark("roofline"),
+        benchmark("together"),
         benchmark("agreement"),
+        benchmark("twins"),
         learn("learn, products in float32", precision="float32"),
         learn("learn, networks in bfloat16", "--set=compute_dtype=bfloat16"),
-        benchmark("together"),
-        benchmark("twins"),
     ]
 
 

@@ -32,6 +32,8 @@ from lifelong_cvae.training.train import TrainCarry, init_carry, train_chunk
 IMAGE_SHAPE = (28, 28, 1)
 CATEGORIES = 10
 IMAGES = 4096
+# Images that are recognized. A GPU needs many to be busy.
+RECOGNIZED = 16384
 # Side of the square matrices that are multiplied, and float32 values that are copied.
 SQUARE, COPIED = 2048, 2**26
 
@@ -132,7 +134,7 @@ def _training_work(config: Config, train_mixed: bool, *, rng: jax.Array) -> _Tra
 
 def _recognition_work(benchmark_config: BenchmarkConfig) -> _Work:
     state = untrained_state(benchmark_config.config, IMAGE_SHAPE, CATEGORIES, rng=benchmark_config.rng)
-    images = np.random.default_rng(0).integers(0, 256, (IMAGES, *IMAGE_SHAPE), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (RECOGNIZED, *IMAGE_SHAPE), np.uint8)
     model, x = state.model(state.names[0]), to_float(jnp.asarray(images[:1].reshape(1, -1)))
 
     def category_evidence(x: jax.Array, activations: Any) -> jax.Array:
@@ -146,7 +148,7 @@ def _recognition_work(benchmark_config: BenchmarkConfig) -> _Work:
     flops = mixed_flops + CATEGORIES * category_flops
     recognizer = recognition.make_recognizer(state, "elbo")
     label = f"recognizing among {CATEGORIES}"
-    return _Work(label, lambda: recognition.evidence(recognizer, images), flops * IMAGES, IMAGES)
+    return _Work(label, lambda: recognition.evidence(recognizer, images), flops * RECOGNIZED, RECOGNIZED)
 
 
 def _imagination_work(benchmark_config: BenchmarkConfig) -> _Work:

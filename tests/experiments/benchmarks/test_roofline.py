@@ -8,7 +8,7 @@ from experiments.studies import tables
 
 @pytest.fixture
 def few_images(monkeypatch):
-    for name, value in (("IMAGES", 32), ("CATEGORIES", 2), ("SQUARE", 64), ("COPIED", 64)):
+    for name, value in (("IMAGES", 32), ("RECOGNIZED", 32), ("CATEGORIES", 2), ("SQUARE", 64), ("COPIED", 64)):
         monkeypatch.setattr(roofline, name, value)
 
 
