@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import launcher
 from experiments.signals import StopRequest
 from lifelong_cvae import InputError, load, save
 from lifelong_cvae.runs.workdir import load_state
@@ -28,6 +29,20 @@ def test_learn_resolves_home_and_relative_paths(launch, idx_folder, learned_run,
     assert ended.code == 0, ended
     assert json.loads((tmp_path / "run/config.json").read_text("utf-8"))["dataset"] == f"idx:{tmp_path}/data"
     assert_trees_equal(load_state(tmp_path / "run").params, load_state(learned_run).params)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", launcher.GPU_FLAG),
+        ("--xla_cpu_x=1", f"--xla_cpu_x=1 {launcher.GPU_FLAG}"),
+        ("--xla_gpu_enable_triton_gemm=true", "--xla_gpu_enable_triton_gemm=true"),
+    ],
+)
+def test_shorten_gpu_compilation_keeps_flags_of_the_user(monkeypatch, given, expected):
+    monkeypatch.setenv("XLA_FLAGS", given)
+    launcher._shorten_gpu_compilation()
+    assert os.environ["XLA_FLAGS"] == expected
 
 
 @pytest.mark.parametrize("name", ["learn", "imagine", "report"])
