@@ -49,7 +49,7 @@ OTHER_NAMES = {
     *("JAX_PLATFORMS", "XLA_FLAGS", "BROWSER_PICTURES", "DIR", "accuracy_elbo", "white", "external", "slow", "sh"),
 }
 # Flags of other commands, and the former name of a flag that a figure in RESULTS.md was measured with.
-OTHER_FLAGS = {"dist", "logdir", "xla_force_host_platform_device_count", "order_seeds"}
+OTHER_FLAGS = {"dist", "logdir", "xla_force_host_platform_device_count", "xla_gpu_enable_triton_gemm", "order_seeds"}
 
 
 def read_document(document):
