@@ -213,8 +213,22 @@ class Config:
         return dataclasses.asdict(self)
 
     def for_shape(self, image_shape: Sequence[int]) -> Config:
-        """Returns the settings for images of a shape (height, width, channels), without automatic zeros."""
-        return dataclasses.replace(self, closed_form=self.closed_form.resolve(image_shape[2]))
+        """Returns the settings for a shape (height, width, channels) or (d,), without automatic zeros.
+
+        Raises:
+            InputError: a setting that vectors do not have.
+        """
+        if len(image_shape) > 1:
+            return dataclasses.replace(self, closed_form=self.closed_form.resolve(image_shape[2]))
+        network, closed_form = self.network, self.closed_form
+        for name, value, allowed in (
+            ("likelihood", network.likelihood, "gaussian"),
+            ("local", network.local, "none"),
+            ("fold_mirrors", closed_form.fold_mirrors, False),
+            ("shift_images", closed_form.shift_images, False),
+        ):
+            check(value == allowed, f"setting {name}: expected {allowed} for vectors, got {value}")
+        return dataclasses.replace(self, closed_form=dataclasses.replace(closed_form, second_filters=0))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:

@@ -1,6 +1,7 @@
 """Exceptions with one-line messages, and checks that raise them."""
 
 import importlib.util
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,14 @@ def cast(name: str, value: Any, kind: Any) -> Any:
     if not lossless or isinstance(value, bool) or result != result or result in (float("inf"), -float("inf")):
         raise InputError(f"setting {name}: expected {expected}, got {value!r}")
     return result
+
+
+def check_name(name: Any) -> str:
+    """Returns a category name in Unicode's form NFC, so that equal texts are the same name.
+
+    Raises:
+        InputError: not a non-empty string of printable characters.
+    """
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise InputError(f"category name: expected a non-empty string of printable characters, got {name!r}")
+    return unicodedata.normalize("NFC", name)

@@ -12,7 +12,8 @@ import numpy as np
 
 from lifelong_cvae.errors import InputError
 
-Shape = tuple[int, int, int]
+# (height, width, channels) of images, or (d,) of vectors.
+Shape = tuple[int, ...]
 # Values that may stand for white: of masks, of 16 gray levels, and of 8, 10, 12, 14 and 16 bits.
 MAX_VALUES = (1, 16, 255, 1023, 4095, 16383, 65535)
 # Images whose brightest pixel is at most this fraction of white are taken for images of another range.
@@ -24,17 +25,17 @@ SIZE_FACTOR, FEW_BATCHES = 16, 8
 
 
 def check_image_shape(shape: Sequence[int]) -> Shape:
-    """Returns `shape` as (height, width, channels); (height, width) means one channel.
+    """Returns `shape` as (height, width, channels), or (d,) of vectors; (height, width) means one channel.
 
     Raises:
-        InputError: not two or three positive whole numbers.
+        InputError: not one to three positive whole numbers.
     """
-    if len(shape) not in (2, 3) or any(int(s) != s or s < 1 for s in shape):
+    if len(shape) not in (1, 2, 3) or any(int(s) != s or s < 1 for s in shape):
         raise InputError(
-            f"image shape: expected positive (height, width) or (height, width, channels), got {tuple(shape)}"
+            "image shape: expected positive (height, width) or (height, width, channels), or (d,) of vectors, "
+            f"got {tuple(shape)}"
         )
-    height, width, channels = (*shape, 1)[:3]
-    return int(height), int(width), int(channels)
+    return tuple(map(int, shape if len(shape) == 1 else (*shape, 1)[:3]))
 
 
 class PixelValues(NamedTuple):
@@ -265,10 +266,13 @@ def split_by_category(images: Mapping[str, Any], values: Any) -> dict[str, np.nd
     return dict(zip(images, np.split(np.asarray(values), ends), strict=True))
 
 
-def mean_image(rows: np.ndarray) -> np.ndarray:
-    """Returns the mean of images `[n, pixels]`, in [0, 1].
+def mean_image(rows: np.ndarray, *, is_vector: bool = False) -> np.ndarray:
+    """Returns the mean of images `[n, pixels]`, in [0, 1], or of vectors.
 
-    The mean of fewer than `MIN_AVERAGED` images is one constant for all pixels, since it must not show any image.
+    The mean of fewer than `MIN_AVERAGED` images is one constant for all pixels, since it must not show any image; that
+    of fewer vectors is 0, the mean of all.
     """
+    if is_vector:
+        return rows.mean(axis=0) * np.float32(len(rows) >= MIN_AVERAGED)
     mean = rows.mean(axis=0, dtype=np.float32) / np.float32(255 if rows.dtype == np.uint8 else 1)
     return mean if len(rows) >= MIN_AVERAGED else np.full_like(mean, mean.mean())

@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 from lifelong_cvae import sharding
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape, concat_unpadded, flatten_images, padded_batches, to_float
+from lifelong_cvae.images import Shape, concat_unpadded, padded_batches, to_float
 from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.model.types import own_types
+from lifelong_cvae.model.vectors import from_rows
 from lifelong_cvae.stacked import StackedCategories, category_rngs, stack_categories
 from lifelong_cvae.state import LifelongState, check_known
 
@@ -39,7 +40,7 @@ def imagine(
         mesh: devices that share the categories and their images (`sharding.make_mesh`).
 
     Returns:
-        Images by category, float32 `[count, h, w, c]` in [0, 1].
+        Images by category, float32 `[count, h, w, c]` in [0, 1], or vectors `[count, d]`.
 
     Raises:
         InputError: an unknown or repeated category, or a negative number.
@@ -64,7 +65,7 @@ def imagine(
         cycles=cycles,
         mesh=mesh,
     )
-    images = sharding.to_host(images, mesh)
+    images = from_rows(sharding.to_host(images, mesh), state.standardization)
     shape = (count, *state.image_shape)
     return {name: _take_row(images, np.int32(index), shape) for index, name in enumerate(names)}
 
@@ -89,7 +90,7 @@ def encode(state: LifelongState, name: str, images: Any) -> jax.Array:
         InputError: an unknown category, or bad images.
     """
     model = state.model(name)
-    rows = flatten_images(images, state.image_shape, max_value=state.max_value, refuse_dark=True)
+    rows = state.rows(images)
     parts = [_encode_mean(model, batch) for _, batch in padded_batches(rows, *BATCH_SIZES)]
     return concat_unpadded(parts, len(rows), model.networks.latent_size)
 
@@ -116,7 +117,8 @@ def decode(state: LifelongState, name: str, codes: Any) -> jax.Array:
     if not np.isfinite(codes).all():
         raise InputError("codes: expected finite numbers, got NaN or infinity")
     parts = [_decode_mean(model, batch) for _, batch in padded_batches(codes.astype(np.float32), *BATCH_SIZES)]
-    return concat_unpadded(parts, len(codes), model.networks.pixels).reshape(len(codes), *state.image_shape)
+    means = concat_unpadded(parts, len(codes), model.networks.pixels)
+    return from_rows(means, state.standardization).reshape(len(codes), *state.image_shape)
 
 
 @jax.jit
@@ -140,8 +142,8 @@ def reconstruct(state: LifelongState, name: str, images: Any) -> jax.Array:
         InputError: an unknown category, or bad images.
     """
     model = state.model(name)
-    rows = flatten_images(images, state.image_shape, max_value=state.max_value)
-    return _reconstruct(model, rows, state.image_shape)
+    rows = state.rows(images, refuse_dark=False)
+    return from_rows(_reconstruct(model, rows, state.image_shape), state.standardization)
 
 
 @partial(jax.jit, static_argnames="image_shape")

@@ -20,9 +20,9 @@ import numpy as np
 
 from lifelong_cvae import deprecated
 from lifelong_cvae.config import Config
-from lifelong_cvae.errors import InputError, check
+from lifelong_cvae.errors import InputError, check, check_name
 from lifelong_cvae.images import Shape, check_image_shape
-from lifelong_cvae.model import cvae
+from lifelong_cvae.model import cvae, vectors
 from lifelong_cvae.model.networks import PARTS_BESIDE_NETWORKS, Networks, build_networks
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import regression
@@ -41,7 +41,7 @@ class LifelongState(flax.struct.PyTreeNode):
         names: categories in order of learning.
         visits: number of times that each category has been learned.
         base_categories_left: number of further categories during which the mixed part learns.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels), or (d,) of vectors.
         config: settings.
         max_value: pixel value that stands for white; None if that of the type (`images.flatten_images`).
         capacity: number of categories for which programs are compiled (`stacked`), if there are fewer.
@@ -65,6 +65,16 @@ class LifelongState(flax.struct.PyTreeNode):
     def training_networks(self) -> Networks:
         """The same modules, computing in the type that is used for training."""
         return dataclasses.replace(self.networks, compute_dtype=self.config.learning.compute_dtype)
+
+    @property
+    def standardization(self) -> vectors.Standardization | None:
+        """Mean and scale of vectors (`model.vectors`); None for images."""
+        return self.params.get("standardization")
+
+    def rows(self, images: Any, *, refuse_dark: bool = True, what: str = "images") -> Any:
+        """Checks images or vectors, and brings them to the rows that the networks read (`vectors.to_rows`)."""
+        options = {"max_value": self.max_value, "refuse_dark": refuse_dark, "what": what}
+        return vectors.to_rows(images, self.image_shape, self.standardization, **options)
 
     @property
     def mixed_learns(self) -> bool:
@@ -99,20 +109,29 @@ class LifelongState(flax.struct.PyTreeNode):
 
 @own_types()
 def init(
-    config: Config, image_shape: Sequence[int], *, rng: jax.Array, max_value: float | None = None, capacity: int = 0
+    config: Config,
+    image_shape: Sequence[int],
+    *,
+    rng: jax.Array,
+    max_value: float | None = None,
+    mean: Any = None,
+    scale: Any = None,
+    capacity: int = 0,
 ) -> LifelongState:
     """Creates a state without categories.
 
     Args:
         config: settings.
-        image_shape: (height, width, channels), or (height, width) for one channel.
+        image_shape: (height, width, channels), or (height, width) for one channel; (d,) for vectors.
         rng: key of the mixed part's initial parameters.
         max_value: pixel value that stands for white; default that of the first task (`images.find_max_value`).
+        mean: mean by which vectors are standardized, `[d]` or one number; default that of the first task.
+        scale: scale by which vectors are standardized, given together with `mean`.
         capacity: expected number of categories. Programs are then compiled once for that many, and not again each time
             that the number of categories passes a power of two. More may be learned.
 
     Raises:
-        InputError: the shape, the value or the capacity is invalid.
+        InputError: the shape, the value, the capacity, `mean` or `scale` is invalid, or a setting is not for vectors.
     """
     check(capacity >= 0 and int(capacity) == capacity, f"capacity: expected a number of at least 0, got {capacity}")
     check(max_value is None or max_value > 0, f"max_value: expected a number above 0, got {max_value}")
@@ -120,6 +139,11 @@ def init(
     config = config.for_shape(shape)
     networks = build_networks(config.network, shape, has_mixed=config.has_mixed)
     params = {"mixed": _init_mixed(networks, rng=rng), "categories": {}}
+    if vectors.is_vector(shape):
+        check(max_value is None, "max_value: expected images, got the shape of vectors")
+        params["standardization"] = vectors.given_standardization(shape, mean, scale)
+    else:
+        check(mean is None and scale is None, "mean and scale: expected vectors, got the shape of images")
     if config.closed_form.has_features:
         params["ridge"] = regression.empty_common_sums(config.closed_form, shape)
     return LifelongState(
@@ -153,7 +177,7 @@ def add_category(
     Args:
         state: state before.
         name: name of the new category.
-        mean_image: initial output of the decoder in [0, 1], `[pixels]`; default gray.
+        mean_image: initial output of the decoder, `[pixels]`; default gray, or the mean of all vectors.
         rng: the seed's key.
 
     Raises:
@@ -162,7 +186,9 @@ def add_category(
     name = check_name(name)
     if name in state.names:
         raise InputError(f"expected the name of a new category, got {name!r}, which is known already")
-    mean_image = jnp.full((state.networks.pixels,), 0.5, jnp.float32) if mean_image is None else mean_image
+    if mean_image is None:
+        middle = 0.0 if state.networks.is_vector else 0.5
+        mean_image = jnp.full((state.networks.pixels,), middle, jnp.float32)
     return append_subtree(state, name, _init_subtree(state, mean_image, rng=category_rng(rng, name, 0)))
 
 
@@ -220,7 +246,7 @@ def freeze_mask(params: dict[str, Any], names: Collection[str], *, train_mixed: 
         keys = [part.key for part in path]
         if keys[0] == "mixed":
             return not train_mixed
-        return keys[0] == "ridge" or keys[1] not in names or keys[2] in FITTED_PARTS
+        return keys[0] != "categories" or keys[1] not in names or keys[2] in FITTED_PARTS
 
     return jax.tree_util.tree_map_with_path(is_frozen, params)
 
@@ -247,17 +273,6 @@ def add_image_counts(state: LifelongState, images: Mapping[str, np.ndarray]) -> 
             total = np.asarray(count) + np.float32(len(rows))
             categories[name] = {**categories[name], "images": jax.device_put(total)}
     return state.replace(params={**state.params, "categories": categories})
-
-
-def check_name(name: Any) -> str:
-    """Returns a category name in Unicode's form NFC, so that equal texts are the same name.
-
-    Raises:
-        InputError: not a non-empty string of printable characters.
-    """
-    if not isinstance(name, str) or not name or not name.isprintable():
-        raise InputError(f"category name: expected a non-empty string of printable characters, got {name!r}")
-    return unicodedata.normalize("NFC", name)
 
 
 def find_name(state: LifelongState, name: str) -> str:

@@ -38,11 +38,11 @@ def test_check_image_shape_returns_three_ints(shape, expected):
     assert [type(size) for size in checked] == [int, int, int]
 
 
-@pytest.mark.parametrize("shape", [(), (28,), (1, 2, 3, 4), (0, 28), (28, -1), (28, 28, 0), (2.5, 2)])
+@pytest.mark.parametrize("shape", [(), (0,), (1, 2, 3, 4), (0, 28), (28, -1), (28, 28, 0), (2.5, 2)])
 def test_check_image_shape_refuses_other_shapes(shape):
     with pytest.raises(InputError) as error:
         check_image_shape(shape)
-    expected = "expected positive (height, width) or (height, width, channels)"
+    expected = "expected positive (height, width) or (height, width, channels), or (d,) of vectors"
     assert str(error.value) == f"image shape: {expected}, got {shape}"
 
 

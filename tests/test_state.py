@@ -124,10 +124,11 @@ def test_add_category_refuses_known_name(state, rng):
         add_category(state, "a", rng=rng)
 
 
-@pytest.mark.parametrize("shape", [(28,), (0, 28), (28, 28, 1, 1), (2.5, 3)])
+@pytest.mark.parametrize("shape", [(), (0, 28), (28, 28, 1, 1), (2.5, 3)])
 def test_init_refuses_other_image_shapes(small_config, rng, shape):
     with pytest.raises(
-        lifelong.InputError, match=r"expected positive \(height, width\) or \(height, width, channels\), got \("
+        lifelong.InputError,
+        match=r"expected positive \(height, width\) or \(height, width, channels\), or \(d,\) of vectors, got \(",
     ):
         lifelong.init(small_config, shape, rng=rng)
 

@@ -110,8 +110,8 @@ def decode(model: CategoryModel, z: jax.Array) -> jax.Array:
 
 
 def decode_mean(model: CategoryModel, z: jax.Array) -> jax.Array:
-    """Computes E[x|z,c], `[batch, pixels]` in [0, 1]. Replay and the circle use this mean."""
-    return jax.nn.sigmoid(decode(model, z))
+    """Computes E[x|z,c], `[batch, pixels]` in [0, 1], or a vector. Replay and the circle use this mean."""
+    return model.networks.mean(decode(model, z))
 
 
 def sample_image(model: CategoryModel, z: jax.Array, *, rng: jax.Array | None = None) -> jax.Array:
@@ -124,19 +124,32 @@ def sample_image(model: CategoryModel, z: jax.Array, *, rng: jax.Array | None = 
     uncertain in this image; `uncertainty` is the `bernoulli_std` of the mean. There is no texture if
     `model.rms_uncertainty` is None.
 
+    A vector is the decoder's mean with all of its noise: low-rank noise and, in every dimension, white noise.
+
     Args:
         model: model of the category.
         z: latents, `[batch, latent]`.
         rng: key of the texture; None leaves it out.
     """
     logits = decode(model, z)
+    scale = jnp.exp(model.networks.log_scale(model.mixed, model.category))
+    if model.networks.is_vector:
+        return logits if rng is None else logits + scale[None] * _vector_noise(model, len(z), rng=rng)
     image = jax.nn.sigmoid(model.contrast * logits)
     if rng is None or model.rms_uncertainty is None:
         return image
-    scale = jnp.exp(model.networks.log_scale(model.mixed, model.category))
     residuals = scale[None] * low_rank_noise.sample(model.low_rank_noise, len(z), noise=True, rng=rng)
     texture = residuals * bernoulli_std(jax.nn.sigmoid(logits)) / model.rms_uncertainty[None]
     return jnp.clip(image + texture, 0, 1)
+
+
+def _vector_noise(model: CategoryModel, count: int, *, rng: jax.Array) -> jax.Array:
+    """Samples noise of vectors in units of the scale, `[count, d]`."""
+    white_rng, low_rank_rng = jax.random.split(rng)
+    noise = jax.random.normal(white_rng, (count, model.networks.pixels))
+    if model.low_rank_noise:
+        noise += low_rank_noise.sample(model.low_rank_noise, count, rng=low_rank_rng)
+    return noise
 
 
 def bernoulli_std(mean: jax.Array) -> jax.Array:
@@ -169,9 +182,9 @@ def log_likelihood(model: CategoryModel, x: jax.Array, logits: jax.Array) -> jax
 
 
 def residual(model: CategoryModel, x: jax.Array, logits: jax.Array) -> jax.Array:
-    """Computes residuals in units of the scale, (x - sigmoid(logits)) / scale, `[batch, pixels]`."""
+    """Computes residuals in units of the scale, (x - mean(logits)) / scale, `[batch, pixels]`."""
     log_scale = model.networks.log_scale(model.mixed, model.category)
-    return (x - jax.nn.sigmoid(logits)) * jnp.exp(-log_scale)[None]
+    return (x - model.networks.mean(logits)) * jnp.exp(-log_scale)[None]
 
 
 def elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Array) -> jax.Array:

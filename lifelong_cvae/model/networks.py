@@ -6,6 +6,7 @@
 `W [x; onehot(c)] = W_x x + w_c`. This is the one-hot conditional VAE of Sohn, Lee and Yan 2015.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,7 @@ class Networks:
         latent_size: size of z.
         pixels: values per image.
         compute_dtype: type that modules compute in, `float32` or `bfloat16`. Their inputs and outputs are float32.
+        is_vector: whether the values are those of a standardized vector, not pixels in [0, 1].
     """
 
     likelihood: str
@@ -57,6 +59,7 @@ class Networks:
     latent_size: int
     pixels: int
     compute_dtype: str
+    is_vector: bool
 
     @property
     def fits_parts(self) -> bool:
@@ -75,6 +78,14 @@ class Networks:
         params, inputs = jax.tree.map(lambda leaf: leaf.astype(self.compute_dtype), (params, inputs))
         outputs = module.apply(params, *inputs, **options)
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), outputs)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        """Returns the mean of p(x|z,c) from decoder outputs: pixels in [0, 1], or a standardized vector."""
+        return outputs if self.is_vector else jax.nn.sigmoid(outputs)
+
+    def initial_bias(self, mean: jax.Array) -> jax.Array:
+        """Returns the bias of decoder outputs at which the mean is `mean`, `[pixels]`."""
+        return mean if self.is_vector else jax.scipy.special.logit(jnp.clip(mean, *MEAN_IMAGE_RANGE))
 
     def init_scale(self) -> dict[str, jax.Array]:
         """Initializes the log of the Gaussian's scale per pixel; `{}` if the scale is not learned."""
@@ -142,7 +153,7 @@ class GrowingNetworks(Networks):
         encoder_rng, decoder_rng = jax.random.split(rng)
         x, z = jnp.zeros((1, self.pixels)), jnp.zeros((1, self.latent_size))
         decoder = self.category_decoder.init(decoder_rng, z, self.mixed_activations(mixed, "decoder", z))
-        decoder["params"]["pixels"]["bias"] = jax.scipy.special.logit(jnp.clip(mean_image, *MEAN_IMAGE_RANGE))
+        decoder["params"]["pixels"]["bias"] = self.initial_bias(mean_image)
         return {
             "encoder": self.category_encoder.init(encoder_rng, x, self.mixed_activations(mixed, "encoder", x)),
             "decoder": decoder,
@@ -234,9 +245,8 @@ class OneHotNetworks(Networks):
 def build_networks(
     config: NetworkConfig, image_shape: Shape, *, has_mixed: bool, compute_dtype: str = "float32"
 ) -> Networks:
-    """Builds the networks for images of `image_shape` (height, width, channels)."""
-    height, width, channels = image_shape
-    pixels = height * width * channels
+    """Builds the networks for images of `image_shape` (height, width, channels), or for vectors (d,)."""
+    pixels, is_vector = math.prod(image_shape), len(image_shape) == 1
     common = {
         "likelihood": config.likelihood,
         "noise_scale": config.noise_scale,
@@ -244,6 +254,7 @@ def build_networks(
         "latent_size": config.latent_size,
         "pixels": pixels,
         "compute_dtype": compute_dtype,
+        "is_vector": is_vector,
     }
     widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]
     if config.conditioning == "one_hot":
@@ -264,5 +275,5 @@ def build_networks(
         local_decoder=local_decoder,
         prior_components=config.prior_components,
         noise_rank=noise_rank,
-        texture=noise_rank > 0 and config.sample_style == "texture",
+        texture=noise_rank > 0 and config.sample_style == "texture" and not is_vector,
     )

@@ -14,6 +14,7 @@ from lifelong_cvae.config import RecognitionConfig
 from lifelong_cvae.images import concat_unpadded, padded_batches, to_float
 from lifelong_cvae.model import cvae
 from lifelong_cvae.model.networks import Networks
+from lifelong_cvae.model.vectors import log_volume
 from lifelong_cvae.stacked import StackedCategories, category_groups, group_capacity, stack_categories
 from lifelong_cvae.state import LifelongState
 
@@ -53,10 +54,13 @@ def all_evidence(
             batch_rng = None if rng is None else jax.random.fold_in(rng, start)
             parts.append(batch_bounds(mixed, stack, *sharding.device_put((batch, batch_rng), mesh)))
         columns.append(concat_unpadded(parts, len(rows), len(names)))
-    if len(columns) == 1:
-        return columns[0]
     traced = isinstance(columns[0], jax.core.Tracer)
-    return jnp.concatenate(columns, axis=1) if traced else jax.device_put(np.concatenate(columns, axis=1))
+    if len(columns) > 1:
+        columns = [jnp.concatenate(columns, axis=1) if traced else jax.device_put(np.concatenate(columns, axis=1))]
+    if state.standardization is None:
+        return columns[0]
+    evidence = (columns[0] if traced else np.asarray(columns[0])) + log_volume(state.standardization)
+    return evidence if traced else jax.device_put(evidence)
 
 
 @partial(jax.jit, static_argnames=("networks", "settings", "mesh"))

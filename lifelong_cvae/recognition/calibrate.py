@@ -1,15 +1,15 @@
 """Calibration after a task: ridge penalty, rejection thresholds and temperature grids, from held-out images."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lifelong_cvae import recognition
 from lifelong_cvae.images import split_by_category
 from lifelong_cvae.model import rejection
-from lifelong_cvae.recognition import ridge_classifier, ridge_sums
+from lifelong_cvae.recognition import bounds, ridge_classifier, ridge_sums
 from lifelong_cvae.recognition.ridge_sums import HeldOut
 from lifelong_cvae.ridge import temperature_scaling
 from lifelong_cvae.stacked import padded_capacity
@@ -71,20 +71,18 @@ def calibrate(
 
 
 def _sample(state: LifelongState, rows: np.ndarray) -> np.ndarray:
-    """Returns the images `[n, h, w, c]` of a category that are evaluated: held-out ones if there are any."""
+    """Returns the rows of a category that are evaluated: held-out ones if there are any."""
     unseen = rows[ridge_sums.held_out_mask(state, len(rows))]
-    return (unseen if len(unseen) else rows)[:CALIBRATION_IMAGES].reshape(-1, *state.image_shape)
+    return (unseen if len(unseen) else rows)[:CALIBRATION_IMAGES]
 
 
 def _evidence(
     state: LifelongState, samples: Mapping[str, np.ndarray], *, with_others: bool, rng: jax.Array, mesh: Mesh | None
 ) -> dict[str, np.ndarray]:
     """Returns the evidence of each category's images, for all categories or for that one alone."""
+    evaluate = partial(bounds.all_evidence, stacks=None, rng=rng, mesh=mesh)
     if not with_others:
         alone = {name: state.replace(names=(name,), visits=(0,)) for name in samples}
-        return {
-            name: np.asarray(recognition.evidence(alone[name], samples[name], rng=rng, mesh=mesh)) for name in alone
-        }
+        return {name: np.asarray(evaluate(alone[name], rows=samples[name])) for name in alone}
     # In one call, since every call stacks the categories.
-    together = recognition.evidence(state, np.concatenate(list(samples.values())), rng=rng, mesh=mesh)
-    return split_by_category(samples, together)
+    return split_by_category(samples, evaluate(state, rows=np.concatenate(list(samples.values()))))

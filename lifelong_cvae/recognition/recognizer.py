@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 
 from lifelong_cvae.config import RECOGNIZERS
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import flatten_images
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import bounds, ridge_classifier, shortlist
 from lifelong_cvae.ridge import temperature_scaling
@@ -77,7 +76,7 @@ def evidence(
     Args:
         state: state of the learner, or a recognizer of it, which has the categories stacked already. With a
             shortlist, categories outside it are -inf.
-        images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel.
+        images: uint8 or float in [0, 1], `[n, h, w, c]`, or `[n, h, w]` for one channel; vectors `[n, d]`.
         scores: `ridge_classifier.scores` of the images, if already computed. The shortlist is selected by them.
         rng: key of the samples, for bounds that are sampled.
         mesh: devices that share the images and the categories (`sharding.make_mesh`).
@@ -90,8 +89,7 @@ def evidence(
             `jit`.
     """
     recognizer = state if isinstance(state, Recognizer) else Recognizer(state, "elbo")
-    shape, max_value = recognizer.state.image_shape, recognizer.state.max_value
-    rows = flatten_images(images, shape, max_value=max_value, refuse_dark=True)
+    rows = recognizer.state.rows(images)
     settings = recognizer.state.config.recognition
     if settings.bound != "mean" and rng is None:
         raise InputError(f"rng: expected a key for the bound {settings.bound!r}, which is sampled, got None")

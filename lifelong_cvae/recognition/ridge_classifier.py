@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, concat_unpadded, flatten_images
+from lifelong_cvae.images import Shape, concat_unpadded
 from lifelong_cvae.model.types import own_types
+from lifelong_cvae.model.vectors import is_vector, to_rows
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.ridge import features, regression
 from lifelong_cvae.ridge.features import Features
@@ -27,7 +28,7 @@ class RidgeClassifier(flax.struct.PyTreeNode):
         intercept: float32 `[capacity]`.
         categories: number of categories.
         own_mean: mean score of a category's own images for it, averaged over the categories.
-        dictionary: from `features.make_dictionary`.
+        dictionary: from `ridge_sums.dictionary`.
         expand: random matrix, from `features.expansion_matrix`.
         image_shape: shape of an image.
         settings: settings of the features.
@@ -60,10 +61,11 @@ def solve(state: LifelongState) -> RidgeClassifier:
     gram, ridge = ridge_sums.common_gram(state, "all"), state.params["ridge"]["ridge"]
     # The order of the names, in which nothing depends on that of learning, is that of the solution.
     order = [*map(names.index, state.names), *range(len(names), vectors.shape[1])]
-    solution = regression.solve(gram, vectors, ridge, order=np.asarray(order))
+    rounding = ridge_sums.rounding(state)
+    solution = regression.solve(gram, vectors, ridge, order=np.asarray(order), rounding=rounding)
     return RidgeClassifier(
         **solution._asdict(),
-        dictionary=state.params["ridge"]["dictionary"],
+        dictionary=ridge_sums.dictionary(state),
         expand=features.expansion_matrix(settings, state.image_shape),
         categories=len(names),
         image_shape=state.image_shape,
@@ -83,14 +85,14 @@ def scores(classifier: RidgeClassifier, images: Any) -> jax.Array:
     Raises:
         InputError: images of a wrong type, shape or range.
     """
-    rows = flatten_images(images, classifier.image_shape, max_value=classifier.max_value)
+    rows = _rows(classifier, images)
     return _scores(classifier, _feature_batches(classifier, rows), len(rows))
 
 
 @own_types()
 def extract_features(classifier: RidgeClassifier, images: Any) -> Features:
     """Computes the features of images. Arguments as in `scores`."""
-    rows = flatten_images(images, classifier.image_shape, max_value=classifier.max_value)
+    rows = _rows(classifier, images)
     return Features(tuple(_feature_batches(classifier, rows)), len(rows))
 
 
@@ -98,6 +100,11 @@ def extract_features(classifier: RidgeClassifier, images: Any) -> Features:
 def scores_from_features(classifier: RidgeClassifier, phi: Features) -> jax.Array:
     """Computes the regression scores `[n, categories]` of images with the features phi."""
     return _scores(classifier, phi.batches, phi.count)
+
+
+def _rows(classifier: RidgeClassifier, images: Any) -> Any:
+    standardization = classifier.dictionary if is_vector(classifier.image_shape) else None
+    return to_rows(images, classifier.image_shape, standardization, max_value=classifier.max_value)
 
 
 def _feature_batches(classifier: RidgeClassifier, rows: Any) -> Iterator[jax.Array]:

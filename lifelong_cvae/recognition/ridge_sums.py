@@ -22,6 +22,9 @@ from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState, drop_category
 
+# Error of a sum of float32 products, with a margin.
+VECTOR_ROUNDING = 1e-5
+
 # Gram matrix `[packed]` and vector `[features + 1]` of a category.
 CategorySums = tuple[sums.ExactSum, sums.ExactSum]
 
@@ -58,7 +61,7 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
         common = {**common, "dictionary": features.make_dictionary(settings, shape)}
     options = {"image_shape": shape, "settings": settings}
     expand, size = features.expansion_matrix(settings, shape), num_features(state)
-    extract = partial(features.feature_batches, common["dictionary"], expand, **options)
+    extract = partial(features.feature_batches, dictionary(state, common), expand, **options)
     for name, rows in images.items():
         mask = regression.held_out_mask(len(rows))
         fit = with_shifts(rows[~mask], shape) if settings.shift_images else rows[~mask]
@@ -70,6 +73,18 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
         phi = Features(tuple(extract(rows[mask])), np.count_nonzero(mask))
         held_out[name] = HeldOut(phi, len(rows))
     return state.replace(params={**state.params, "categories": categories, "ridge": common}), held_out
+
+
+def dictionary(state: LifelongState, common: Mapping[str, Any] | None = None) -> features.Dictionary:
+    """Returns the dictionary of filters that features are computed with, or vectors' standardization.
+
+    Args:
+        state: state of the learner.
+        common: `params["ridge"]`, if it is not yet that of the state.
+    """
+    if state.standardization is not None:
+        return state.standardization
+    return (common or state.params["ridge"])["dictionary"]
 
 
 def add_held_out(state: LifelongState, held_out: Mapping[str, HeldOut]) -> LifelongState:
@@ -155,7 +170,8 @@ def select_ridge(state: LifelongState, held_out: Mapping[str, HeldOut] | None = 
         gram, vector = _stride_sums(_sums(part, num_features(state)), num_features(state))
         grams = sums.add(grams, (gram, gram))
         held_out_vectors[:, names.index(name)] += sums.decode(vector)
-    return _with_ridge(state, regression.select_ridge(*grams, fit_vectors, held_out_vectors))
+    ridge = regression.select_ridge(*grams, fit_vectors, held_out_vectors, rounding=rounding(state))
+    return _with_ridge(state, ridge)
 
 
 def _with_ridge(state: LifelongState, ridge: float) -> LifelongState:
@@ -214,6 +230,11 @@ def check_sums(state: LifelongState) -> None:
 def num_features(state: LifelongState) -> int:
     """Returns the number of features of an image."""
     return features.feature_sizes(state.config.closed_form, state.image_shape).features
+
+
+def rounding(state: LifelongState) -> float:
+    """Returns the relative error of sums: those of images are exact, those of vectors float32."""
+    return 0.0 if state.standardization is None else VECTOR_ROUNDING
 
 
 def common_gram(state: LifelongState, part: str) -> sums.ExactSum:

@@ -15,6 +15,7 @@ from lifelong_cvae.config import RecognitionConfig
 from lifelong_cvae.images import padded_batches, power_of_two, to_float
 from lifelong_cvae.model import cpu, cvae
 from lifelong_cvae.model.networks import Networks
+from lifelong_cvae.model.vectors import log_volume
 from lifelong_cvae.stacked import StackedCategories
 from lifelong_cvae.state import LifelongState
 
@@ -46,7 +47,7 @@ def pair_evidence(
         candidates: columns of the categories on each image's shortlist, `[n, candidates]`.
         rng: key of the samples, for bounds that are sampled. Each pair has its own samples.
     """
-    evidence = np.full((len(rows), len(state.names)), -np.inf, np.float32)
+    evidence, volume = np.full((len(rows), len(state.names)), -np.inf, np.float32), log_volume(state.standardization)
     for start, batch in padded_batches(rows, *BATCH_SIZES):
         columns, first = candidates[start : start + len(batch)], 0
         images = np.repeat(np.arange(len(columns)), columns.shape[1])
@@ -58,7 +59,7 @@ def pair_evidence(
             pairs = images[in_stack], columns[in_stack] - first
             pairs_rng = None if rng is None else jax.random.fold_in(jax.random.fold_in(rng, start), first)
             values = _stack_evidence(state, stack, batch, *pairs, max_pairs=max_pairs, rng=pairs_rng)
-            evidence[start + pairs[0], first + pairs[1]] = values
+            evidence[start + pairs[0], first + pairs[1]] = values + volume
             first = last
     return jax.device_put(evidence)
 

@@ -26,7 +26,7 @@ import numpy as np
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, padded_batches, to_float
 from lifelong_cvae.model import cpu
-from lifelong_cvae.ridge import second_layer
+from lifelong_cvae.ridge import second_layer, vector_features
 from lifelong_cvae.ridge.dictionary import THRESHOLD, contrast_floor, make_filters
 
 # Largest size of a feature: 8 bits.
@@ -82,7 +82,13 @@ class FeatureSizes(NamedTuple):
 
 
 def feature_sizes(settings: ClosedFormConfig, image_shape: Shape) -> FeatureSizes:
-    """Returns the sizes of filters, grid and features. Filters and grid are smaller for small images."""
+    """Returns the sizes of filters, grid and features. Filters and grid are smaller for small images.
+
+    Features of vectors are themselves and their random expansion.
+    """
+    if len(image_shape) == 1:
+        (size,) = image_shape
+        return FeatureSizes(0, 0, 0, 0, size, 1, size + settings.random_features)
     height, width, _ = image_shape
     side = min(settings.filter_size, height, width)
     positions = min(height, width) - side + 1
@@ -101,8 +107,10 @@ def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictiona
     """Returns the dictionary before the first task, zeros.
 
     It has `filters` `[patch, filters]`, `offset` `[filters]`, and with `second_filters` the layer `second`
-    (`second_layer.Layer`).
+    (`second_layer.Layer`). That of vectors is empty: their features are computed with their standardization.
     """
+    if len(image_shape) == 1:
+        return {}
     size, count = feature_sizes(settings, image_shape), settings.num_filters
     shapes: dict[str, Any] = {"filters": (size.side**2 * image_shape[2], count), "offset": (count,)}
     if settings.second_filters:
@@ -113,6 +121,8 @@ def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictiona
 
 def make_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
     """Learns the filters of both layers from synthetic images (seconds): see `empty_dictionary`."""
+    if len(image_shape) == 1:
+        return {}
     size = feature_sizes(settings, image_shape)
     arguments = settings.filter_seed, image_shape[2], size.side, settings.num_filters
     filters, offset = make_filters(*arguments)
@@ -123,7 +133,12 @@ def make_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionar
 
 
 def expansion_matrix(settings: ClosedFormConfig, image_shape: Shape) -> jax.Array:
-    """Samples R in levels, whole numbers: float32 `[blocks, pooled / blocks, random_features / blocks]`."""
+    """Samples R in levels, whole numbers: float32 `[blocks, pooled / blocks, random_features / blocks]`.
+
+    For vectors see `vector_features.random_matrix`.
+    """
+    if len(image_shape) == 1:
+        return vector_features.random_matrix(settings.filter_seed, image_shape[0], settings.random_features)
     size = feature_sizes(settings, image_shape)
     shape = size.blocks, size.pooled // size.blocks, settings.random_features // size.blocks
     return jax.device_put(_sample_levels(settings.filter_seed, shape))
@@ -158,7 +173,12 @@ def extract(
 def extract_batch(
     dictionary: Dictionary, expand: jax.Array, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
 ) -> jax.Array:
-    """Computes features of a batch, int8 `[batch, features]`. Arguments as in `extract`."""
+    """Computes features of a batch, int8 `[batch, features]`; float32 of vectors.
+
+    Arguments are those of `extract`. For vectors the dictionary is their standardization.
+    """
+    if len(image_shape) == 1:
+        return vector_features.extract(dictionary, expand, rows)
     return extract(dictionary, expand, rows, image_shape=image_shape, settings=settings).astype(jnp.int8)
 
 

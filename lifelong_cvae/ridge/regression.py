@@ -36,6 +36,9 @@ SEARCH_STRIDE = 4
 # Added to the scale of each feature: a part of the mean scale.
 SCALE_FLOOR = 0.1
 
+# Scale of a feature that is constant but for rounding, which thus gets no weight.
+CONSTANT_SCALE = 1e30
+
 # Rows of the matrix that are computed in float64 at once.
 ROWS = 256
 
@@ -105,7 +108,9 @@ def held_out_mask(count: int) -> np.ndarray:
     return np.arange(count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def solve(gram: ExactSum, vectors: np.ndarray, ridge: float, *, order: np.ndarray | None = None) -> Solution:
+def solve(
+    gram: ExactSum, vectors: np.ndarray, ridge: float, *, order: np.ndarray | None = None, rounding: float = 0.0
+) -> Solution:
     """Solves for the weights, in float32 with a step of refinement in float64.
 
     Args:
@@ -114,16 +119,18 @@ def solve(gram: ExactSum, vectors: np.ndarray, ridge: float, *, order: np.ndarra
             column of zeros stands for no category, and gets scores of 0.
         ridge: penalty relative to the correlation matrix of the features, above 0.
         order: order of the categories in the result, as columns of `vectors`; default theirs.
+        rounding: relative error of the sums. A feature whose variance is a smaller part of its mean square is constant,
+            and not used.
     """
     order = np.arange(vectors.shape[1]) if order is None else order
     with jax.enable_x64(True):
         # Waits, so that its matrix is not in memory beside what is computed next.
-        return jax.block_until_ready(_solve(gram, vectors, ridge, np.asarray(order, np.int32)))
+        return jax.block_until_ready(_solve(gram, vectors, ridge, np.asarray(order, np.int32), rounding=rounding))
 
 
-@jax.jit
-def _solve(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, order: jax.Array) -> Solution:
-    moments = _moments(gram, None, vectors)
+@partial(jax.jit, static_argnames="rounding")
+def _solve(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, order: jax.Array, *, rounding: float) -> Solution:
+    moments = _moments(gram, None, vectors, rounding)
     size, correlation = len(moments.mean), partial(_correlation, gram, None, moments)
     # Rounding in the factorization is well below the lower bound of the penalty.
     ridge = jnp.maximum(ridge, float(jnp.finfo(jnp.float32).eps) * size / 8)
@@ -146,7 +153,9 @@ def _solve(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, order: jax.Arra
     return jax.tree.map(jnp.float32, Solution(weights[:, order], intercept[order], own_mean))
 
 
-def select_ridge(gram: ExactSum, held_out: ExactSum, fit_vectors: np.ndarray, held_out_vectors: np.ndarray) -> float:
+def select_ridge(
+    gram: ExactSum, held_out: ExactSum, fit_vectors: np.ndarray, held_out_vectors: np.ndarray, *, rounding: float = 0.0
+) -> float:
     """Selects the ridge penalty on held-out images.
 
     The selected penalty is half a decade below the one with the least squared error, because squared error asks for
@@ -158,12 +167,13 @@ def select_ridge(gram: ExactSum, held_out: ExactSum, fit_vectors: np.ndarray, he
         fit_vectors: sums of these features of each category over images that are not held out, int64
             `[features + 1, categories]`; columns of zeros stand for no category.
         held_out_vectors: the same over held-out images.
+        rounding: as in `solve`.
     """
     if not held_out_vectors.any():
         return FIRST_RIDGE
     best = RIDGES.index(FIRST_RIDGE)
     with jax.enable_x64(True):
-        problem = _held_out_problem(gram, held_out, fit_vectors, held_out_vectors)
+        problem = _held_out_problem(gram, held_out, fit_vectors, held_out_vectors, rounding=rounding)
 
         @cache
         def error(index: int) -> float:
@@ -174,11 +184,11 @@ def select_ridge(gram: ExactSum, held_out: ExactSum, fit_vectors: np.ndarray, he
     return RIDGES[max(best - 1, 0)]
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="rounding")
 def _held_out_problem(
-    gram: ExactSum, held_out: ExactSum, fit_vectors: jax.Array, held_out_vectors: jax.Array
+    gram: ExactSum, held_out: ExactSum, fit_vectors: jax.Array, held_out_vectors: jax.Array, *, rounding: float
 ) -> _HeldOutProblem:
-    moments = _moments(gram, held_out, fit_vectors)
+    moments = _moments(gram, held_out, fit_vectors, rounding)
     mean, scale = moments.mean, moments.scale
     matrix = _correlation(gram, held_out, moments, *_indices(len(mean)))
     vector_sums, counts = _to_float(held_out_vectors)
@@ -207,15 +217,18 @@ def _to_float(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
     return values[:-1], values[-1]
 
 
-def _moments(gram: ExactSum, without: ExactSum | None, vectors: jax.Array) -> _Moments:
-    """Computes the moments, with a floor under the scale."""
+def _moments(gram: ExactSum, without: ExactSum | None, vectors: jax.Array, rounding: float) -> _Moments:
+    """Computes the moments, with a floor under the scale. That of a constant feature is very large."""
     vector_sums, counts = _to_float(vectors)
     total = counts.sum()
     mean, prior = vector_sums.sum(axis=1) / total, counts / total
     diagonal = jnp.arange(len(mean), dtype=jnp.int32)
-    variance = _second_moment(gram, without, diagonal, diagonal, len(mean)) / total - mean**2
+    mean_square = _second_moment(gram, without, diagonal, diagonal, len(mean)) / total
+    variance = mean_square - mean**2
     scale = jnp.sqrt(jnp.maximum(variance, 0))
     scale += jnp.maximum(SCALE_FLOOR * scale.mean(), 1e-6)
+    if rounding:
+        scale = jnp.where(variance > rounding * mean_square, scale, CONSTANT_SCALE)
     targets = (vector_sums / total - jnp.outer(mean, prior)) / scale[:, None]
     return _Moments(mean, scale, prior, targets, total)
 

@@ -173,15 +173,18 @@ def _fit_parts(state: LifelongState, plan: Plan) -> jax.stages.Lowered:
 
 def _accumulate(state: LifelongState, size: int) -> jax.stages.Lowered:
     width = ridge_sums.num_features(state)
-    totals, valid = jax.eval_shape(partial(sums.zero_totals, width)), ShapeDtypeStruct((), np.int32)
-    return sums.accumulate.lower(totals, ShapeDtypeStruct((size, width), np.int8), valid)
+    kind = np.int8 if state.standardization is None else np.float32
+    dtype = sums.total_type(kind)
+    totals = jax.eval_shape(partial(sums.zero_totals, width, dtype))
+    with jax.enable_x64(dtype == "float64"):
+        return sums.accumulate.lower(totals, ShapeDtypeStruct((size, width), kind), ShapeDtypeStruct((), np.int32))
 
 
 def _extract(state: LifelongState, plan: Plan, size: int) -> jax.stages.Lowered:
     settings, shape = state.config.closed_form, state.image_shape
     expand = jax.eval_shape(partial(features.expansion_matrix, settings, shape))
     batch = ShapeDtypeStruct((size, state.networks.pixels), plan.dtype)
-    dictionary = state.params["ridge"]["dictionary"]
+    dictionary = ridge_sums.dictionary(state)
     return features.extract_batch.lower(dictionary, expand, batch, image_shape=shape, settings=settings)
 
 

@@ -57,7 +57,7 @@ def fit_category_parts(state: LifelongState, data: TaskData, teacher: Teacher) -
     trained = stack_subtrees(state, teacher.task, leave_out=NOT_USED_IN_TRAINING)
     # The program must not depend on whether the mixed part is trained.
     data = data._replace(mixed_activations=None)
-    with_contrast = state.config.network.sample_style != "mean"
+    with_contrast = state.config.network.sample_style != "mean" and not networks.is_vector
     stacked = fit_parts(state.params["mixed"], trained, data, networks=networks, with_contrast=with_contrast)
     fitted = unstack_subtrees(stacked, teacher.task)
     if teacher.names and networks.prior_components:

@@ -20,7 +20,7 @@ from lifelong_cvae.state import LifelongState, add_category, add_image_counts, a
 from lifelong_cvae.training.category_fits import fit_category_parts
 from lifelong_cvae.training.compilations import count_compilations
 from lifelong_cvae.training.losses import TASK
-from lifelong_cvae.training.task import Task, check_tasks, fix_max_value
+from lifelong_cvae.training.task import Task, check_tasks, fix_values
 from lifelong_cvae.training.task_data import make_task_data, select_categories
 from lifelong_cvae.training.teacher import add_own_replay, make_teacher
 from lifelong_cvae.training.train import ProgressFn, TaskProgress, TrainCarry, init_carry, train
@@ -152,7 +152,7 @@ def _learn_tasks(
     """Trains the categories of all tasks together, then completes one task after another."""
     start = time.perf_counter() - (resume_from.seconds if resume_from else 0)
     sharding.check_batch_size(mesh, state.config.learning.batch_size)
-    state = fix_max_value(state, tasks[0])
+    state = fix_values(state, tasks[0])
     checked = check_tasks(state, tasks, resume_from=resume_from)
     grown = reduce(partial(add_new_categories, rng=rng), checked, state)  # 1 grow: append fresh subtrees
     names = tuple(name for task in checked for name in task.names)
@@ -186,7 +186,7 @@ def add_new_categories(state: LifelongState, task: Task, *, rng: jax.Array) -> L
     """Adds the task's unknown categories. Their decoders start with the mean training image."""
     for name, rows in task.train_images.items():
         if name not in state.names:
-            state = add_category(state, name, mean_image(rows), rng=rng)
+            state = add_category(state, name, mean_image(rows, is_vector=state.networks.is_vector), rng=rng)
     return state
 
 

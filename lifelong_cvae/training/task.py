@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import PixelValues, find_max_value, flatten_images, pixel_values, unify_types
+from lifelong_cvae.images import PixelValues, Shape, find_max_value, pixel_values, unify_types
+from lifelong_cvae.model.vectors import check_vectors, fit_standardization
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.state import LifelongState, check_name, find_name
 from lifelong_cvae.training.train import TaskProgress
@@ -31,14 +32,22 @@ class Task(NamedTuple):
         return tuple(self.images)
 
 
-def fix_max_value(state: LifelongState, images: Mapping[str, Any]) -> LifelongState:
-    """Returns the state with the value that stands for white in its first task (`images.find_max_value`).
+def fix_values(state: LifelongState, images: Mapping[str, Any]) -> LifelongState:
+    """Returns the state with the value of white, or the standardization, that its first task fixes.
+
+    See `images.find_max_value` and `model.vectors`.
 
     Raises:
-        InputError: the values leave more than one possibility.
+        InputError: the values of pixels leave more than one possibility, or vectors are not finite numbers `[n, d]`.
     """
     if state.names or state.max_value is not None:
         return state
+    if state.standardization is not None:
+        checked = [check_vectors(values, state.image_shape) for values in images.values()]
+        if not checked or not all(map(len, checked)) or bool(state.standardization["given"]):
+            return state
+        fitted = fit_standardization(np.concatenate(checked))
+        return state.replace(params={**state.params, "standardization": fitted})
     arrays = [np.asarray(values) for values in images.values()]
     if not arrays or not all(values.size for values in arrays):
         return state
@@ -80,19 +89,21 @@ def check_task(state: LifelongState, images: Mapping[str, Any]) -> Task:
         what = f"images of category {name!r}"
         if name in rows:
             raise InputError(f"images: expected each category once, got {name!r} twice")
-        rows[name] = flatten_images(values, state.image_shape, max_value=state.max_value, refuse_dark=True, what=what)
+        rows[name] = state.rows(values, what=what)
         if len(rows[name]) < MIN_IMAGES:
             raise InputError(f"{what}: expected at least {MIN_IMAGES}, got {len(rows[name])}")
-        if oddity := describe_oddity(rows[name], state.image_shape[-1]):
+        if oddity := describe_oddity(rows[name], state.image_shape):
             _logger.warning("%s: %s", what, oddity)
     rows = unify_types(rows)
     train_rows = {name: values[~ridge_sums.held_out_mask(state, len(values))] for name, values in rows.items()}
     return Task(rows, train_rows)
 
 
-def describe_oddity(rows: np.ndarray, channels: int) -> str:
-    """Returns what is odd about images `[n, h * w * c]`; empty if nothing is."""
+def describe_oddity(rows: np.ndarray, shape: Shape) -> str:
+    """Returns what is odd about images `[n, h * w * c]` or vectors `[n, d]`; empty if nothing is."""
     if (rows == rows[:1]).all():
-        return "all are the same image"
-    pixels = rows.reshape(len(rows), -1, channels)
+        return "all are the same vector" if len(shape) == 1 else "all are the same image"
+    if len(shape) == 1:
+        return ""
+    pixels = rows.reshape(len(rows), -1, shape[-1])
     return "each is of one color only" if (pixels == pixels[:, :1]).all() else ""

@@ -214,6 +214,9 @@ class LinearNetworks:
     def decode(self, mixed, category, z, activations):
         return jax.scipy.special.logit(0.5 + self.w * z)
 
+    def mean(self, outputs):
+        return jax.nn.sigmoid(outputs)
+
 
 def test_circulate_shrinks_variance_of_linear_model(rng):
     networks = LinearNetworks()

@@ -75,7 +75,7 @@ def standardize(gram, vectors):
 
     @jax.jit
     def compute(gram, vectors):
-        moments = regression._moments(gram, None, vectors)
+        moments = regression._moments(gram, None, vectors, 0.0)
         return moments, regression._correlation(gram, None, moments, *regression._indices(len(moments.mean)))
 
     with jax.enable_x64(True):
@@ -320,7 +320,7 @@ def test_held_out_error_is_that_of_images_but_for_a_constant():
     phi, visits = sample_features(120, 2, 20), (1, 2, 5)
     (fit, held_out), vectors = zip(*map(sums_of, split(phi), split_weights(phi, visits)), strict=True)
     with jax.enable_x64(True):
-        problem = regression._held_out_problem(sums.add(fit, held_out), held_out, *vectors)
+        problem = regression._held_out_problem(sums.add(fit, held_out), held_out, *vectors, rounding=0.0)
         errors = np.array([float(regression._held_out_error(problem, ridge)) for ridge in regression.RIDGES])
     expected = held_out_errors(phi, visits)
     np.testing.assert_allclose(errors - errors[0], expected - expected[0], atol=1e-5)

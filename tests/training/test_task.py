@@ -8,7 +8,7 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import InputError
-from lifelong_cvae.training.task import check_task, fix_max_value
+from lifelong_cvae.training.task import check_task, fix_values
 from tests.conftest import assert_trees_equal
 
 
@@ -68,7 +68,7 @@ def test_learn_refuses_almost_black_images_after_bright_ones(learner, digits, rn
 def test_init_takes_the_value_of_white(small_config, digits):
     state = lifelong.init(small_config, (28, 28), rng=jax.random.key(0), max_value=510)
     images = digits["3"][:4]
-    rows = check_task(fix_max_value(state, {"3": images}), {"3": images}).images["3"]
+    rows = check_task(fix_values(state, {"3": images}), {"3": images}).images["3"]
     np.testing.assert_allclose(rows, images.reshape(4, -1) / 510, rtol=1e-6)
     with pytest.raises(InputError, match="max_value: expected a number above 0, got 0"):
         lifelong.init(small_config, (28, 28), rng=jax.random.key(0), max_value=0)
