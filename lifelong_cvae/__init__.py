@@ -9,6 +9,7 @@ from lifelong_cvae import deprecated
 _PUBLIC = {
     "checkpoints": ("load", "save"),
     "config": ("ClosedFormConfig", "Config", "LearningConfig", "NetworkConfig", "RecognitionConfig"),
+    "estimators.classifier": ("LifelongClassifier",),
     "errors": ("InputError", "MissingExtraError"),
     "presets": ("preset",),
     "recognition": ("evidence", "make_recognizer", "recognize", "unknown"),

@@ -42,9 +42,11 @@ FILES_OF_RUNS = re.compile(
     r"result\.json|evaluation\.json|comparison\.(json|md)|report\.html|circle\.png|over_time\.png|digits\.npz|\d+\.jpg"
 )
 # Namespaces of other libraries, and keys of metrics.jsonl with a dot.
-OTHER_NAMESPACES = {"jax", "os", "numpy", "pandas", "optax", "terms", "experience"}
+OTHER_NAMESPACES = {"jax", "os", "numpy", "pandas", "optax", "terms", "experience", "learner"}
 # Commands, packages, types, environment variables and words of examples.
 OTHER_NAMES = {
+    "timm",
+    "open_clip",
     *("filelock", "jit", "mkdocs", "pip", "pytest", "ruff", "tensorboard", "uint8", "vmap", "json_normalize"),
     *("JAX_PLATFORMS", "XLA_FLAGS", "BROWSER_PICTURES", "DIR", "accuracy_elbo", "white", "external", "slow", "sh"),
 }

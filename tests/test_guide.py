@@ -94,6 +94,7 @@ def run_command(launch, command, folder):  # noqa: F811
 def test_python_blocks_run(page, working_folder, mnist5k, monkeypatch):
     config = lifelong.Config().with_settings(QUICK)
     monkeypatch.setitem(PRESETS, "default", config)
+    monkeypatch.setitem(PRESETS, "vectors", config)
     names = {"__name__": "__main__"}
     for kind, content in code_blocks(page):
         assert kind in ("python", "sh", *TEXT), f"{page.name}: expected a block of python, sh or text, got {kind!r}"

@@ -132,18 +132,20 @@ def test_wheel_holds_exactly_the_tracked_files(tmp_path):
 
 
 def test_imports_of_package_are_declared():
-    """Imports at the top of a file are required packages, or in the extra `live`.
+    """Imports at the top of a file are required packages, or in the extras `live` and `sklearn`.
 
     Imports inside functions may be in any extra, so they are not checked.
     """
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
-    required = (settings["options"]["install_requires"], settings["options.extras_require"]["live"])
+    extras = settings["options.extras_require"]
+    required = (settings["options"]["install_requires"], extras["live"], extras["sklearn"])
     requirements = [re.split(r"[<>=]", line)[0] for lines in required for line in lines.split()]
     modules = {
         "absl-py": "absl",
         "orbax-checkpoint": "orbax",
         "pillow": "PIL",
+        "scikit-learn": "sklearn",
         "tensorflow-datasets": "tensorflow_datasets",
     }
     declared = {modules.get(name, name) for name in requirements}
