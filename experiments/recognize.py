@@ -46,11 +46,13 @@ def main() -> None:
     """Calls `columns.write_predictions`."""
     # Imported here so that --help and flag errors do not wait for JAX.
     from lifelong_cvae.data.pictures import read_images
+    from lifelong_cvae.model.vectors import refuse_vectors
     from lifelong_cvae.runs import columns
     from lifelong_cvae.runs.config import read_run_config
     from lifelong_cvae.runs.workdir import load_state
 
     state = load_state(common_flags.workdir())
+    refuse_vectors(state.image_shape, "recognize")
     images, files, skipped = read_images(
         common_flags.path("images"),
         channels=state.image_shape[-1],

@@ -76,6 +76,35 @@ def accuracy_matrix(history: Sequence[Mapping[str, float]], file: Path) -> None:
     write_figure(figure, file)
 
 
+def scatter_panels(
+    points: Mapping[str, tuple[np.ndarray, np.ndarray]], file: Path, *, columns: int, panel: float
+) -> None:
+    """Draws real and imagined points of each category in a panel of its own.
+
+    Args:
+        points: category name to real and imagined points, `[n, 2]` each.
+        file: PNG file to write.
+        columns: panels side by side.
+        panel: side of a panel in inches.
+    """
+    with without_backend():
+        from matplotlib.figure import Figure
+
+    rows = -(-len(points) // columns)
+    columns = min(columns, len(points))
+    figure = Figure(figsize=(panel * columns, panel * rows), dpi=DOTS_PER_INCH)
+    for index, (name, (real, imagined)) in enumerate(points.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for label, values, color in (("real", real, "tab:gray"), ("imagined", imagined, "tab:blue")):
+            axes.scatter(*values.T, s=3, alpha=0.5, color=color, label=label, linewidths=0)
+        axes.set_title(name, fontsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        if index == 0:
+            axes.legend(fontsize=6, markerscale=2, loc="best")
+    write_figure(figure, file)
+
+
 def tile_images(rows: Mapping[str, Any]) -> np.ndarray:
     """Places the rows of `image_grid` in one image with gaps, float `[height, width, 1 or 3]` in [0, 1]."""
     tiles = np.stack([_to_displayable(images) for images in rows.values()])

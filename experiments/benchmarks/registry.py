@@ -19,6 +19,7 @@ from experiments.benchmarks import (
     together,
     twin_runs,
     twins,
+    vectors,
 )
 from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.files import device_description, package_versions, utc_date, write_json
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "growth": growth.growth,
     "thousand": thousand.thousand,
     "accelerator": accelerator.accelerator,
+    "vectors": vectors.vectors,
     "twins": twins.speed,
     "twins_ten_categories": twin_runs.ten_categories,
 }

@@ -15,6 +15,7 @@ from lifelong_cvae.images import (
     pixel_values,
     to_certain_pixels,
 )
+from lifelong_cvae.model.vectors import check_vectors, is_vector
 from lifelong_cvae.state import check_name
 
 
@@ -32,7 +33,7 @@ def from_arrays(
     Args:
         name: name of the source in error messages and records.
         train_images: whole numbers or floats, `[n, h, w]`, `[n, h, w, c]`, or `[n, c, h, w]` where that is certain
-            (`images.move_channels_last`).
+            (`images.move_channels_last`); vectors `[n, d]`.
         train_labels: as in `to_labels`.
         test_images: as `train_images`.
         test_labels: as `train_labels`.
@@ -59,14 +60,19 @@ def from_arrays(
         raise InputError(f"{name}: label {in_one_split[0]}: expected train and test images, got {split} images only")
     by_name = {str(label): label for label in distinct}
     values = pixel_values(images, what=f"{name}: train images")
-    max_value = find_max_value(values, what=f"{name}: train images") if max_value is None else max_value
-    for split, (pixels, _) in splits.items():
-        check_pixel_range(pixels, max_value, what=f"{name}: {split} images")
+    if is_vector(images.shape[1:]):
+        if max_value is not None:
+            raise InputError(f"{name}: max_value: expected images, got vectors")
+    else:
+        max_value = find_max_value(values, what=f"{name}: train images") if max_value is None else max_value
+        for split, (pixels, _) in splits.items():
+            check_pixel_range(pixels, max_value, what=f"{name}: {split} images")
 
     def read(split: str, category: str, rows: slice = ALL) -> np.ndarray:
         check_split(name, split, splits)
         pixels, labels = splits[split]
-        return to_certain_pixels(pixels[np.flatnonzero(labels == by_name[category])[rows]], max_value)
+        selected = pixels[np.flatnonzero(labels == by_name[category])[rows]]
+        return selected if is_vector(pixels.shape[1:]) else to_certain_pixels(selected, max_value)
 
     counts = {
         split: {category: int((labels == label).sum()) for category, label in by_name.items()}
@@ -123,14 +129,19 @@ def _to_text(label: Any) -> str:
 
 def _check_pair(name: str, split: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Checks the images and labels of a split. Returns images with a channel axis at the end, and labels."""
-    if images.ndim not in (3, 4) or not len(images):
-        raise InputError(f"{name}: {split} images: expected [n, h, w] or [n, h, w, c], got {images.shape}")
+    if images.ndim not in (2, 3, 4) or not len(images):
+        raise InputError(
+            f"{name}: {split} images: expected [n, h, w] or [n, h, w, c], or vectors [n, d], got {images.shape}"
+        )
     labels = to_labels(labels, what=f"{name}: {split} labels")
     if len(images) != len(labels):
         raise InputError(
             f"{name}: expected as many {split} labels as images, got {len(labels)} labels and {len(images)} images"
         )
-    images = move_channels_last(images)
+    if images.ndim == 2:
+        check_vectors(images, images.shape[1:], f"{name}: {split} vectors")
+    else:
+        images = move_channels_last(images)
     check_image_shape(images.shape[1:])
     return images, labels
 

@@ -20,7 +20,7 @@ class Source:
     Attributes:
         name: the specification from which the source was opened.
         categories: names in label order.
-        image_shape: (height, width, channels).
+        image_shape: (height, width, channels), or (d,) of vectors.
         fingerprint: hash of all images and labels.
         counts: number of images by split and category.
         values: values of the pixels as they are stored; None if not known.
@@ -28,7 +28,7 @@ class Source:
         note: a remark for the log, such as what was skipped.
         read: `read(split, category)` returns the images `[n, h, w, c]` of a category in the order of the source.
             Splits are `train`, `test`, and `validation` if images are held out. A third argument, a `slice`, selects
-            some of the images. They are uint8, or float32 in [0, 1], whatever is stored.
+            some of the images. They are uint8, or float32 in [0, 1], whatever is stored; vectors are as stored.
     """
 
     name: str

@@ -28,6 +28,12 @@ def is_vector(shape: Shape) -> bool:
     return len(shape) == 1
 
 
+def refuse_vectors(shape: Shape, what: str) -> None:
+    """Raises InputError if a state of this shape learns vectors."""
+    if is_vector(shape):
+        raise InputError(f"{what}: expected a run on images, got one on vectors")
+
+
 def given_standardization(shape: Shape, mean: Any, scale: Any) -> Standardization:
     """Returns the standardization that the user gives, or one that `fit_standardization` replaces.
 

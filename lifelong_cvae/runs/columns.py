@@ -14,6 +14,7 @@ from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.evaluation import continual
 from lifelong_cvae.files import atomic_write, csv_line, read_lines
 from lifelong_cvae.images import to_uint8
+from lifelong_cvae.model.vectors import is_vector, refuse_vectors
 from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.state import LifelongState
 
@@ -119,7 +120,8 @@ def write_samples(
         state: state with the categories.
         names: categories.
         count: images per category.
-        file: `.npz` (`images` uint8 `[n, h, w, c]`, `labels` strings `[n]`) or `.png` (a labeled grid).
+        file: `.npz` (`images` uint8 `[n, h, w, c]`, or float32 `[n, d]` of vectors; `labels` strings `[n]`), or `.png`
+            (a labeled grid of images).
         seed: seed of the samples.
         cycles: turns of the circle.
 
@@ -128,12 +130,14 @@ def write_samples(
     """
     _check_file(file, (".npz", ".png"))
     if file.suffix == ".png":
+        refuse_vectors(state.image_shape, str(file))
         use_package("matplotlib")
     images = sampling.imagine(state, names, count, rng=jax.random.key(seed), cycles=cycles)
     if file.suffix == ".png":
         plotting.image_grid(images, file)
         return
-    pixels = np.concatenate([to_uint8(images[name]) for name in names])
+    convert = np.asarray if is_vector(state.image_shape) else to_uint8
+    pixels = np.concatenate([convert(images[name]) for name in names])
     with atomic_write(file) as draft:
         np.savez_compressed(draft, images=pixels, labels=np.repeat(np.asarray(names), count))
 

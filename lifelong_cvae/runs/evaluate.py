@@ -13,6 +13,7 @@ from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
 from lifelong_cvae.files import device_description, package_versions, write_json
 from lifelong_cvae.model.types import own_types
+from lifelong_cvae.model.vectors import refuse_vectors
 from lifelong_cvae.runs.workdir import load_state, open_run_source
 
 
@@ -49,6 +50,7 @@ def evaluate_run(
     """
     use_package("sklearn")
     state, rng = load_state(workdir), jax.random.key(seed)
+    refuse_vectors(state.image_shape, "evaluate")
     run_config, source = open_run_source(workdir, dataset)
     other = {}
     if unknown is not None:

@@ -15,6 +15,7 @@ from lifelong_cvae.errors import use_package
 from lifelong_cvae.evaluation import confusions, continual, metrics
 from lifelong_cvae.files import atomic_write, csv_line, read_lines, utc_date
 from lifelong_cvae.model.types import own_types
+from lifelong_cvae.model.vectors import refuse_vectors
 from lifelong_cvae.runs import figures
 from lifelong_cvae.runs.config import RunConfig, read_config_file
 from lifelong_cvae.runs.metrics import LogPosteriors, describe_counts, describe_values
@@ -84,6 +85,7 @@ def write_report(
         log_posteriors: log-posteriors of the state on the split `run_config.evaluate_on`.
         rng: the seed's key.
     """
+    refuse_vectors(state.image_shape, "report")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     names, split, recorded = _select_evenly(state.names), run_config.evaluate_on, read_config_file(workdir)

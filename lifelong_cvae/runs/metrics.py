@@ -10,6 +10,8 @@ from lifelong_cvae.data import Source
 from lifelong_cvae.deprecated import with_old_keys
 from lifelong_cvae.evaluation import continual, metrics
 from lifelong_cvae.files import device_description, package_versions
+from lifelong_cvae.images import Shape
+from lifelong_cvae.model.vectors import is_vector
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.state import LifelongState
 from lifelong_cvae.training.learn import Report
@@ -26,10 +28,15 @@ LogPosteriors = Mapping[str, Mapping[str, np.ndarray]]
 def describe_source(source: Source, config: RunConfig) -> str:
     """Describes the images of a run in a line: shape, pixel values, number per category and split."""
     names = list(itertools.chain(*config.tasks))
-    parts = [" x ".join(map(str, source.image_shape)), *describe_values(source)]
+    parts = [describe_shape(source.image_shape), *describe_values(source)]
     for split in dict.fromkeys(("train", config.evaluate_on)):
         parts.append(f"{split} {describe_counts({name: source.counts[split][name] for name in names})}")
-    return f"images {'; '.join(parts)}"
+    return "; ".join(parts)
+
+
+def describe_shape(shape: Shape) -> str:
+    """Returns a shape as text, such as `images 28 x 28 x 1` or `vectors of 512 numbers`."""
+    return f"vectors of {shape[0]} numbers" if is_vector(shape) else f"images {' x '.join(map(str, shape))}"
 
 
 def describe_values(source: Source) -> list[str]:

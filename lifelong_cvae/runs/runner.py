@@ -15,9 +15,11 @@ from lifelong_cvae.data import Source, split_reading
 from lifelong_cvae.distributed import any_process, is_main_process, run_on_main
 from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.files import write_json
+from lifelong_cvae.images import Shape
 from lifelong_cvae.model.types import own_types
+from lifelong_cvae.model.vectors import is_vector
 from lifelong_cvae.recognition import ridge_sums
-from lifelong_cvae.runs import figures, html_report
+from lifelong_cvae.runs import figures, html_report, vector_figures
 from lifelong_cvae.runs.compile_ahead import Plan, compile_ahead
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.metrics import TABLE_HEAD, describe_source, run_result, table_row
@@ -61,14 +63,15 @@ def run(
     sharding.check_batch_size(options.mesh, config.config.learning.batch_size)
     if config.config.recognition.recognizer != "elbo":
         ridge_sums.check_dictionary(config.config.closed_form)
-    options = _resolve(options)
+    options = _resolve(options, source.image_shape)
     rng, source = jax.random.key(config.seed), _check_source(config, source)
     events = EventWriter(workdir / EVENTS_DIR if options.tensorboard and is_main_process() else None)
     this = Run(workdir, config, split_reading(source), rng, options, events)
     fresh = init(config.config, source.image_shape, rng=rng, max_value=source.max_value)
     opened = open_run(workdir, config, source, fresh, resume=resume, log_fn=options.log_fn)
     with opened as (state, history), contextlib.closing(events):
-        if options.draw and history:  # the last process may have died before it drew this figure
+        # The last process may have died before it drew this figure.
+        if options.draw and history and not is_vector(source.image_shape):
             figures.save_imagined_grid(workdir, figures.sample_grid(state, rng=rng), len(history))
         for row in (describe_source(source, config), source.note, TABLE_HEAD, *map(table_row, history)):
             if row:
@@ -80,8 +83,9 @@ def run(
 
         def finish() -> None:
             write_json(workdir / "result.json", result)
+            kind = vector_figures if is_vector(state.image_shape) else figures
             if options.draw:
-                figures.save_final_figures(workdir, state, source, config.evaluate_on, history, rng=rng)
+                kind.save_final_figures(workdir, state, source, config.evaluate_on, history, rng=rng)
             if options.write_report:
                 html_report.write_report(workdir, config, source, state, history, log_posteriors, rng=rng)
 
@@ -89,8 +93,11 @@ def run(
     return result
 
 
-def _resolve(options: RunOptions) -> RunOptions:
-    """Checks optional packages, and restricts drawing and logging to the main process."""
+def _resolve(options: RunOptions, shape: Shape) -> RunOptions:
+    """Checks optional packages, and restricts drawing and logging to the main process.
+
+    Runs on vectors have no report.
+    """
     is_main = is_main_process()
     if options.draw:
         use_package("matplotlib")
@@ -98,7 +105,7 @@ def _resolve(options: RunOptions) -> RunOptions:
         options,
         draw=options.draw and is_main,
         tensorboard=use_package("tensorboardX", options.tensorboard),
-        write_report=use_package("jinja2", options.write_report),
+        write_report=use_package("jinja2", options.write_report) and not is_vector(shape),
         log_fn=options.log_fn if is_main else lambda _: None,
         should_stop=any_process(options.should_stop),
     )
@@ -139,7 +146,7 @@ def _compile_ahead(
             for known in ({*state.names, *names}, last)
         ),
         dtype=source.read("train", names[0], slice(1)).dtype,
-        shown=figures.IMAGES_PER_ROW if options.draw or this.events else 0,
+        shown=figures.IMAGES_PER_ROW if (options.draw or this.events) and not is_vector(source.image_shape) else 0,
     )
     return compile_ahead(state, plan)
 

@@ -15,6 +15,7 @@ from lifelong_cvae.distributed import is_main_process
 from lifelong_cvae.errors import Stopped
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.files import append_line
+from lifelong_cvae.model.vectors import is_vector
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.runs import figures
 from lifelong_cvae.runs.background import BackgroundJobs
@@ -53,7 +54,7 @@ def learn_tasks(this: Run, state: LifelongState, history: list[dict[str, Any]]) 
                 log_posteriors = _evaluate(this, state, feature_cache)
                 history.append(task_metrics(len(history) + 1, report, log_posteriors, state))
                 imagined = _imagine_grid(this, state, history)
-                if options.draw:  # before the checkpoint, since a resumed run draws the last figure only
+                if options.draw and imagined:  # before the checkpoint, since a resumed run draws the last figure only
                     drawings.submit(partial(figures.save_imagined_grid, workdir, imagined, len(history)))
                 jobs.submit(partial(_save_task, this, state, history[-1]))
                 if options.should_stop():
@@ -134,11 +135,11 @@ def _imagine_grid(this: Run, state: LifelongState, history: Sequence[Mapping[str
 
     They and the metrics of the task are also written as TensorBoard events.
     """
-    if not (this.options.draw or this.events):
-        return {}
-    images = figures.sample_grid(state, rng=this.rng)
     step = _steps(history)
     this.events.scalars(task_scalars(history[-1]), step=step)
+    if is_vector(state.image_shape) or not (this.options.draw or this.events):
+        return {}
+    images = figures.sample_grid(state, rng=this.rng)
     this.events.image("imagined", plotting.tile_images(images), step=step)
     return images
 

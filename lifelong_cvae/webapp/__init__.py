@@ -5,6 +5,7 @@ from pathlib import Path
 from lifelong_cvae import checkpoints
 from lifelong_cvae.checkpoints import orbax_store
 from lifelong_cvae.errors import use_package
+from lifelong_cvae.model.vectors import refuse_vectors
 from lifelong_cvae.runs.workdir import load_state
 
 
@@ -18,7 +19,7 @@ def open_page(workdir: Path, *, port: int, seed: int = 0, taught: bool = True) -
         taught: whether to start from the state that was last saved on the page, if there is one.
 
     Raises:
-        InputError: no run, a damaged checkpoint, a port in use, or a missing package.
+        InputError: no run, a run on vectors, a damaged checkpoint, a port in use, or a missing package.
     """
     for module in ("starlette", "uvicorn"):
         use_package(module)
@@ -26,6 +27,7 @@ def open_page(workdir: Path, *, port: int, seed: int = 0, taught: bool = True) -
     from lifelong_cvae.webapp.session import TAUGHT_DIR, Session
 
     state = load_state(workdir)
+    refuse_vectors(state.image_shape, "serve")
     if taught and orbax_store.steps(workdir / TAUGHT_DIR):
         state = checkpoints.load(workdir / TAUGHT_DIR)
         print(f"loaded {len(state.names)} categories from {workdir / TAUGHT_DIR}: {', '.join(state.names)}")

@@ -1,0 +1,47 @@
+"""Figures of a run on vectors: real and imagined ones on the first two principal directions of each category."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lifelong_cvae import plotting, sampling
+from lifelong_cvae.data import Source
+from lifelong_cvae.state import LifelongState
+
+# Vectors of each kind that are shown.
+SHOWN = 300
+# Panels side by side, and their size in inches.
+COLUMNS, PANEL = 5, 2.0
+
+
+def save_final_figures(
+    workdir: Path,
+    state: LifelongState,
+    source: Source,
+    split: str,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    rng: jax.Array,
+) -> None:
+    """Draws the accuracies, and real and imagined vectors. Arguments as in `figures.save_final_figures`."""
+    folder = workdir / "figures"
+    plotting.accuracy_matrix([line["accuracy_per_category"] for line in history], folder / "accuracy.png")
+    real = {name: source.read(split, name)[:SHOWN] for name in state.names}
+    imagined = sampling.imagine(state, state.names, SHOWN, rng=rng)
+    points = {name: project(real[name], np.asarray(imagined[name])) for name in state.names}
+    plotting.scatter_panels(points, folder / "directions.png", columns=COLUMNS, panel=PANEL)
+
+
+def project(real: np.ndarray, imagined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Projects vectors `[n, d]` on the first two principal directions of the real ones: `[n, 2]` each.
+
+    The second coordinate is 0 if there are fewer than two directions.
+    """
+    real, imagined = (np.asarray(values, np.float64) for values in (real, imagined))
+    mean = real.mean(axis=0)
+    directions = np.linalg.svd(real - mean, full_matrices=False)[2][:2]
+    missing = 2 - len(directions)
+    return tuple(np.pad((values - mean) @ directions.T, ((0, 0), (0, missing))) for values in (real, imagined))
