@@ -228,7 +228,7 @@ class Config:
             ("shift_images", closed_form.shift_images, False),
         ):
             check(value == allowed, f"setting {name}: expected {allowed} for vectors, got {value}")
-        return dataclasses.replace(self, closed_form=dataclasses.replace(closed_form, second_filters=0))
+        return dataclasses.replace(self, closed_form=closed_form.resolve_vectors(image_shape[0]))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:

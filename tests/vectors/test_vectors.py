@@ -242,3 +242,8 @@ def test_recognize_vectors_works_inside_jit(state, train):
     rows = np.float32(train["a"][:8])
     inside = jax.jit(lambda x: lifelong.evidence(state, x))(rows)
     np.testing.assert_allclose(inside, lifelong.evidence(state, rows), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("d", "expected"), [(10, 4000), (4192, 4000), (5192, 3000), (8192, 256), (20000, 256)])
+def test_wide_vectors_have_fewer_random_features(d, expected):
+    assert lifelong.preset("vectors").for_shape((d,)).closed_form.random_features == expected
