@@ -20,6 +20,7 @@ def source():
     return from_arrays("gaussians", **arrays)
 
 
+@pytest.mark.slow
 def test_vectors_compares_with_joint_methods(source, monkeypatch):
     for name, value in (("ORDERS", 2), ("KNOWN", 2), ("RANDOM_FEATURES", 20), ("PENALTIES", (0.01,) * 17)):
         monkeypatch.setattr(vectors, name, value)
