@@ -125,6 +125,7 @@ def _learn(workdir: Path, mesh: Mesh | None, stop: signals.StopRequest) -> None:
         mesh=mesh,
     )
     result = runner.run(workdir, config, source, options, resume=FLAGS.resume)
+    stop.end()
     if is_main_process():
         print(
             f"accuracy {100 * result['accuracy']:.2f} % on the {config.evaluate_on} images of "

@@ -17,6 +17,11 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
+    def end(self) -> None:
+        """Ignores further signals: the work is done, and Python would end by a signal that arrives while it exits."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
     def _receive(self, number: int, _: object) -> None:
         self._received = number
         for other in (signal.SIGTERM, signal.SIGINT):

@@ -26,6 +26,7 @@ import numpy as np
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, padded_batches, to_float
 from lifelong_cvae.model import cpu
+from lifelong_cvae.model.vectors import is_vector
 from lifelong_cvae.ridge import second_layer, vector_features
 from lifelong_cvae.ridge.dictionary import THRESHOLD, contrast_floor, make_filters
 
@@ -86,7 +87,7 @@ def feature_sizes(settings: ClosedFormConfig, image_shape: Shape) -> FeatureSize
 
     Features of vectors are themselves and their random expansion.
     """
-    if len(image_shape) == 1:
+    if is_vector(image_shape):
         (size,) = image_shape
         return FeatureSizes(0, 0, 0, 0, size, 1, size + settings.random_features)
     height, width, _ = image_shape
@@ -109,7 +110,7 @@ def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictiona
     It has `filters` `[patch, filters]`, `offset` `[filters]`, and with `second_filters` the layer `second`
     (`second_layer.Layer`). That of vectors is empty: their features are computed with their standardization.
     """
-    if len(image_shape) == 1:
+    if is_vector(image_shape):
         return {}
     size, count = feature_sizes(settings, image_shape), settings.num_filters
     shapes: dict[str, Any] = {"filters": (size.side**2 * image_shape[2], count), "offset": (count,)}
@@ -121,7 +122,7 @@ def empty_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictiona
 
 def make_dictionary(settings: ClosedFormConfig, image_shape: Shape) -> Dictionary:
     """Learns the filters of both layers from synthetic images (seconds): see `empty_dictionary`."""
-    if len(image_shape) == 1:
+    if is_vector(image_shape):
         return {}
     size = feature_sizes(settings, image_shape)
     arguments = settings.filter_seed, image_shape[2], size.side, settings.num_filters
@@ -137,7 +138,7 @@ def expansion_matrix(settings: ClosedFormConfig, image_shape: Shape) -> jax.Arra
 
     For vectors see `vector_features.random_matrix`.
     """
-    if len(image_shape) == 1:
+    if is_vector(image_shape):
         return vector_features.random_matrix(settings.filter_seed, image_shape[0], settings.random_features)
     size = feature_sizes(settings, image_shape)
     shape = size.blocks, size.pooled // size.blocks, settings.random_features // size.blocks
@@ -177,7 +178,7 @@ def extract_batch(
 
     Arguments are those of `extract`. For vectors the dictionary is their standardization.
     """
-    if len(image_shape) == 1:
+    if is_vector(image_shape):
         return vector_features.extract(dictionary, expand, rows)
     return extract(dictionary, expand, rows, image_shape=image_shape, settings=settings).astype(jnp.int8)
 

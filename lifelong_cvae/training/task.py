@@ -9,7 +9,7 @@ import numpy as np
 
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import PixelValues, Shape, find_max_value, pixel_values, unify_types
-from lifelong_cvae.model.vectors import check_vectors, fit_standardization
+from lifelong_cvae.model.vectors import check_vectors, fit_standardization, is_vector
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.state import LifelongState, check_name, find_name
 from lifelong_cvae.training.train import TaskProgress
@@ -102,8 +102,8 @@ def check_task(state: LifelongState, images: Mapping[str, Any]) -> Task:
 def describe_oddity(rows: np.ndarray, shape: Shape) -> str:
     """Returns what is odd about images `[n, h * w * c]` or vectors `[n, d]`; empty if nothing is."""
     if (rows == rows[:1]).all():
-        return "all are the same vector" if len(shape) == 1 else "all are the same image"
-    if len(shape) == 1:
+        return f"all are the same {'vector' if is_vector(shape) else 'image'}"
+    if is_vector(shape):
         return ""
     pixels = rows.reshape(len(rows), -1, shape[-1])
     return "each is of one color only" if (pixels == pixels[:, :1]).all() else ""

@@ -119,3 +119,17 @@ def test_stop_request_is_set_once_and_restores_the_default(number):
     finally:
         for other, handler in before.items():
             signal.signal(other, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_request_ignores_signals_after_the_end(number):
+    before = {other: signal.getsignal(other) for other in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stop = StopRequest()
+        stop.wait()
+        stop.end()
+        os.kill(os.getpid(), number)
+        assert not stop()
+    finally:
+        for other, handler in before.items():
+            signal.signal(other, handler)
