@@ -18,7 +18,7 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     def end(self) -> None:
-        """Ignores further signals: the work is done, and Python would end by a signal that arrives while it exits."""
+        """Ignores further signals: the work is done, and one would end Python while it exits."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
 
