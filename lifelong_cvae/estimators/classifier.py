@@ -71,9 +71,8 @@ class LifelongClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: bad examples or labels.
         """
-        for name in ("state_", "classes_"):
-            self.__dict__.pop(name, None)
-        return self._learn(*self._check(X, y, reset=True))
+        examples, labels = self._check(X, y, reset=True)
+        return self._begin(examples, labels, labels)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> LifelongClassifier:
         """Learns the categories of `y` as one more task.
@@ -86,10 +85,14 @@ class LifelongClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: bad examples or labels, or labels outside `classes`.
         """
-        examples, labels = self._check(X, y, reset=not hasattr(self, "state_"))
+        is_new = not hasattr(self, "state_")
+        examples, labels = self._check(X, y, reset=is_new)
         if classes is not None and not np.isin(labels, classes).all():
             raise InputError(f"y: expected labels among classes {list(classes)}, got others")
-        return self._learn(examples, labels, announced=classes)
+        announced = labels if classes is None else classes
+        if is_new:
+            return self._begin(examples, labels, announced)
+        return self._learn(self.state_, examples, labels, np.union1d(self.classes_, announced))
 
     def predict(self, X: Any) -> np.ndarray:
         """Names the category of each example, `[n]`."""
@@ -164,24 +167,23 @@ class LifelongClassifier(ClassifierMixin, BaseEstimator):
             return examples
         return examples.reshape(len(examples), *self.image_shape)
 
-    def _learn(self, examples: np.ndarray, labels: np.ndarray, announced: Any = None) -> LifelongClassifier:
-        if not hasattr(self, "state_"):
-            self._seed = _seed(self.random_state)
-            state = self._new_state(examples, len(np.unique(labels if announced is None else announced)))
-        else:
-            state = self.state_
-        known = [labels, getattr(self, "classes_", None), announced]
-        task = {str(label): examples[labels == label] for label in np.unique(labels)}
-        self.state_, _ = learn(state, task, rng=self._rng())
-        self.classes_ = np.unique(np.concatenate([np.asarray(values) for values in known if values is not None]))
-        self._prepared = {}
-        return self
-
-    def _new_state(self, examples: np.ndarray, categories: int) -> LifelongState:
+    def _begin(self, examples: np.ndarray, labels: np.ndarray, classes: Any) -> LifelongClassifier:
+        """Learns the first task, in a new state."""
+        classes, self._seed = np.unique(classes), _seed(self.random_state)
         config = find_preset(self.preset).with_settings(dict(self.settings or {}))
         shape = examples.shape[1:] if self.image_shape is None else self.image_shape
         options = {} if self.image_shape is not None else {"mean": self.mean, "scale": self.scale}
-        return init(config, shape, rng=self._rng(), capacity=categories, **options)
+        state = init(config, shape, rng=self._rng(), capacity=len(classes), **options)
+        return self._learn(state, examples, labels, classes)
+
+    def _learn(
+        self, state: LifelongState, examples: np.ndarray, labels: np.ndarray, classes: np.ndarray
+    ) -> LifelongClassifier:
+        task = {str(label): examples[labels == label] for label in np.unique(labels)}
+        self.state_, _ = learn(state, task, rng=self._rng())
+        self.classes_ = classes
+        self._prepared = {}
+        return self
 
     def _rng(self) -> jax.Array:
         return jax.random.key(self._seed)
@@ -196,12 +198,12 @@ class LifelongClassifier(ClassifierMixin, BaseEstimator):
     def _log_posteriors(self, X: Any) -> np.ndarray:
         """Returns log p(c|x), float64 `[n, classes]` in the order of `classes_`."""
         known = self._known()
-        found = recognizer.log_likelihoods(known, self._examples(X), rng=self._rng())
+        found = np.asarray(recognizer.log_likelihoods(known, self._examples(X), rng=self._rng()))
         columns = {name: index for index, name in enumerate(self.state_.names)}
         values = np.full((len(found), len(self.classes_)), -np.inf)
         for index, label in enumerate(self.classes_):
             if str(label) in columns:
-                values[:, index] = np.asarray(found)[:, columns[str(label)]]
+                values[:, index] = found[:, columns[str(label)]]
         return log_softmax(values, axis=1)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -98,13 +98,13 @@ def to_rows(
         _check_shape(images, shape, what)
         z = (images.astype(jnp.float32) - standardization["mean"][None]) / standardization["scale"][None]
         return jnp.clip(z, -LARGEST, LARGEST)
-    vectors = check_vectors(images, shape, what)
+    vectors = check_vectors(images, shape, what).astype(np.float64)
     mean, scale = (np.asarray(standardization[key], np.float64) for key in ("mean", "scale"))
     return np.clip((vectors - mean) / scale, -LARGEST, LARGEST).astype(np.float32)
 
 
 def check_vectors(vectors: Any, shape: Shape, what: str = "vectors") -> np.ndarray:
-    """Returns vectors as float64 `[n, d]`.
+    """Returns vectors `[n, d]` as an array of their own type.
 
     Raises:
         InputError: another shape or type, or values that are not finite.
@@ -113,7 +113,6 @@ def check_vectors(vectors: Any, shape: Shape, what: str = "vectors") -> np.ndarr
     _check_shape(vectors, shape, what)
     if vectors.dtype.kind not in "biuf" and not jnp.issubdtype(vectors.dtype, jnp.floating):
         raise InputError(f"{what}: expected numbers, got {vectors.dtype}")
-    vectors = vectors.astype(np.float64)
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         raise InputError(f"{what}: expected finite numbers, got NaN or infinity in vector {int(np.argmin(finite))}")

@@ -14,6 +14,8 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.files import atomic_write
 from lifelong_cvae.images import flatten_images, to_float, to_uint8
 from lifelong_cvae.model import cvae, mixture_prior
+from lifelong_cvae.model.vectors import is_vector
+from lifelong_cvae.runs import vector_figures
 from lifelong_cvae.state import LifelongState, category_rng
 
 IMAGES_PER_ROW = 10
@@ -73,6 +75,9 @@ def save_final_figures(
     """
     folder = workdir / "figures"
     plotting.accuracy_matrix([line["accuracy_per_category"] for line in history], folder / "accuracy.png")
+    if is_vector(state.image_shape):
+        vector_figures.plot_directions(state, source, split, folder / "directions.png", rng=rng)
+        return
     plot_over_tasks(workdir, state, len(history))
     plot_reconstructions(state, source, split, folder / "reconstructions.png")
     plot_circle(state, source, split, folder / "circle.png", rng=rng)

@@ -19,7 +19,7 @@ from lifelong_cvae.images import Shape
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.model.vectors import is_vector
 from lifelong_cvae.recognition import ridge_sums
-from lifelong_cvae.runs import figures, html_report, vector_figures
+from lifelong_cvae.runs import figures, html_report
 from lifelong_cvae.runs.compile_ahead import Plan, compile_ahead
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.metrics import TABLE_HEAD, describe_source, run_result, table_row
@@ -83,9 +83,8 @@ def run(
 
         def finish() -> None:
             write_json(workdir / "result.json", result)
-            kind = vector_figures if is_vector(state.image_shape) else figures
             if options.draw:
-                kind.save_final_figures(workdir, state, source, config.evaluate_on, history, rng=rng)
+                figures.save_final_figures(workdir, state, source, config.evaluate_on, history, rng=rng)
             if options.write_report:
                 html_report.write_report(workdir, config, source, state, history, log_posteriors, rng=rng)
 

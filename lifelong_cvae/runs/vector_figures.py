@@ -1,8 +1,6 @@
 """Figures of a run on vectors: real and imagined ones on the first two principal directions of each category."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,22 +15,12 @@ SHOWN = 300
 COLUMNS, PANEL = 5, 2.0
 
 
-def save_final_figures(
-    workdir: Path,
-    state: LifelongState,
-    source: Source,
-    split: str,
-    history: Sequence[Mapping[str, Any]],
-    *,
-    rng: jax.Array,
-) -> None:
-    """Draws the accuracies, and real and imagined vectors. Arguments as in `figures.save_final_figures`."""
-    folder = workdir / "figures"
-    plotting.accuracy_matrix([line["accuracy_per_category"] for line in history], folder / "accuracy.png")
+def plot_directions(state: LifelongState, source: Source, split: str, file: Path, *, rng: jax.Array) -> None:
+    """Draws real vectors of a split and imagined ones, a panel per category."""
     real = {name: source.read(split, name)[:SHOWN] for name in state.names}
     imagined = sampling.imagine(state, state.names, SHOWN, rng=rng)
     points = {name: project(real[name], np.asarray(imagined[name])) for name in state.names}
-    plotting.scatter_panels(points, folder / "directions.png", columns=COLUMNS, panel=PANEL)
+    plotting.scatter_panels(points, file, columns=COLUMNS, panel=PANEL)
 
 
 def project(real: np.ndarray, imagined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -169,6 +169,14 @@ def test_fit_refuses_bad_labels(y, message):
         estimator().fit(np.zeros((6, 2)), y)
 
 
+def test_a_refused_fit_loses_nothing(taught):
+    x, _ = blobs(20, 2)
+    learner = pickle.loads(pickle.dumps(taught))
+    with pytest.raises(ValueError, match="expected at least 2 examples"):
+        learner.fit(x[:3], [1, 1, 2])
+    np.testing.assert_array_equal(learner.predict(x), taught.predict(x))
+
+
 def test_partial_fit_refuses_labels_outside_classes(taught):
     x, y = blobs(4, 1)
     with pytest.raises(InputError, match=r"y: expected labels among classes \[1, 2\], got others"):

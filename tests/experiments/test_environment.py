@@ -105,31 +105,31 @@ launcher.run(main)
     assert "Traceback" in Path(line[1]).read_text("utf-8")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stop_request_is_set_once_and_restores_the_default(number):
-    before = {other: signal.getsignal(other) for other in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        stop = StopRequest()
-        stop.wait()
-        assert not stop()
-        os.kill(os.getpid(), number)
-        assert stop()
-        assert stop.exit_code == 128 + number
-        assert {signal.getsignal(other) for other in before} == {signal.SIG_DFL}
-    finally:
-        for other, handler in before.items():
-            signal.signal(other, handler)
+@pytest.fixture
+def handlers():
+    """The handlers of the signals, restored afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_request_is_set_once_and_restores_the_default(handlers, number):
+    stop = StopRequest()
+    stop.wait()
+    assert not stop()
+    os.kill(os.getpid(), number)
+    assert stop()
+    assert stop.exit_code == 128 + number
+    assert {signal.getsignal(other) for other in handlers} == {signal.SIG_DFL}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("handlers")
 def test_stop_request_ignores_signals_after_the_end(number):
-    before = {other: signal.getsignal(other) for other in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        stop = StopRequest()
-        stop.wait()
-        stop.end()
-        os.kill(os.getpid(), number)
-        assert not stop()
-    finally:
-        for other, handler in before.items():
-            signal.signal(other, handler)
+    stop = StopRequest()
+    stop.wait()
+    stop.end()
+    os.kill(os.getpid(), number)
+    assert not stop()
