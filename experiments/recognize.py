@@ -22,7 +22,7 @@ flags.DEFINE_string(
     "images",
     None,
     "Images: an .npz with `images`, an IDX file, a picture, or a folder of pictures. Pictures are scaled like those "
-    "that the run was trained on, if it had an --image_size.",
+    "that the run was trained on, if it had an --image_size. Vectors: an .npz with `images` [n, d].",
     required=True,
 )
 common_flags.define_recognizer("Recognizer; default that of the run.")
@@ -45,19 +45,17 @@ flags.DEFINE_string("output", None, "CSV file to write.", required=True)
 def main() -> None:
     """Calls `columns.write_predictions`."""
     # Imported here so that --help and flag errors do not wait for JAX.
-    from lifelong_cvae.data.pictures import read_images
-    from lifelong_cvae.model.vectors import refuse_vectors
+    from lifelong_cvae.data.pictures import read_images, read_vectors
     from lifelong_cvae.runs import columns
     from lifelong_cvae.runs.config import read_run_config
     from lifelong_cvae.runs.workdir import load_state
 
-    state = load_state(common_flags.workdir())
-    refuse_vectors(state.image_shape, "recognize")
-    images, files, skipped = read_images(
-        common_flags.path("images"),
-        channels=state.image_shape[-1],
-        image_size=read_run_config(common_flags.workdir()).options.image_size,
-    )
+    state, path = load_state(common_flags.workdir()), common_flags.path("images")
+    if state.networks.is_vector:
+        images, files, skipped = read_vectors(path)
+    else:
+        image_size = read_run_config(common_flags.workdir()).options.image_size
+        images, files, skipped = read_images(path, channels=state.image_shape[-1], image_size=image_size)
     if skipped:
         print(skipped, file=sys.stderr)
     columns.write_predictions(

@@ -34,7 +34,7 @@ PRESETS = {
     # to the regression, and small batches teach best (selected on a tenth of the training vectors of CIFAR-10's
     # embeddings).
     "vectors": Config(
-        network=NetworkConfig(noise_scale="own", log_scale=-0.3),
+        network=NetworkConfig(mixed_widths=(128, 128), noise_scale="own", log_scale=-0.3),
         learning=LearningConfig(batch_size=32, epochs=10, min_steps=100),
         closed_form=ClosedFormConfig(random_features=4000),
         recognition=RecognitionConfig(recognizer="closed_form"),

@@ -14,17 +14,21 @@ from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae import recognition, sampling
 from lifelong_cvae.config import RECOGNIZERS
 from lifelong_cvae.data import Source
+from lifelong_cvae.evaluation.vector_classifier import flatten, logistic_regression, select_strength
 from lifelong_cvae.state import LifelongState, init
 from lifelong_cvae.training.learn import learn
 
 ORDERS = 3
 # Categories that are learned in the comparison of unknown ones; the others are unknown.
 KNOWN = 5
-# Penalties among which a tenth of the training vectors selects, and random features of the joint ridge regression.
-PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 9))
+# Random features of the joint ridge regression.
 RANDOM_FEATURES = 4000
+# Imagined vectors per training vector.
+IMAGINED_PER_VECTOR = 4
 
 Split = tuple[np.ndarray, np.ndarray]
+# From an inverse penalty, vectors and categories to a fitted classifier.
+Fit = Callable[[float, np.ndarray, np.ndarray], Any]
 
 
 def vectors(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
@@ -39,6 +43,7 @@ def vectors(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
     source = benchmark_config.open_source()
     train, test = _split(source, "train", source.categories), _split(source, "test", source.categories)
     answers: dict[str, list[np.ndarray]] = {kind: [] for kind in RECOGNIZERS}
+    strength = select_strength(logistic_regression, *train)
     seconds, taught, novelty = [], [], []
     for seed in range(benchmark_config.seed, benchmark_config.seed + ORDERS):
         order = np.random.default_rng(seed).permutation(source.categories).tolist()
@@ -47,11 +52,14 @@ def vectors(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
         seconds.append(time.perf_counter() - start)
         for kind in RECOGNIZERS:
             answers[kind].append(recognition.recognize(recognition.make_recognizer(state, kind), test[0])[0])
-        taught.append(_taught_accuracy(_imagined(state, len(train[0]) // len(order), seed), train, test))
-        novelty.append(_novelty(known, source))
+        imagined = _imagined(state, IMAGINED_PER_VECTOR * len(train[0]) // len(order), seed)
+        taught.append(100 * logistic_regression(strength, *imagined).score(*test))
+        novelty.append(_novelty(known, source, strength))
         print(f"order {seed}: {seconds[-1]:.0f} seconds", file=sys.stderr, flush=True)
     rows = [_row(kind, [100 * np.mean(names == test[1]) for names in answers[kind]]) for kind in RECOGNIZERS]
-    joint = {name: 100 * _accuracy(make, train, test) for name, make in _joint_methods().items()}
+    joint = {
+        name: 100 * fit(select_strength(fit, *train), *train).score(*test) for name, fit in _joint_methods().items()
+    }
     rows += [_row(f"joint {name}", [value]) for name, value in joint.items()]
     closed_form = answers["closed_form"]
     return {
@@ -59,7 +67,7 @@ def vectors(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
         "learning_seconds": float(np.median(seconds)),
         "differing_answers": max(float(np.mean(names != closed_form[0])) for names in closed_form),
         "taught_by_imagined": float(np.mean(taught)),
-        "taught_by_real": _taught_accuracy(train, train, test),
+        "taught_by_real": joint["logistic regression"],
         **{f"unknown_{name}": float(np.mean([auroc[name] for auroc in novelty])) for name in novelty[0]},
     }
 
@@ -71,8 +79,7 @@ def _row(what: str, accuracies: Sequence[float]) -> dict[str, Any]:
 
 def _split(source: Source, split: str, names: Sequence[str]) -> Split:
     """Returns all vectors of categories, float32 `[n, d]`, and their names."""
-    parts = [np.asarray(source.read(split, name), np.float32) for name in names]
-    return np.concatenate(parts), np.repeat(np.asarray(names), [len(part) for part in parts])
+    return flatten({name: source.read(split, name) for name in names})
 
 
 def _learn_all(
@@ -92,13 +99,7 @@ def _imagined(state: LifelongState, count: int, seed: int) -> Split:
     return np.concatenate([np.asarray(values) for values in samples.values()]), np.repeat(list(samples), count)
 
 
-def _taught_accuracy(teaching: Split, train: Split, test: Split) -> float:
-    """Returns the accuracy in percent of a logistic regression, whose penalty training vectors selected."""
-    penalty = _select(_logistic, train)
-    return 100 * float(_logistic(penalty).fit(*teaching).score(*test))
-
-
-def _novelty(state: LifelongState, source: Source) -> dict[str, float]:
+def _novelty(state: LifelongState, source: Source, strength: float) -> dict[str, float]:
     """Computes the AUROC of known against unknown categories: ours and two joint methods."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.metrics import roc_auc_score
@@ -108,7 +109,7 @@ def _novelty(state: LifelongState, source: Source) -> dict[str, float]:
     recognizer = recognition.make_recognizer(state)
     found = recognition.recognize_with_evidence(recognizer, x)
     ours = recognition.familiarity(recognizer, found.log_evidence, found.names, scores=found.scores)
-    softmax = _logistic(_select(_logistic, train)).fit(*train).predict_proba(x).max(axis=1)
+    softmax = logistic_regression(strength, *train).predict_proba(x).max(axis=1)
     joint = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1, store_covariance=True).fit(*train)
     factor = np.linalg.cholesky(np.linalg.inv(joint.covariance_))
     distances = [np.square((x - mean) @ factor).sum(axis=1) for mean in joint.means_]
@@ -116,25 +117,17 @@ def _novelty(state: LifelongState, source: Source) -> dict[str, float]:
     return {name: float(roc_auc_score(is_known, np.nan_to_num(values))) for name, values in scores.items()}
 
 
-def _joint_methods() -> dict[str, Callable[[float], Any]]:
-    return {"logistic regression": _logistic, "ridge regression, random features": _ridge, "LDA, shrinkage 0.1": _lda}
+def _joint_methods() -> dict[str, Fit]:
+    return {"logistic regression": logistic_regression, "ridge regression, random features": _ridge, "LDA": _lda}
 
 
-def _logistic(penalty: float) -> Any:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=500))
-
-
-def _lda(_: float) -> Any:
+def _lda(strength: float, *train: np.ndarray) -> Any:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=min(1 / strength, 1.0)).fit(*train)
 
 
-def _ridge(penalty: float) -> Any:
+def _ridge(strength: float, *train: np.ndarray) -> Any:
     from sklearn.linear_model import RidgeClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -144,24 +137,5 @@ def _ridge(penalty: float) -> Any:
         matrix = np.random.default_rng(0).standard_normal((size, RANDOM_FEATURES), np.float32) / np.float32(size**0.5)
         return np.concatenate([x, np.maximum(x @ matrix, 0)], axis=1)
 
-    # A penalty of 1 in the units of ours, per vector.
-    return make_pipeline(
-        StandardScaler(), FunctionTransformer(expand), StandardScaler(), RidgeClassifier(1e4 * penalty)
-    )
-
-
-def _select(make: Callable[[float], Any], train: Split) -> float:
-    """Returns the penalty of the highest accuracy on every tenth training vector."""
-    if make is _lda:
-        return 0.0
-    x, names = train
-    held_out = np.arange(len(x)) % 10 == 9
-    candidates = PENALTIES[3:13:2]
-    scores = [
-        make(penalty).fit(x[~held_out], names[~held_out]).score(x[held_out], names[held_out]) for penalty in candidates
-    ]
-    return candidates[int(np.argmax(scores))]
-
-
-def _accuracy(make: Callable[[float], Any], train: Split, test: Split) -> float:
-    return float(make(_select(make, train)).fit(*train).score(*test))
+    ridge = RidgeClassifier(len(train[0]) / strength)
+    return make_pipeline(StandardScaler(), FunctionTransformer(expand), StandardScaler(), ridge).fit(*train)

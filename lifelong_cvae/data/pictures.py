@@ -211,3 +211,13 @@ def read_images(path: Path, channels: int, *, image_size: int | None = None) -> 
         return read_pictures([path], channels, image_size=image_size), [path.name], ""
     images = read_npz(path, ("images",))[0] if path.suffix.lower() == ".npz" else read_idx(path)
     return images, [path.name] * len(images), ""
+
+
+def read_vectors(path: Path) -> tuple[np.ndarray, list[str], str]:
+    """Reads vectors, `images` `[n, d]` of an npz file. Results as those of `read_images`.
+
+    Raises:
+        InputError: no such file, or none that can be read.
+    """
+    (vectors,) = read_npz(path, ("images",))
+    return vectors, [path.name] * len(vectors), ""

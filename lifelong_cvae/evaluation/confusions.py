@@ -1,9 +1,10 @@
-"""Pairs of categories that a recognizer confuses."""
+"""Pairs of categories that a recognizer confuses or finds alike."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 
 
 class Confusion(NamedTuple):
@@ -41,3 +42,28 @@ def worst_confusions(log_posteriors: Mapping[str, np.ndarray], names: Sequence[s
                 images = images[np.argsort(-margins[images], kind="stable")]
                 confusions.append(Confusion(category, names[column], images, len(images) / len(predictions)))
     return sorted(confusions, key=lambda confusion: -confusion.fraction)[:count]
+
+
+class Neighbor(NamedTuple):
+    """The category that is most like another one.
+
+    Attributes:
+        category: true category.
+        nearest: the other category with the highest mean probability.
+        probability: mean probability of `nearest`.
+    """
+
+    category: str
+    nearest: str
+    probability: float
+
+
+def nearest_categories(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Neighbor]:
+    """Returns the nearest other category of each, none if there is only one. Arguments as in `worst_confusions`."""
+    neighbors = []
+    for category, values in log_posteriors.items() if len(names) > 1 else ():
+        means = scipy.special.softmax(np.asarray(values, np.float64), axis=1).mean(axis=0)
+        means[list(names).index(category)] = -1
+        nearest = int(means.argmax())
+        neighbors.append(Neighbor(category, names[nearest], float(means[nearest])))
+    return neighbors

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 
 from lifelong_cvae.evaluation import prd, prdc
-from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier, fitting_capacity
+from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from lifelong_cvae.images import check_image_shape, flatten_images, to_float
 
 BATCH = 500
@@ -55,20 +55,26 @@ def feature_metrics(imagined: np.ndarray, real: np.ndarray) -> dict[str, float]:
 def nearest_distances(images: Any, training: Any) -> np.ndarray:
     """Computes the Euclidean distance of each image to the nearest training image, `[n]`.
 
-    Distances are over pixels in [0, 1].
+    Distances are over pixels in [0, 1], or over the values of vectors.
 
     Args:
-        images: uint8 or float in [0, 1], `[n, h, w, c]`.
-        training: training images of the same shape, `[m, h, w, c]`.
+        images: uint8 or float in [0, 1], `[n, h, w, c]`, or vectors `[n, d]`.
+        training: training images of the same shape, `[m, h, w, c]`, or vectors `[m, d]`.
     """
-    shape = check_image_shape(np.shape(training)[1:])
-    queries, stored = (to_float(flatten_images(values, shape)) for values in (images, training))
+    queries, stored = (_flat_values(values) for values in (images, training))
     squares = np.square(stored).sum(axis=1)
     nearest = [
         (squares - 2 * block @ stored.T).min(axis=1) + np.square(block).sum(axis=1)
         for block in (queries[start : start + BATCH] for start in range(0, len(queries), BATCH))
     ]
     return np.sqrt(np.maximum(np.concatenate(nearest), 0))
+
+
+def _flat_values(images: Any) -> np.ndarray:
+    """Returns pixels in [0, 1], or vectors as they are, float32 `[n, values]`."""
+    if np.ndim(images) == 2:
+        return np.asarray(images, np.float32)
+    return to_float(flatten_images(images, check_image_shape(np.shape(images)[1:])))
 
 
 def nearest_neighbor_metrics(
@@ -136,7 +142,8 @@ def generation_metrics(
     images: Images, real: Images, classifier: ReferenceClassifier, *, rng: jax.Array
 ) -> dict[str, Any]:
     """Computes `similarity_metrics`, and `fitting_capacity` of a classifier trained with key `rng`."""
-    return {**similarity_metrics(images, real, classifier), "fitting_capacity": fitting_capacity(images, real, rng=rng)}
+    capacity = classifier.fitting_capacity(images, real, rng=rng)
+    return {**similarity_metrics(images, real, classifier), "fitting_capacity": capacity}
 
 
 def per_task_metrics(

@@ -13,6 +13,7 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.evaluation import continual, generation, ood
 from lifelong_cvae.evaluation.generation import Images
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
+from lifelong_cvae.evaluation.vector_classifier import VectorClassifier
 from lifelong_cvae.images import split_by_category, unify_types
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.ridge.features import Features
@@ -125,7 +126,7 @@ def evaluate_generation(
     state: LifelongState,
     source: Source,
     split: str,
-    classifier: ReferenceClassifier,
+    classifier: ReferenceClassifier | VectorClassifier,
     *,
     learned_from: Source,
     samples: int,
@@ -139,7 +140,7 @@ def evaluate_generation(
         state: learned state.
         source: real images. Imagined images are compared with its `split`.
         split: `test` or `validation`.
-        classifier: reference classifier of the same source.
+        classifier: reference classifier of the same source, or the logistic regression of vectors.
         learned_from: source of the images that the state was trained on, among which copies are searched.
         samples: imagined images of all categories together.
         tasks: categories of each task.
@@ -157,13 +158,19 @@ def evaluate_generation(
     reconstructed = {name: sampling.reconstruct(state, name, images) for name, images in held_out.items()}
     train = real_images(state.names, learned_from, "train")
     kinds = {"imagined": imagined, "floor": floor_images(state.names, source, samples)}
+    compared = [_comparable(state, images) for images in (imagined, train, held_out, reconstructed)]
     return {
         "samples": {name: len(images) for name, images in imagined.items()},
         "cycles": cycles,
         **{kind: generation.generation_metrics(images, real, classifier, rng=rng) for kind, images in kinds.items()},
         "per_task": generation.per_task_metrics(imagined, real, tasks, classifier, seed=0),
-        "nearest": generation.nearest_neighbor_metrics(imagined, train, held_out, reconstructed),
+        "nearest": generation.nearest_neighbor_metrics(*compared),
     }
+
+
+def _comparable(state: LifelongState, images: Images) -> Images:
+    """Returns images as they are, and vectors standardized, so that distances count each dimension alike."""
+    return {n: state.rows(x) for n, x in images.items()} if state.networks.is_vector else images
 
 
 def ood_metrics(

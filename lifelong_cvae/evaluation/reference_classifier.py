@@ -87,6 +87,19 @@ class ReferenceClassifier(flax.struct.PyTreeNode):
         features, logits = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
         return features, np.asarray(self.names)[logits.argmax(axis=1)]
 
+    def fitting_capacity(self, images: Mapping[str, Any], real: Mapping[str, Any], *, rng: jax.Array) -> float:
+        """Computes the accuracy on real images of a classifier trained on imagined ones, as a fraction.
+
+        It has the network and training of this one. Source: Lesort et al. 2019 (arXiv 1806.10840).
+
+        Args:
+            images: images by category to train on, `[n, h, w, c]`.
+            real: images by category to test on, `[m, h, w, c]`. The accuracy is over all of them together.
+            rng: key of the training.
+        """
+        accuracies = train_classifier(images, self.image_shape, rng=rng).agreement(real)
+        return sum(accuracies[name] * len(real[name]) for name in real) / sum(map(len, real.values()))
+
 
 def train_classifier(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.Array) -> ReferenceClassifier:
     """Trains a reference classifier.
@@ -108,22 +121,6 @@ def train_classifier(images: Mapping[str, Any], image_shape: Shape, *, rng: jax.
     sizes = {"shape": image_shape, "steps": steps, "batch_size": batch_size}
     params = _fit(params, rows, labels, step_rng, network=network, **sizes)
     return ReferenceClassifier(params, tuple(images), image_shape)
-
-
-def fitting_capacity(images: Mapping[str, Any], real: Mapping[str, Any], *, rng: jax.Array) -> float:
-    """Computes the accuracy on real images of a classifier trained on imagined ones, as a fraction.
-
-    The classifier has the network and training of the reference classifier. Source: Lesort et al. 2019 (arXiv
-    1806.10840).
-
-    Args:
-        images: images by category to train on, `[n, h, w, c]`.
-        real: images by category to test on, `[m, h, w, c]`. The accuracy is over all of them together.
-        rng: key of the training.
-    """
-    classifier = train_classifier(images, np.shape(next(iter(images.values())))[1:], rng=rng)
-    accuracies = classifier.agreement(real)
-    return sum(accuracies[name] * len(real[name]) for name in real) / sum(map(len, real.values()))
 
 
 def load_or_train(source: Source, folder: Path) -> ReferenceClassifier:

@@ -21,6 +21,8 @@ ITERATIONS = 8
 OVERSAMPLING = 10
 # Shrinkage of the excess variance. On held-out images the residual is larger, and lies less often in these directions.
 SHRINKAGE = 0.5
+# Smallest variance of white noise beside the directions, where all dimensions together have 1.
+MIN_WHITE_VARIANCE = 0.01
 
 
 def empty(count: int, pixels: int) -> LowRankNoise:
@@ -61,6 +63,24 @@ def fit(residuals: jax.Array, images: jax.Array | int, count: int, *, rng: jax.A
         "directions": jnp.where(is_used[:, None], (basis @ rotation[:, ::-1]).T[:count], 0.0),
         "excess": jnp.where(is_used, excess, 0.0),
     }
+
+
+def separate_white(params: LowRankNoise) -> tuple[LowRankNoise, jax.Array]:
+    """Separates the white noise of residuals whose dimensions have a mean variance of 1.
+
+    Its variance is that of the dimensions beside the directions, the maximum likelihood estimate of Tipping and Bishop.
+
+    Args:
+        params: fitted to the residuals.
+
+    Returns:
+        The noise in units of the white noise, and the variance of the latter.
+    """
+    excess, pixels = params["excess"] / SHRINKAGE, params["directions"].shape[1]
+    used = excess > 0
+    explained = jnp.sum(jnp.where(used, excess + 1, 0))
+    white = jnp.maximum((pixels - explained) / jnp.maximum(pixels - jnp.sum(used), 1), MIN_WHITE_VARIANCE)
+    return {**params, "excess": jnp.where(used, SHRINKAGE * ((excess + 1) / white - 1), 0.0)}, white
 
 
 def sample(params: LowRankNoise, count: int, *, noise: bool = False, rng: jax.Array) -> jax.Array:

@@ -13,8 +13,9 @@ GRAM_SHARINGS = ("mixed", "own")
 DICTIONARIES = ("dead_leaves", "first_task")
 # Value of `second_filters` that is replaced by one that suits the channels.
 BY_CHANNELS = -1
-# A vector has at most so many features, itself among them, or at most so many random ones: time grows with the cube.
-MAX_VECTOR_FEATURES, MIN_RANDOM_FEATURES = 8192, 256
+# Bounds of the number of random features of a vector, since time grows with its cube: so many per dimension, and so
+# many features in all, the vector's own among them. Every vector may have the least number.
+FEATURES_PER_DIMENSION, MAX_VECTOR_FEATURES, MIN_RANDOM_FEATURES = 32, 8192, 256
 # Side of the synthetic images that filters are learned from, in pixels.
 MAX_FILTER_SIZE = 48
 # Settings of the closed form in version 0.2.0.
@@ -37,8 +38,8 @@ class ClosedFormConfig:
         second_filters: filters of the second layer (`ridge.second_layer`), an even number. 0: no second layer.
             -1: 1,024 for color images, in place of the random features; none for gray images.
         pooled_features: whether the averaged responses are features.
-        random_features: size of the random expansion of the averaged responses, or of vectors: wide ones get fewer
-            (`MAX_VECTOR_FEATURES`). 0 without a second layer keeps no sums and disables this recognizer.
+        random_features: size of the random expansion of the averaged responses, or of vectors: narrow and wide ones get
+            fewer (`resolve_vectors`). 0 without a second layer keeps no sums and disables this recognizer.
         fold_mirrors: whether mirror images are learned too, by folding them into the features. Wrong for characters.
         shift_images: whether images shifted by a pixel up, down, left and right are learned too, which takes five
             times as long.
@@ -90,8 +91,8 @@ class ClosedFormConfig:
         return self.dictionary == "dead_leaves" and (self.random_features > 0 or self.second_filters != 0)
 
     def resolve_vectors(self, size: int) -> ClosedFormConfig:
-        """Returns the settings for vectors of `size` values."""
-        largest = max(MIN_RANDOM_FEATURES, MAX_VECTOR_FEATURES - size)
+        """Returns the settings for vectors of `size` values, which bounds the number of random features."""
+        largest = max(MIN_RANDOM_FEATURES, min(FEATURES_PER_DIMENSION * size, MAX_VECTOR_FEATURES - size))
         return dataclasses.replace(self, second_filters=0, random_features=min(self.random_features, largest))
 
     def resolve(self, channels: int) -> ClosedFormConfig:

@@ -9,11 +9,10 @@ import numpy as np
 from lifelong_cvae.data import open_source
 from lifelong_cvae.deprecated import with_old_keys
 from lifelong_cvae.errors import InputError, use_package
-from lifelong_cvae.evaluation import metrics
+from lifelong_cvae.evaluation import metrics, vector_classifier
 from lifelong_cvae.evaluation.reference_classifier import load_or_train
 from lifelong_cvae.files import device_description, package_versions, write_json
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.model.vectors import refuse_vectors
 from lifelong_cvae.runs.workdir import load_state, open_run_source
 
 
@@ -32,7 +31,8 @@ def evaluate_run(
 
     Args:
         workdir: run directory.
-        classifiers_dir: folder that keeps trained reference classifiers, one per data set.
+        classifiers_dir: folder that keeps trained reference classifiers, one per data set. For vectors a logistic
+            regression is trained in their place, and not kept.
         samples: imagined images of all categories together.
         cycles: turns of the circle before an image is evaluated.
         seed: seed of the samples.
@@ -50,7 +50,6 @@ def evaluate_run(
     """
     use_package("sklearn")
     state, rng = load_state(workdir), jax.random.key(seed)
-    refuse_vectors(state.image_shape, "evaluate")
     run_config, source = open_run_source(workdir, dataset)
     other = {}
     if unknown is not None:
@@ -58,7 +57,8 @@ def evaluate_run(
         if opened.image_shape != state.image_shape:
             raise InputError(f"{unknown}: expected the run's image shape {state.image_shape}, got {opened.image_shape}")
         other["other"] = np.concatenate(list(metrics.real_images(opened.categories, opened, "test").values()))
-    classifier, split = load_or_train(source, classifiers_dir), run_config.evaluate_on
+    split, is_vector = run_config.evaluate_on, state.networks.is_vector
+    classifier = vector_classifier.train_classifier(source) if is_vector else load_or_train(source, classifiers_dir)
     log_posteriors = metrics.log_posteriors_by_category(state, source, split, rng=rng)
     # The state of an unfinished run lacks the categories of later tasks.
     tasks = [tuple(name for name in names if name in state.names) for names in run_config.tasks]

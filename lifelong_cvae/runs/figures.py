@@ -76,7 +76,7 @@ def save_final_figures(
     folder = workdir / "figures"
     plotting.accuracy_matrix([line["accuracy_per_category"] for line in history], folder / "accuracy.png")
     if is_vector(state.image_shape):
-        vector_figures.plot_directions(state, source, split, folder / "directions.png", rng=rng)
+        vector_figures.plot_directions(state, source, split, workdir / vector_figures.FILE, rng=rng)
         return
     plot_over_tasks(workdir, state, len(history))
     plot_reconstructions(state, source, split, folder / "reconstructions.png")

@@ -15,8 +15,8 @@ from lifelong_cvae.errors import use_package
 from lifelong_cvae.evaluation import confusions, continual, metrics
 from lifelong_cvae.files import atomic_write, csv_line, read_lines, utc_date
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.model.vectors import refuse_vectors
-from lifelong_cvae.runs import figures
+from lifelong_cvae.model.vectors import is_vector
+from lifelong_cvae.runs import figures, vector_figures
 from lifelong_cvae.runs.config import RunConfig, read_config_file
 from lifelong_cvae.runs.metrics import LogPosteriors, describe_counts, describe_values
 from lifelong_cvae.runs.workdir import load_state, open_run_source, resume_command
@@ -85,10 +85,10 @@ def write_report(
         log_posteriors: log-posteriors of the state on the split `run_config.evaluate_on`.
         rng: the seed's key.
     """
-    refuse_vectors(state.image_shape, "report")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     names, split, recorded = _select_evenly(state.names), run_config.evaluate_on, read_config_file(workdir)
+    recognizer, has_pixels = run_config.config.recognition.recognizer, not state.networks.is_vector
     environment = Environment(
         loader=PackageLoader("lifelong_cvae.runs"),
         autoescape=True,
@@ -106,13 +106,16 @@ def write_report(
         names=names,
         num_known=len(state.names),
         forgetting=continual.forgetting([line["accuracy_per_category"] for line in history]),
+        things="images" if has_pixels else "vectors",
         imagined=_imagined_tables(workdir, names, history),
+        directions=vector_figures.read_directions(workdir),
         matrices=_accuracy_matrices(run_config, names, history),
         curves=_curves(run_config, history),
         turns=figures.TURNS,
-        circle=_circle_rows(state, source, split, rng=rng),
-        confusions=_worst_confusions(log_posteriors, source, run_config, state),
-        settings={"images": _image_rows(run_config, source), **_settings(run_config)},
+        circle=_circle_rows(state, source, split, rng=rng) if has_pixels else {},
+        confusions=_worst_confusions(log_posteriors[recognizer], source, split, state),
+        neighbors=_neighbors(log_posteriors[recognizer], names, state),
+        settings={"data": _data_rows(run_config, source), **_settings(run_config)},
         versions={**recorded["versions"], "device": recorded["device"], "date of the report": utc_date()},
         commands=_commands(workdir, run_config, source, num_tasks=len(history)),
     )
@@ -192,31 +195,35 @@ def _circle_rows(state: LifelongState, source: Source, split: str, *, rng: jax.A
 
 
 def _worst_confusions(
-    log_posteriors: LogPosteriors, source: Source, run_config: RunConfig, state: LifelongState
+    log_posteriors: Mapping[str, np.ndarray], source: Source, split: str, state: LifelongState
 ) -> list[dict[str, Any]]:
-    """The largest confusions of the run's recognizer, each with a strip of its most confident mistakes."""
-    recognizer = run_config.config.recognition.recognizer
-    worst = confusions.worst_confusions(log_posteriors[recognizer], state.names, MAX_CONFUSIONS)
+    """The largest confusions, each with a strip of the most confident mistakes, which vectors lack."""
+    worst = confusions.worst_confusions(log_posteriors, state.names, MAX_CONFUSIONS)
     pixels = int(np.prod(state.image_shape))
-    count = min(MAX_CONFUSED_IMAGES, max(1, MAX_PIXELS // 4 // MAX_CONFUSIONS // pixels))
-    return [
-        {
-            **confusion._asdict(),
-            "count": len(confusion.images),
-            "strip": plotting.png_data_url(
-                source.read(run_config.evaluate_on, confusion.category)[confusion.images[:count]]
-            ),
-            "shown": min(count, len(confusion.images)),
-        }
-        for confusion in worst
-    ]
+    shown = min(MAX_CONFUSED_IMAGES, max(1, MAX_PIXELS // 4 // MAX_CONFUSIONS // pixels))
+
+    def strip(confusion: confusions.Confusion) -> dict[str, Any]:
+        if state.networks.is_vector:
+            return {}
+        images = source.read(split, confusion.category)[confusion.images[:shown]]
+        return {"strip": plotting.png_data_url(images), "shown": len(images)}
+
+    return [{**confusion._asdict(), "count": len(confusion.images), **strip(confusion)} for confusion in worst]
 
 
-def _image_rows(run_config: RunConfig, source: Source) -> list[tuple[str, Any, bool]]:
-    """Rows on what was understood of the images, in the form of `_settings`."""
-    rows = {"shape": " x ".join(map(str, source.image_shape)), "pixel values": ", ".join(describe_values(source))}
+def _neighbors(
+    log_posteriors: Mapping[str, np.ndarray], names: Sequence[str], state: LifelongState
+) -> list[confusions.Neighbor]:
+    """The nearest other category of each of `names`."""
+    return confusions.nearest_categories({name: log_posteriors[name] for name in names}, state.names)
+
+
+def _data_rows(run_config: RunConfig, source: Source) -> list[tuple[str, Any, bool]]:
+    """Rows on what was understood of the data, in the form of `_settings`."""
+    things, values = ("vectors", "values") if is_vector(source.image_shape) else ("images", "pixel values")
+    rows = {"shape": " x ".join(map(str, source.image_shape)), values: ", ".join(describe_values(source))}
     for split in dict.fromkeys(("train", run_config.evaluate_on)):
-        rows[f"{split} images"] = describe_counts(source.counts[split])
+        rows[f"{split} {things}"] = describe_counts(source.counts[split])
     return [(name, value, True) for name, value in {**rows, "remark": source.note}.items() if value]
 
 
@@ -241,12 +248,16 @@ def _commands(workdir: Path, run_config: RunConfig, source: Source, *, num_tasks
     elif missing and len(run_config.tasks[0]) == 1:
         categories = shlex.quote(csv_line([*names, missing[0]]))
         commands["Learn another category"] = f"{resume_command(workdir)} --categories={categories}"
-    return {
-        **commands,
-        "Open the live page": f"python -m experiments.serve --workdir={folder}",
-        "Imagine images": f"python -m experiments.imagine --workdir={folder} --output=imagined.png",
-        "Recognize images": (
-            f"python -m experiments.recognize --workdir={folder} --images=FOLDER --output=answers.csv"
-        ),
-        "Update this report": f"python -m experiments.report --workdir={folder}",
-    }
+    recognize = f"python -m experiments.recognize --workdir={folder} --output=answers.csv --images="
+    if is_vector(source.image_shape):
+        commands |= {
+            "Imagine vectors": f"python -m experiments.imagine --workdir={folder} --output=imagined.npz",
+            "Recognize vectors": f"{recognize}imagined.npz",
+        }
+    else:
+        commands |= {
+            "Open the live page": f"python -m experiments.serve --workdir={folder}",
+            "Imagine images": f"python -m experiments.imagine --workdir={folder} --output=imagined.png",
+            "Recognize images": f"{recognize}FOLDER",
+        }
+    return {**commands, "Update this report": f"python -m experiments.report --workdir={folder}"}

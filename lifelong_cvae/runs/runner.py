@@ -15,7 +15,6 @@ from lifelong_cvae.data import Source, split_reading
 from lifelong_cvae.distributed import any_process, is_main_process, run_on_main
 from lifelong_cvae.errors import InputError, use_package
 from lifelong_cvae.files import write_json
-from lifelong_cvae.images import Shape
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.model.vectors import is_vector
 from lifelong_cvae.recognition import ridge_sums
@@ -63,7 +62,7 @@ def run(
     sharding.check_batch_size(options.mesh, config.config.learning.batch_size)
     if config.config.recognition.recognizer != "elbo":
         ridge_sums.check_dictionary(config.config.closed_form)
-    options = _resolve(options, source.image_shape)
+    options = _resolve(options)
     rng, source = jax.random.key(config.seed), _check_source(config, source)
     events = EventWriter(workdir / EVENTS_DIR if options.tensorboard and is_main_process() else None)
     this = Run(workdir, config, split_reading(source), rng, options, events)
@@ -92,11 +91,8 @@ def run(
     return result
 
 
-def _resolve(options: RunOptions, shape: Shape) -> RunOptions:
-    """Checks optional packages, and restricts drawing and logging to the main process.
-
-    Runs on vectors have no report.
-    """
+def _resolve(options: RunOptions) -> RunOptions:
+    """Checks optional packages, and restricts drawing and logging to the main process."""
     is_main = is_main_process()
     if options.draw:
         use_package("matplotlib")
@@ -104,7 +100,7 @@ def _resolve(options: RunOptions, shape: Shape) -> RunOptions:
         options,
         draw=options.draw and is_main,
         tensorboard=use_package("tensorboardX", options.tensorboard),
-        write_report=use_package("jinja2", options.write_report) and not is_vector(shape),
+        write_report=use_package("jinja2", options.write_report),
         log_fn=options.log_fn if is_main else lambda _: None,
         should_stop=any_process(options.should_stop),
     )

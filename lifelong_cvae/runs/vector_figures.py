@@ -1,5 +1,6 @@
 """Figures of a run on vectors: real and imagined ones on the first two principal directions of each category."""
 
+import base64
 from pathlib import Path
 
 import jax
@@ -9,6 +10,8 @@ from lifelong_cvae import plotting, sampling
 from lifelong_cvae.data import Source
 from lifelong_cvae.state import LifelongState
 
+# Figure of the last state, in a run directory.
+FILE = "figures/directions.png"
 # Vectors of each kind that are shown.
 SHOWN = 300
 # Panels side by side, and their size in inches.
@@ -21,6 +24,12 @@ def plot_directions(state: LifelongState, source: Source, split: str, file: Path
     imagined = sampling.imagine(state, state.names, SHOWN, rng=rng)
     points = {name: project(real[name], np.asarray(imagined[name])) for name in state.names}
     plotting.scatter_panels(points, file, columns=COLUMNS, panel=PANEL)
+
+
+def read_directions(workdir: Path) -> str | None:
+    """Returns the figure of a run on vectors as a data URL, None if there is none."""
+    file = workdir / FILE
+    return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}" if file.exists() else None
 
 
 def project(real: np.ndarray, imagined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

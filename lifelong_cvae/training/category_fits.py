@@ -1,4 +1,4 @@
-"""Fits after training: mixture prior, low-rank residual noise and output contrast of each category.
+"""Fits after training: mixture prior, residual noise and output contrast of each category.
 
 The parts of the task's categories are fitted to their real images. If the mixed part has moved under replay, the
 priors of earlier categories are shifted as replayed images move in latent space.
@@ -34,6 +34,8 @@ PRIOR_POINTS = 2048
 SHIFT_POINTS = 16 * PRIOR_POINTS
 # Largest number of images to which low-rank noise is fitted.
 NOISE_IMAGES = 4096
+# Strength of the trained scale of vectors, in vectors.
+SCALE_STRENGTH = 20
 CONTRAST_RANGE = (0.25, 4.0)
 CONTRAST_STEPS = 20
 
@@ -129,7 +131,7 @@ def fit_parts(
         if networks.prior_components:
             parts["prior"] = mixture_prior.fit(z, networks.prior_components, images=count, rng=fit_rng)
         if networks.noise_rank:
-            parts["low_rank_noise"] = _fit_low_rank_noise(model, images, count, rng=fit_rng)
+            parts |= _fit_noise(model, images, count, rng=fit_rng)
         logits = cvae.decode(model, z)
         if with_contrast:
             parts["contrast"] = fit_contrast(logits, x)
@@ -142,16 +144,24 @@ def fit_parts(
     return cpu.map_fits(fit, arguments, count=len(data.counts))
 
 
-def _fit_low_rank_noise(
-    model: cvae.CategoryModel, images: jax.Array, count: jax.Array, *, rng: jax.Array
-) -> low_rank_noise.LowRankNoise:
-    """Fits low-rank noise to the residuals of real images, with z at the mean of q(z|x,c)."""
+def _fit_noise(model: cvae.CategoryModel, images: jax.Array, count: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
+    """Fits low-rank noise to the residuals of real images, with z at the mean of q(z|x,c).
+
+    A vector's own scales are fitted too: training moves them slowly, and counts low-rank noise as white. Their prior is
+    the trained scale, with the strength of `SCALE_STRENGTH` vectors.
+    """
     rows = min(len(images), NOISE_IMAGES)
     index = jnp.arange(rows)
     x = to_float(images[(index * (jnp.maximum(count, rows) / rows)).astype(jnp.int32)])
     residuals = cvae.residual(model, x, cvae.decode(model, cvae.encode(model, x).mean))
-    residuals = jnp.where((index < count)[:, None], residuals, 0.0)
-    return low_rank_noise.fit(residuals, jnp.minimum(count, rows), model.networks.noise_rank, rng=rng)
+    residuals, used = jnp.where((index < count)[:, None], residuals, 0.0), jnp.minimum(count, rows)
+    fit = partial(low_rank_noise.fit, images=used, count=model.networks.noise_rank, rng=rng)
+    if not (model.networks.is_vector and model.networks.noise_scale == "own"):
+        return {"low_rank_noise": fit(residuals)}
+    variance = (jnp.sum(jnp.square(residuals), axis=0) + SCALE_STRENGTH) / (used + SCALE_STRENGTH)
+    noise, white = low_rank_noise.separate_white(fit(residuals * jax.lax.rsqrt(variance)[None]))
+    log_scale = model.networks.log_scale(model.mixed, model.category) + 0.5 * jnp.log(white * variance)
+    return {"low_rank_noise": noise, "scale": {"log_scale": log_scale}}
 
 
 @partial(jax.jit, static_argnames=("networks", "cycles", "count"))

@@ -1,6 +1,7 @@
 """Confused categories, by hand and against a count of all errors."""
 
 import numpy as np
+import pytest
 
 from lifelong_cvae.evaluation import confusions
 
@@ -30,3 +31,12 @@ def test_worst_confusions_include_every_error():
         errors = np.flatnonzero(log_posteriors[name].argmax(axis=1) != names.index(name))
         listed = np.concatenate([confusion.images for confusion in worst if confusion.category == name])
         assert sorted(listed) == errors.tolist()
+
+
+def test_nearest_categories_is_the_one_of_highest_mean_probability():
+    probabilities = {"a": [[0.7, 0.1, 0.2], [0.5, 0.4, 0.1]], "b": [[0.3, 0.3, 0.4]], "c": [[0.0, 0.2, 0.8]]}
+    shifted = {name: np.log(np.asarray(values) + 1e-12) - 5 for name, values in probabilities.items()}
+    neighbors = confusions.nearest_categories(shifted, ("a", "b", "c"))
+    assert [(each.category, each.nearest) for each in neighbors] == [("a", "b"), ("b", "c"), ("c", "b")]
+    assert [each.probability for each in neighbors] == pytest.approx([0.25, 0.4, 0.2])
+    assert confusions.nearest_categories({"a": np.zeros((2, 1))}, ("a",)) == []

@@ -53,3 +53,10 @@ def test_nearest_neighbor_metrics_detect_copies(digits, mnist5k):
     assert same["ratio_reconstructed"] == same["held_out"] / same["reconstructed"]
     noise = {n: np.random.default_rng(0).random((50, 28, 28, 1), np.float32) for n in "01"}
     assert generation.nearest_neighbor_metrics(noise, train, held_out, blurred)["ratio"] > 1.5
+
+
+def test_nearest_distances_of_vectors_are_euclidean():
+    numbers = np.random.default_rng(0)
+    vectors, training = numbers.standard_normal((7, 3)), 5 * numbers.standard_normal((9, 3))
+    expected = np.linalg.norm(vectors[:, None] - training[None], axis=-1).min(axis=1)
+    np.testing.assert_allclose(generation.nearest_distances(vectors, training), expected, rtol=1e-4)

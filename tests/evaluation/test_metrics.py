@@ -6,6 +6,7 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae.data.source import limit_train_images
 from lifelong_cvae.evaluation import generation, metrics, prd, prdc
+from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from tests.conftest import one_line
 
 TASKS = (("2",), ("0", "1"))
@@ -18,7 +19,7 @@ def generation_values(learner, mnist5k, stranger, rng):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prd, "REPEATS", 1)
         # A stand-in whose value identifies the images that it was computed on.
-        patch.setattr(generation, "fitting_capacity", lambda images, real, rng: float(images["0"].sum()))
+        patch.setattr(ReferenceClassifier, "fitting_capacity", lambda _, images, real, rng: float(images["0"].sum()))
         return metrics.evaluate_generation(
             learner, mnist5k, "test", stranger, learned_from=learned_from, samples=120, tasks=TASKS, rng=rng
         )

@@ -7,7 +7,7 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae.data import from_arrays
 from lifelong_cvae.evaluation import reference_classifier
-from lifelong_cvae.evaluation.reference_classifier import FEATURES, _patches, fitting_capacity, load_or_train
+from lifelong_cvae.evaluation.reference_classifier import FEATURES, _patches, load_or_train
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,10 @@ def test_load_or_train_rejects_a_damaged_file(classifier, source, classifiers_di
 
 
 @pytest.mark.slow
-def test_fitting_capacity_depends_on_the_labels_of_the_images(source, monkeypatch):
+def test_fitting_capacity_depends_on_the_labels_of_the_images(classifier, source, monkeypatch):
     monkeypatch.setattr(reference_classifier, "MIN_STEPS", 120)
     real = {name: source.read("test", name) for name in source.categories}
     correct = {name: source.read("train", name)[:200] for name in source.categories}
-    assert fitting_capacity(correct, real, rng=jax.random.key(0)) > 0.9
+    assert classifier.fitting_capacity(correct, real, rng=jax.random.key(0)) > 0.9
     swapped = {"0": correct["1"], "1": correct["0"], "3": correct["3"]}
-    assert fitting_capacity(swapped, real, rng=jax.random.key(0)) == pytest.approx(1 / 3, abs=0.07)
+    assert classifier.fitting_capacity(swapped, real, rng=jax.random.key(0)) == pytest.approx(1 / 3, abs=0.07)

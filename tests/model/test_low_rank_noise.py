@@ -74,6 +74,31 @@ def test_fit_of_small_residuals_has_no_excess(rng):
     np.testing.assert_array_equal(low_rank_noise.fit(jnp.asarray(small), 400, 3, rng=rng)["excess"], np.zeros(3))
 
 
+def test_separate_white_recovers_covariance(rng):
+    directions = orthonormal(2, 20)
+    residuals = sample_residuals(directions, np.asarray([12.0, 6.0]), 20_000)
+    residuals /= np.sqrt((residuals**2).mean())
+    noise, white = low_rank_noise.separate_white(low_rank_noise.fit(jnp.asarray(residuals), 20_000, 4, rng=rng))
+    excess, found = np.asarray(noise["excess"]) / low_rank_noise.SHRINKAGE, np.asarray(noise["directions"])
+    covariance = float(white) * (np.eye(20) + (found.T * excess) @ found)
+    np.testing.assert_allclose(covariance, residuals.T @ residuals / 20_000, atol=0.03)
+    np.testing.assert_allclose(np.trace(covariance), 20, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_separate_white_of_all_dimensions_is_finite(pixels):
+    noise = {"directions": jnp.eye(pixels), "excess": jnp.full((pixels,), 1e-3)}
+    noise, white = low_rank_noise.separate_white(noise)
+    assert np.isfinite(np.asarray(noise["excess"])).all()
+    assert float(white) > 0
+
+
+def test_separate_white_of_empty_noise_changes_nothing():
+    noise, white = low_rank_noise.separate_white(low_rank_noise.empty(3, 9))
+    assert float(white) == 1
+    assert not np.asarray(noise["excess"]).any()
+
+
 def test_low_rank_noise_makes_test_images_more_likely(learner, mnist5k):
     for name in learner.names:
         model = learner.model(name)

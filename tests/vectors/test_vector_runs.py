@@ -9,7 +9,8 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae import InputError
 from lifelong_cvae.data import from_arrays, open_source
-from lifelong_cvae.runs import columns, evaluate, html_report, runner, vector_figures
+from lifelong_cvae.data.pictures import read_vectors
+from lifelong_cvae.runs import columns, evaluate, runner, vector_figures
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.workdir import load_state
 from lifelong_cvae.webapp import open_page
@@ -51,7 +52,6 @@ def test_run_on_vectors_recognizes_and_draws(run):
     assert result["accuracy"] > 0.95
     assert f"vectors of {D} numbers; floats from " in logged[0]
     assert sorted(path.name for path in (workdir / "figures").iterdir()) == ["accuracy.png", "directions.png"]
-    assert not (workdir / "report.html").exists()
 
 
 def test_run_on_vectors_resumes_with_a_further_category(run, file, tmp_path):
@@ -77,12 +77,39 @@ def test_launchers_of_pictures_refuse_vectors(run, tmp_path):
     state = load_state(workdir)
     with pytest.raises(InputError, match="serve: expected a run on images, got one on vectors"):
         open_page(workdir, port=0)
-    with pytest.raises(InputError, match="evaluate: expected a run on images, got one on vectors"):
-        evaluate.evaluate_run(workdir, tmp_path, samples=1, cycles=0, seed=0)
-    with pytest.raises(InputError, match="report: expected a run on images, got one on vectors"):
-        html_report.write_report(workdir, None, None, state, [], {}, rng=None)
     with pytest.raises(InputError, match=r"x\.png: expected a run on images, got one on vectors"):
         columns.write_samples(state, ("a",), 4, tmp_path / "x.png", seed=0)
+
+
+def test_report_of_vectors_shows_directions_and_no_pictures_of_vectors(run):
+    text = (run[0] / "report.html").read_text("utf-8")
+    assert text.count("<img") == 1
+    assert '<img class="directions" src="data:image/png;base64,' in text
+    assert "Turns of the circle" not in text
+    assert "experiments.serve" not in text
+    assert "Nearest categories" in text
+
+
+def test_evaluate_run_compares_imagined_with_real_vectors(run, tmp_path):
+    values = evaluate.evaluate_run(run[0], tmp_path / "none", samples=120, cycles=0, seed=0)
+    imagined, floor = (values["generation"][kind] for kind in ("imagined", "floor"))
+    assert imagined["fitting_capacity"] > 0.95
+    assert floor["fitting_capacity"] > 0.95
+    assert imagined["agreement"] > 0.95
+    assert 0.4 < values["generation"]["nearest"]["ratio"] < 2.5
+    assert values["novelty"]["left_out"] > 0.9
+    assert json.loads((run[0] / "evaluation.json").read_text("utf-8"))["generation"] == values["generation"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_recognize_reads_vectors(run, file, tmp_path):
+    vectors = gaussians(20, 3)["b"]
+    np.savez(tmp_path / "new.npz", images=vectors)
+    read, files, skipped = read_vectors(tmp_path / "new.npz")
+    np.testing.assert_array_equal(read, vectors)
+    assert (files, skipped) == (["new.npz"] * 20, "")
+    with pytest.raises(InputError, match=r"no such file, expected an npz file with images"):
+        read_vectors(tmp_path / "missing.npz")
 
 
 def test_from_arrays_refuses_bad_vectors():

@@ -7,6 +7,7 @@ import lifelong_cvae as lifelong
 from experiments.benchmarks import vectors
 from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.data import from_arrays
+from lifelong_cvae.evaluation import vector_classifier
 from tests.vectors.test_vectors import CATEGORIES, SETTINGS, gaussians
 
 
@@ -22,8 +23,9 @@ def source():
 
 @pytest.mark.slow
 def test_vectors_compares_with_joint_methods(source, monkeypatch):
-    for name, value in (("ORDERS", 2), ("KNOWN", 2), ("RANDOM_FEATURES", 20), ("PENALTIES", (0.01,) * 17)):
+    for name, value in (("ORDERS", 2), ("KNOWN", 2), ("RANDOM_FEATURES", 20)):
         monkeypatch.setattr(vectors, name, value)
+    monkeypatch.setattr(vector_classifier, "STRENGTHS", (10.0,))
     config = lifelong.Config().with_settings({**SETTINGS, "min_steps": "40", "epochs": "1"})
     figures = vectors.vectors(BenchmarkConfig(0, config, lambda: source, {}))
     accuracies = {row["what"]: row["accuracy, %"] for row in figures["rows"]}
@@ -33,25 +35,3 @@ def test_vectors_compares_with_joint_methods(source, monkeypatch):
     assert figures["unknown_maximum_softmax"] <= 1
     assert figures["unknown_ours"] > 0.8
     assert figures["differing_answers"] <= 0.02
-
-
-def test_select_prefers_the_penalty_that_held_out_vectors_prefer(source, monkeypatch):
-    monkeypatch.setattr(vectors, "PENALTIES", (1.0,) * 3 + (1e-9, 1.0) * 5 + (1.0,) * 4)
-    train = vectors._split(source, "train", source.categories)
-    made = []
-
-    class Method:
-        def __init__(self, penalty):
-            made.append(penalty)
-            self.penalty = penalty
-
-        def fit(self, x, names):
-            assert len(x) == len(names) == 162
-            return self
-
-        def score(self, x, names):
-            assert len(x) == 18
-            return {1e-9: 0.5, 1.0: 0.7}[self.penalty]
-
-    assert vectors._select(Method, train) in made
-    assert vectors._select(vectors._lda, train) == 0.0

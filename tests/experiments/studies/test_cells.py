@@ -9,7 +9,8 @@ import pytest
 import lifelong_cvae as lifelong
 from experiments.studies import cells, store
 from lifelong_cvae.data import SourceOptions
-from lifelong_cvae.evaluation import continual, generation, metrics
+from lifelong_cvae.evaluation import continual, metrics
+from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from lifelong_cvae.runs.config import RunConfig
 from tests.conftest import one_line
 
@@ -124,7 +125,7 @@ def test_run_cell_learns_and_measures(small_config, mnist5k, stranger, monkeypat
 
     monkeypatch.setattr(cells, "learn", record_learn)
     monkeypatch.setattr(cells, "AGREEMENT_SAMPLES", 80)
-    monkeypatch.setattr(generation, "fitting_capacity", lambda *_, rng: 0.25)
+    monkeypatch.setattr(ReferenceClassifier, "fitting_capacity", lambda *_, rng: 0.25)
     monkeypatch.setattr(metrics, "density", lambda *_, rng: {"elbo": 1.0})
     run_config = RunConfig(dataset="mnist5k", tasks=(("0",), ("1",)), config=small_config, seed=3)
     figures = cells.run_cell(cells.Cell(run_config, {"a": 1}), mnist5k, stranger, samples=80)
