@@ -1,7 +1,8 @@
 """Counts the programs of a run, and the products of its functions on a GPU: `python -m tests.programs 10 products`.
 
-With `products` every jitted function that the run calls is also exported for CPU, CUDA and TPU; one that cannot be
-lowered for a platform ends the run.
+With `vectors` the run is on vectors, with `playback` its mixed part keeps learning. With `products` every jitted
+function that the run calls is also exported for CPU, CUDA and TPU; one that cannot be lowered for a platform ends the
+run.
 
 Prints a line of JSON. Runs in a process of its own, since compiled functions are kept. `backend_compile_duration` is
 JAX's event of a compilation; it is also recorded for a program that the persistent cache has.
@@ -29,8 +30,8 @@ from tests.conftest import SMALL, SMALL_FEATURES
 EVENT = "/jax/core/compile/backend_compile_duration"
 DOT_GENERAL = re.compile(r"stablehlo\.dot_general[^\n]* : \(([^)]*)\)")
 SETTINGS = {**SMALL, **SMALL_FEATURES, "min_steps": "2", "steps_per_call": "2", "epochs": "1", "base_categories": "1"}
-
-
+# Settings of the preset `vectors` that those of images lack.
+VECTORS = {"noise_scale": "own", "recognizer": "closed_form"}
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -66,15 +67,17 @@ def _recorder(function: Any, shapes: set[str], exported: set[str]) -> Any:
     return call
 
 
-def count(categories: int, *, products: bool, mixed_mode: str) -> dict[str, Any]:
+def count(categories: int, *, products: bool, vectors: bool, mixed_mode: str) -> dict[str, Any]:
     """Returns the number of programs after each task, in all, and of distinct products, of a run with figures."""
     numbers = np.random.default_rng(0)
     images = numbers.integers(0, 256, (40 * categories, 8, 8), np.uint8)
+    if vectors:
+        images = numbers.standard_normal((40 * categories, 12))
     labels = np.repeat([f"c{index}" for index in range(categories)], 40)
     source = from_arrays(
         "noise", train_images=images, train_labels=labels, test_images=images[::4], test_labels=labels[::4]
     )
-    config = Config().with_settings({**SETTINGS, "mixed_mode": mixed_mode})
+    config = Config().with_settings({**SETTINGS, "mixed_mode": mixed_mode, **(VECTORS if vectors else {})})
     programs, after_task, shapes, exported = [], [], set(), set()
 
     def listen(event: str, duration: float, **_: Any) -> None:
@@ -100,5 +103,7 @@ def count(categories: int, *, products: bool, mixed_mode: str) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    mode = "playback" if "playback" in sys.argv[2:] else "frozen"
-    print(json.dumps(count(int(sys.argv[1]), products="products" in sys.argv[2:], mixed_mode=mode)))
+    options = sys.argv[2:]
+    mode = "playback" if "playback" in options else "frozen"
+    result = count(int(sys.argv[1]), products="products" in options, vectors="vectors" in options, mixed_mode=mode)
+    print(json.dumps(result))

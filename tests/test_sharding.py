@@ -15,6 +15,8 @@ from lifelong_cvae.data.source import multihost_utils
 from lifelong_cvae.distributed import any_process, broadcast_from_main, is_main_process, run_on_main
 from lifelong_cvae.stacked import stack_categories
 from tests.conftest import one_line
+from tests.vectors import test_vectors
+from tests.vectors.test_vectors import gaussians
 
 ROOT = Path(__file__).parents[1]
 MESH = (2, 2)
@@ -45,19 +47,24 @@ def outputs(state, images, test_images, mesh=None):
     }
 
 
-@pytest.fixture(scope="module")
-def outputs_of_one_and_four_devices(learner, digits, tmp_path_factory):
+@pytest.fixture(scope="module", params=["images", pytest.param("vectors", marks=pytest.mark.slow)])
+def outputs_of_one_and_four_devices(request, learner, digits, rng, tmp_path_factory):
     """Outputs of one device, and of a 2 x 2 mesh."""
     folder = tmp_path_factory.mktemp("devices")
-    lifelong.save(learner, folder / "state")
     # 39 images: no multiple of a batch or of the devices.
-    test_images = np.concatenate([digits[name][300:313] for name in "201"])
-    np.savez(folder / "images.npz", **{NEW: digits[NEW], "test": test_images})
+    if request.param == "images":
+        state, new = learner, digits[NEW]
+        test_images = np.concatenate([digits[name][300:313] for name in "201"])
+    else:
+        state = test_vectors.learned(lifelong.Config().with_settings(test_vectors.SETTINGS), rng, gaussians(100, 2))
+        test_images, new = np.concatenate(list(gaussians(13, 3).values())), gaussians(100, 4, shift=1.0)["a"]
+    lifelong.save(state, folder / "state")
+    np.savez(folder / "images.npz", **{NEW: new, "test": test_images})
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     command = [sys.executable, "-m", "tests.devices", str(folder)]
     environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-    of_one = outputs(learner, digits[NEW], test_images)
+    of_one = outputs(state, new, test_images)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     with np.load(folder / "outputs.npz") as of_four:

@@ -6,7 +6,7 @@
 into tasks changes a bit of the regression.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.ridge import features, regression, sums
+from lifelong_cvae.ridge import features, regression, sums, vector_sums
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState, drop_category
@@ -25,20 +25,27 @@ from lifelong_cvae.state import LifelongState, drop_category
 # Error of a sum of float32 products, with a margin.
 VECTOR_ROUNDING = 1e-5
 
-# Gram matrix `[packed]` and vector `[features + 1]` of a category.
-CategorySums = tuple[sums.ExactSum, sums.ExactSum]
-
 
 class HeldOut(NamedTuple):
     """Images of a category that `update` leaves out of its sums.
 
     Attributes:
-        phi: their features.
+        rows: the images, `[n, pixels]`.
         total: number of images of the visit, held out or not.
+        phi: their features.
     """
 
-    phi: Features
+    rows: np.ndarray
     total: int
+    phi: Features
+
+
+class _Part(NamedTuple):
+    """Images `[n, pixels]` of a category, the number to divide their sums by, and their features if known."""
+
+    rows: np.ndarray
+    total: int
+    phi: Features | None = None
 
 
 def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[LifelongState, dict[str, HeldOut]]:
@@ -56,35 +63,33 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
     settings, shape = state.config.closed_form, state.image_shape
     if not settings.has_features:
         return state, {}
-    common, categories, held_out = state.params["ridge"], dict(state.params["categories"]), {}
+    common, held_out = state.params["ridge"], {}
     if sum(state.visits) == len(images):
         common = {**common, "dictionary": features.make_dictionary(settings, shape)}
-    options = {"image_shape": shape, "settings": settings}
-    expand, size = features.expansion_matrix(settings, shape), num_features(state)
-    extract = partial(features.feature_batches, dictionary(state, common), expand, **options)
+    state, parts = state.replace(params={**state.params, "ridge": common}), {}
+    extract = _extractor(state)
     for name, rows in images.items():
         mask = regression.held_out_mask(len(rows))
         fit = with_shifts(rows[~mask], shape) if settings.shift_images else rows[~mask]
-        copies, own = len(fit) // max(np.count_nonzero(~mask), 1), categories[name]["ridge"]
-        added = sums.compute_sums(extract(fit), len(fit), copies * len(rows), num_features=size)
-        common, own = _add_sums(common, own, added)
-        categories[name] = {**categories[name], "ridge": own}
-        del added  # Gram matrices are large
-        phi = Features(tuple(extract(rows[mask])), np.count_nonzero(mask))
-        held_out[name] = HeldOut(phi, len(rows))
-    return state.replace(params={**state.params, "categories": categories, "ridge": common}), held_out
+        parts[name] = _Part(fit, len(fit) // max(np.count_nonzero(~mask), 1) * len(rows))
+        held_out[name] = rows[mask]
+    state = _add_sums(state, parts)
+    return state, {
+        name: HeldOut(rows, len(images[name]), Features(tuple(extract(rows)), len(rows)))
+        for name, rows in held_out.items()
+    }
 
 
-def dictionary(state: LifelongState, common: Mapping[str, Any] | None = None) -> features.Dictionary:
-    """Returns the dictionary of filters that features are computed with, or vectors' standardization.
+def dictionary(state: LifelongState) -> features.Dictionary:
+    """Returns the dictionary of filters that features are computed with, or vectors' standardization."""
+    return state.params["ridge"]["dictionary"] if state.standardization is None else state.standardization
 
-    Args:
-        state: state of the learner.
-        common: `params["ridge"]`, if it is not yet that of the state.
-    """
-    if state.standardization is not None:
-        return state.standardization
-    return (common or state.params["ridge"])["dictionary"]
+
+def _extractor(state: LifelongState) -> Callable[[np.ndarray], Iterator[jax.Array]]:
+    """Returns the function from rows to batches of their features."""
+    settings, shape = state.config.closed_form, state.image_shape
+    expand = features.expansion_matrix(settings, shape)
+    return partial(features.feature_batches, dictionary(state), expand, image_shape=shape, settings=settings)
 
 
 def add_held_out(state: LifelongState, held_out: Mapping[str, HeldOut]) -> LifelongState:
@@ -94,20 +99,30 @@ def add_held_out(state: LifelongState, held_out: Mapping[str, HeldOut]) -> Lifel
         state: state after `update`.
         held_out: from `update`.
     """
-    if not held_out:
-        return state
-    common, categories = state.params["ridge"], dict(state.params["categories"])
-    for name, part in held_out.items():
-        added = _sums(part, num_features(state))
-        common, own = _add_sums(common, categories[name]["ridge"], added)
-        common, own = _add_sums(common, own, _stride_sums(added, num_features(state)), part="held_out")
-        categories[name] = {**categories[name], "ridge": own}
-    return state.replace(params={**state.params, "categories": categories, "ridge": common})
+    return _add_sums(state, held_out, held_out=True)
 
 
-def _sums(held_out: HeldOut, num_features: int) -> CategorySums:
-    phi, total = held_out
-    return sums.compute_sums(phi.batches, phi.count, total, num_features=num_features)
+def _computed_sums(
+    state: LifelongState, parts: Mapping[str, _Part | HeldOut]
+) -> Iterator[tuple[sums.ExactSum, dict[str, sums.ExactSum]]]:
+    """Yields Gram matrices `[packed]`, and vectors `[features + 1]` of the categories that each of them covers.
+
+    With a common Gram matrix, one covers all categories of a task of vectors; otherwise each covers one category.
+    """
+    if not parts:
+        return
+    size, extract = num_features(state), _extractor(state)
+    if state.standardization is None:
+        for name, part in parts.items():
+            batches = extract(part.rows) if part.phi is None else part.phi.batches
+            gram, vector = sums.compute_sums(batches, len(part.rows), part.total, num_features=size)
+            yield gram, {name: vector}
+            del gram  # before the next one is made, since Gram matrices are large
+        return
+    groups = [parts] if state.config.closed_form.gram_sharing == "mixed" else [{n: part} for n, part in parts.items()]
+    for group in groups:
+        rows, totals = ({name: part[index] for name, part in group.items()} for index in (0, 1))
+        yield vector_sums.compute_sums(extract, rows, totals, num_features=size)
 
 
 def with_shifts(rows: np.ndarray, image_shape: Shape) -> np.ndarray:
@@ -119,25 +134,48 @@ def with_shifts(rows: np.ndarray, image_shape: Shape) -> np.ndarray:
     return np.concatenate([padded[:, y : y + height, x : x + width] for y, x in shifts]).reshape(-1, rows.shape[1])
 
 
-def _stride_sums(held_out: CategorySums, num_features: int) -> CategorySums:
+def _strided_sums(
+    state: LifelongState, gram: sums.ExactSum, vectors: Mapping[str, sums.ExactSum]
+) -> tuple[sums.ExactSum, dict[str, sums.ExactSum]]:
     """Returns sums over held-out images as `select_ridge` needs them: of every `SEARCH_STRIDE`-th feature."""
-    gram, vector = held_out
     stride = regression.SEARCH_STRIDE
-    return sums.strided_gram(gram, num_features, stride), sums.strided_vector(vector, stride)
+    strided = {name: sums.strided_vector(vector, stride) for name, vector in vectors.items()}
+    return sums.strided_gram(gram, num_features(state), stride), strided
 
 
-def _add_sums(
-    common: dict[str, Any], own: dict[str, Any], added: CategorySums, *, part: str = "all"
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Adds a vector to the sums of a category, and a Gram matrix to its own one or to the common one."""
+def _add_sums(state: LifelongState, parts: Mapping[str, _Part | HeldOut], *, held_out: bool = False) -> LifelongState:
+    """Adds the sums of images to those over all images, and to those over held-out ones if they are such."""
+    if not parts:
+        return state
+    common, categories = state.params["ridge"], state.params["categories"]
+    own = {name: categories[name]["ridge"] for name in parts}
+    for gram, vectors in _computed_sums(state, parts):
+        common, own = _add(common, own, gram, vectors, part="all")
+        if held_out:
+            common, own = _add(common, own, *_strided_sums(state, gram, vectors), part="held_out")
+        del gram
+    categories = categories | {name: {**categories[name], "ridge": ridge} for name, ridge in own.items()}
+    return state.replace(params={**state.params, "categories": categories, "ridge": common})
 
-    def put(subtree: dict[str, Any], key: str, total: sums.ExactSum) -> dict[str, Any]:
-        return {**subtree, key: {**subtree[key], part: total}}
 
-    old_gram = (common if "gram" in common else own)["gram"][part]
-    gram, vector = sums.add((old_gram, own["sum"][part]), added)
-    own = put(own, "sum", vector)
-    return (put(common, "gram", gram), own) if "gram" in common else (common, put(own, "gram", gram))
+def _add(
+    common: dict[str, Any],
+    own: dict[str, dict[str, Any]],
+    gram: sums.ExactSum,
+    vectors: Mapping[str, sums.ExactSum],
+    *,
+    part: str,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Adds vectors to the sums of their categories, and a Gram matrix to the common one or that of the category."""
+
+    def plus(subtree: dict[str, Any], key: str, added: sums.ExactSum) -> dict[str, Any]:
+        return {**subtree, key: {**subtree[key], part: sums.add(subtree[key][part], added)}}
+
+    own = own | {name: plus(own[name], "sum", vector) for name, vector in vectors.items()}
+    if "gram" in common:
+        return plus(common, "gram", gram), own
+    (name,) = vectors
+    return common, own | {name: plus(own[name], "gram", gram)}
 
 
 def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
@@ -166,10 +204,11 @@ def select_ridge(state: LifelongState, held_out: Mapping[str, HeldOut] | None = 
     fit_vectors = sums.select_features(sums_by_category(state, names, "all"), stride)
     held_out_vectors = sums_by_category(state, names, "held_out")
     fit_vectors -= held_out_vectors
-    for name, part in (held_out or {}).items():
-        gram, vector = _stride_sums(_sums(part, num_features(state)), num_features(state))
+    for full_gram, full_vectors in _computed_sums(state, held_out or {}):
+        gram, vectors = _strided_sums(state, full_gram, full_vectors)
         grams = sums.add(grams, (gram, gram))
-        held_out_vectors[:, names.index(name)] += sums.decode(vector)
+        for name, vector in vectors.items():
+            held_out_vectors[:, names.index(name)] += sums.decode(vector)
     ridge = regression.select_ridge(*grams, fit_vectors, held_out_vectors, rounding=rounding(state))
     return _with_ridge(state, ridge)
 

@@ -145,7 +145,9 @@ def _solve(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, order: jax.Arra
     rows, columns = _indices(size)
     # Below the diagonal, which is not read, an element is computed that is at hand.
     matrix = correlation(rows, jnp.maximum(rows, columns)) + ridge * (rows == columns)
-    weights = _refined_solution(matrix.astype(jnp.float32), multiply, moments.targets) / moments.scale[:, None]
+    solve = _solver(matrix.astype(jnp.float32))
+    weights = solve(moments.targets)
+    weights = (weights + solve(moments.targets - multiply(weights))) / moments.scale[:, None]  # a step of refinement
     intercept = moments.prior - moments.mean @ weights
     vector_sums, counts = _to_float(vectors)
     own_means = jnp.einsum("dc,dc->c", weights, vector_sums) / jnp.maximum(counts, 1e-9) + intercept
@@ -207,7 +209,7 @@ def _held_out_error(problem: _HeldOutProblem, ridge: jax.Array) -> jax.Array:
     # A quarter of the features needs a quarter of the penalty: their correlation matrix has a quarter of the trace.
     rows, columns = _indices(len(problem.matrix))
     matrix = problem.matrix + ridge / SEARCH_STRIDE * (rows == columns)
-    weights = _refined_solution(matrix, matrix.__matmul__, problem.targets)
+    weights = _solver(matrix)(problem.targets)
     return jnp.sum(weights * (problem.quadratic @ weights)) - 2 * jnp.sum(weights * problem.linear)
 
 
@@ -252,14 +254,11 @@ def _correlation(
     return (moment - mean[rows] * mean[columns]) / (scale[rows] * scale[columns])
 
 
-def _refined_solution(matrix: jax.Array, multiply: Callable[[jax.Array], jax.Array], targets: jax.Array) -> jax.Array:
-    """Solves for the weights, float64 `[features, categories]`, with a step of refinement.
+def _solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """Factors a positive definite matrix `[features, features]` in its own type; only its upper triangle is read.
 
-    Args:
-        matrix: positive definite matrix `[features, features]`, factored in its own type. Only its upper triangle is
-            read.
-        multiply: from weights to the product with the exact matrix, in float64.
-        targets: right side, float64 `[features, categories]`.
+    Returns:
+        The function from a right side `[features, categories]` to the solution, float64.
     """
     # LAPACK reads columns first, so that transposing copies nothing.
     factor = jax.lax.linalg.cholesky(matrix.T, symmetrize_input=False)
@@ -271,8 +270,7 @@ def _refined_solution(matrix: jax.Array, multiply: Callable[[jax.Array], jax.Arr
             )
         return values.astype(jnp.float64)
 
-    weights = solve(targets)
-    return weights + solve(targets - multiply(weights))
+    return solve
 
 
 def _indices(size: int) -> tuple[jax.Array, jax.Array]:

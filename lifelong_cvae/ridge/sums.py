@@ -1,10 +1,8 @@
 """Exact sums of features, whose order of addition has no effect on any bit.
 
 A batch's products are added in float32, where they are exact (`features.BATCH_SIZES`), batches in int32, and categories
-in fixed-point numbers of 48 or 64 bits, which two arrays hold. Features of vectors are not whole numbers: the products
-of a batch are rounded as float32 rounds, batches are added in float64, and a category's sums are rounded to fixed-point
-numbers, so that only the addition of categories is exact. A Gram matrix is symmetric: of each block of rows, only
-the columns from its first row on are stored, one block after another (`packed`).
+in fixed-point numbers of 48 or 64 bits, which two arrays hold. A Gram matrix is symmetric: of each block of rows, only
+the columns from its first row on are stored, one block after another (`packed`). Sums of vectors: `vector_sums`.
 """
 
 from collections.abc import Iterable
@@ -172,8 +170,7 @@ def compute_sums(
     """Computes the sums of phi phi' `[packed]` and of phi `[features + 1]`, divided by a number of images.
 
     Args:
-        batches: features of the images, int8 or float32 `[batch, features]`, the last batch padded
-            (`features.feature_batches`).
+        batches: features of the images, int8 `[batch, features]`, the last batch padded (`features.feature_batches`).
         count: number of images.
         weight: number to divide by.
         num_features: number of features.
@@ -189,38 +186,23 @@ def compute_sums(
     parts, start = [], 0
     for index, phi in enumerate(batches):
         if index % MAX_BATCHES == 0:
-            parts.append(zero_totals(num_features, total_type(phi.dtype)))
-        with jax.enable_x64(parts[-1][0].dtype == np.float64):
-            parts[-1] = accumulate(parts[-1], phi, np.int32(count - start))
+            parts.append(zero_totals(num_features))
+        parts[-1] = accumulate(parts[-1], phi, np.int32(count - start))
         start += len(phi)
     with jax.enable_x64(True):
         return _divide_totals(parts or [zero_totals(num_features)], np.int64(count), np.int64(weight))
 
 
-def total_type(phi: Any) -> str:
-    """Returns the type of totals of features of type `phi`: int32, or float64 of floats."""
-    return "float64" if jnp.issubdtype(phi, jnp.floating) else "int32"
-
-
-def zero_totals(size: int, dtype: str = "int32") -> list[jax.Array]:
-    """Returns zeros: the stored blocks of a Gram matrix, and a vector."""
-    with jax.enable_x64(dtype == "float64"):
-        return _zero_totals(size, dtype)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _zero_totals(size: int, dtype: str) -> list[jax.Array]:
+@partial(jax.jit, static_argnums=0)
+def zero_totals(size: int) -> list[jax.Array]:
+    """Returns zeros, int32: the stored blocks of a Gram matrix, and a vector."""
     shapes = [(part.stop - part.start, size - part.start) for part in row_blocks(size)]
-    return [jnp.zeros(shape, dtype) for shape in (*shapes, (size,))]
+    return [jnp.zeros(shape, "int32") for shape in (*shapes, (size,))]
 
 
 @jax.jit
 def _divide_totals(parts: list[list[jax.Array]], count: jax.Array, weight: jax.Array) -> tuple[ExactSum, ExactSum]:
     """Adds totals of `accumulate` and divides them by the weight; `count` is that of the images."""
-    if parts[0][0].dtype == jnp.float64:
-        gram = sum(jnp.concatenate([block.ravel() for block in blocks]) for *blocks, _ in parts)
-        vector = jnp.append(sum(vector for *_, vector in parts), count.astype(jnp.float64))
-        return _round(gram / weight, GRAM_BITS, jnp.uint16), _round(vector / weight, VECTOR_BITS, jnp.uint32)
     gram = sum(jnp.concatenate([block.ravel() for block in blocks]).astype(jnp.int64) for *blocks, _ in parts)
     vector = jnp.append(sum(vector.astype(jnp.int64) for *_, vector in parts), count)
     return _divide(gram, weight, GRAM_BITS, jnp.uint16), _divide(vector, weight, VECTOR_BITS, jnp.uint32)
@@ -233,15 +215,11 @@ def _divide(totals: jax.Array, weight: jax.Array, bits: int, low: Any) -> ExactS
     quotient = jnp.floor(dividend.astype(jnp.float64) * (1 / divisor.astype(jnp.float64))).astype(jnp.int64)
     remainder = dividend - quotient * divisor
     quotient += (remainder >= divisor).astype(jnp.int64) - (remainder < 0)
-    return _split(quotient, low)
+    return split(quotient, low)
 
 
-def _round(values: jax.Array, bits: int, low: Any) -> ExactSum:
-    """Rounds float64 numbers to multiples of 2^-bits."""
-    return _split(jnp.round(values * 2.0**bits).astype(jnp.int64), low)
-
-
-def _split(values: jax.Array, low: Any) -> ExactSum:
+def split(values: jax.Array, low: Any) -> ExactSum:
+    """Splits int64 values, in units of the last bit, into a sum whose lower part has type `low`."""
     return {"high": (values >> 8 * np.dtype(low).itemsize).astype(jnp.int32), "low": values.astype(low)}
 
 

@@ -23,7 +23,7 @@ from lifelong_cvae import sampling, stacked
 from lifelong_cvae.images import batch_size, power_of_two
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import bounds, ridge_sums
-from lifelong_cvae.ridge import features, sums
+from lifelong_cvae.ridge import features, sums, vector_sums
 from lifelong_cvae.state import LifelongState, add_category
 from lifelong_cvae.training import category_fits, task_data, train
 from lifelong_cvae.training.losses import TaskData
@@ -173,11 +173,14 @@ def _fit_parts(state: LifelongState, plan: Plan) -> jax.stages.Lowered:
 
 def _accumulate(state: LifelongState, size: int) -> jax.stages.Lowered:
     width = ridge_sums.num_features(state)
-    kind = np.int8 if state.standardization is None else np.float32
-    dtype = sums.total_type(kind)
-    totals = jax.eval_shape(partial(sums.zero_totals, width, dtype))
-    with jax.enable_x64(dtype == "float64"):
-        return sums.accumulate.lower(totals, ShapeDtypeStruct((size, width), kind), ShapeDtypeStruct((), np.int32))
+    if state.standardization is None:
+        totals = jax.eval_shape(partial(sums.zero_totals, width))
+        return sums.accumulate.lower(totals, ShapeDtypeStruct((size, width), np.int8), ShapeDtypeStruct((), np.int32))
+    with jax.enable_x64(True):
+        totals = jax.eval_shape(partial(vector_sums.zero_totals, width, 1))  # of a task of one category
+        phi = ShapeDtypeStruct((size, width), np.float32)
+        category, factors = (ShapeDtypeStruct((size,), dtype) for dtype in (np.int32, np.float32))
+        return vector_sums.accumulate.lower(totals, phi, category, factors)
 
 
 def _extract(state: LifelongState, plan: Plan, size: int) -> jax.stages.Lowered:

@@ -14,6 +14,7 @@ from lifelong_cvae.runs.lock import lock_workdir
 from lifelong_cvae.runs.workdir import load_state
 from tests.conftest import SMALL, assert_runs_equal
 from tests.experiments.idx import write_digits
+from tests.vectors.test_vectors import CATEGORIES, gaussians
 
 # The mixed part is trained with memory playback, so that checkpoints depend on a teacher; every chunk is saved.
 SETTINGS = {**SMALL, "mixed_mode": "playback", "prior_components": "2", "min_steps": "40"}
@@ -72,6 +73,23 @@ def ten_categories(launch, mnist5k, tmp_path_factory):
     (folder / "data").mkdir()
     write_digits(folder / "data", mnist5k, "0123456789")
     return KillableRun(launch, folder, f"--dataset=idx:{folder / 'data'}", "--set=min_steps=20")
+
+
+@pytest.fixture(scope="module")
+def vector_categories(launch, tmp_path_factory):
+    """A run on vectors of three categories."""
+    folder, arrays = tmp_path_factory.mktemp("vectors"), {}
+    for split, seed in (("train", 2), ("test", 3)):
+        arrays[f"{split}_images"] = np.concatenate(list(gaussians(60, seed).values()))
+        arrays[f"{split}_labels"] = np.repeat(CATEGORIES, 60)
+    np.savez(folder / "vectors.npz", **arrays)
+    return KillableRun(launch, folder, f"--dataset=npz:{folder / 'vectors.npz'}", "--set=noise_scale=own")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.7, 0.9])
+def test_learn_of_vectors_resumes_after_a_kill(vector_categories, tmp_path, part):
+    vector_categories.kill_and_resume(tmp_path / "run", part * vector_categories.seconds)
 
 
 @pytest.mark.parametrize("trial", range(1))

@@ -102,6 +102,14 @@ def test_run_compiles_few_programs_that_are_exported_for_every_platform():
 
 
 @pytest.mark.slow
+def test_run_on_vectors_compiles_few_programs_that_are_exported_for_every_platform():
+    result = count_programs("3", "products", "vectors")
+    assert result["after_task"][-1] <= result["after_task"][1] + 2
+    assert result["programs"] <= 38
+    assert set(result["exported"]) >= {"train_chunk", "fit_parts", "accumulate", "_solve", "batch_evidence"}
+
+
+@pytest.mark.slow
 def test_run_with_playback_is_exported_for_every_platform():
     assert {"sample_memory", "_shift_priors", "train_chunk"} <= set(
         count_programs("3", "products", "playback")["exported"]
