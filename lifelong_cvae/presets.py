@@ -31,11 +31,11 @@ PRESETS = {
     # Characters and drawings of strokes: shifted images are learned too.
     "strokes": Config(closed_form=ClosedFormConfig(shift_images=True, random_features=5120)),
     # Vectors, such as the embeddings of another network: the scale of each dimension is learned. Evidence adds nothing
-    # to the regression, and small batches teach best (selected on a tenth of the training vectors of CIFAR-10's
-    # embeddings).
+    # to the regression, a mixed part adds nothing to evidence, and small batches teach best (selected on a part of the
+    # training vectors of CIFAR-10's embeddings).
     "vectors": Config(
-        network=NetworkConfig(mixed_widths=(128, 128), noise_scale="own", log_scale=-0.3),
-        learning=LearningConfig(batch_size=32, epochs=10, min_steps=100),
+        network=NetworkConfig(noise_scale="own", log_scale=-0.3),
+        learning=LearningConfig(mixed_mode="none", batch_size=32, epochs=10, min_steps=100),
         closed_form=ClosedFormConfig(random_features=4000),
         recognition=RecognitionConfig(recognizer="closed_form"),
     ),

@@ -25,7 +25,7 @@ from lifelong_cvae.images import Shape, check_image_shape
 from lifelong_cvae.model import cvae, vectors
 from lifelong_cvae.model.networks import PARTS_BESIDE_NETWORKS, Networks, build_networks
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.ridge import regression
+from lifelong_cvae.ridge import initial_sums
 
 # Parts of a category's subtree that are fitted or counted after training, not trained.
 FITTED_PARTS = (*PARTS_BESIDE_NETWORKS, "ridge")
@@ -145,7 +145,7 @@ def init(
     else:
         check(mean is None and scale is None, "mean and scale: expected vectors, got the shape of images")
     if config.closed_form.has_features:
-        params["ridge"] = regression.empty_common_sums(config.closed_form, shape)
+        params["ridge"] = initial_sums.empty_common_sums(config.closed_form, shape)
     return LifelongState(
         params=params,
         names=(),
@@ -204,7 +204,7 @@ def _init_subtree(state: LifelongState, mean_image: jax.Array, *, rng: jax.Array
     settings = state.config.closed_form
     subtree = dict(_init_category(state.networks, state.params["mixed"], mean_image, rng=rng))
     if settings.has_features:
-        subtree["ridge"] = regression.empty_category_sums(settings, state.image_shape)
+        subtree["ridge"] = initial_sums.empty_category_sums(settings, state.image_shape)
     return subtree
 
 

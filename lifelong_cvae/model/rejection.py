@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from scipy.special import stdtrit
 
 # Rejection rates at which quantiles are stored; other rates are interpolated in log space.
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -27,8 +28,19 @@ def uncalibrated_thresholds() -> jax.Array:
 
 
 def fit_thresholds(evidence: np.ndarray) -> np.ndarray:
-    """Computes quantiles `[rates]` of a category's evidence of its own images, `[n]` in nats."""
-    return np.quantile(np.asarray(evidence, np.float64), RATES).astype(np.float32)
+    """Computes quantiles `[rates]` of a category's evidence of its own images, `[n]` in nats.
+
+    A rate below 1 / n lies beyond the lowest value: there the threshold is at most the lower prediction limit of a
+    normal distribution, mean + t sd sqrt(1 + 1 / n) with the quantile t of Student's distribution with n - 1 degrees
+    of freedom. One image says nothing about the spread, and gives thresholds that reject nothing.
+    """
+    values, rates = np.asarray(evidence, np.float64), np.asarray(RATES)
+    count = len(values)
+    if count < 2:
+        return np.full(len(RATES), NEVER, np.float32)
+    quantiles = np.quantile(values, rates)
+    limits = values.mean() + stdtrit(count - 1, rates) * values.std(ddof=1) * np.sqrt(1 + 1 / count)
+    return np.where(rates * count < 1, np.minimum(quantiles, limits), quantiles).astype(np.float32)
 
 
 def pool(thresholds: Sequence[np.ndarray]) -> np.ndarray:

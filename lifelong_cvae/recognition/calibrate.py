@@ -43,7 +43,8 @@ def calibrate(
     with_scores = state.config.closed_form.has_features and len(state.names) > 1
     if with_scores:
         state = ridge_sums.select_ridge(state, held_out)
-        classifier = ridge_classifier.solve(state)
+        phi = {name: part.phi for name, part in held_out.items() if part.phi.count}
+        scores, own_mean = ridge_classifier.held_out_scores(state, phi)
     samples = {name: _sample(state, rows) for name, rows in images.items()}
     evidence = _evidence(state, samples, with_others=with_scores, rng=rng, mesh=mesh)
     categories = dict(state.params["categories"])
@@ -58,12 +59,12 @@ def calibrate(
             lowest = np.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
             subtree["thresholds"] = jax.device_put(lowest)
         if with_scores and held_out[name].phi.count:
-            scores = np.asarray(ridge_classifier.scores_from_features(classifier, held_out[name].phi))[: len(sample)]
+            values = np.asarray(scores[name])[: len(sample)]
             # A category that was learned early had few alternatives, and says less about many.
-            grid = np.asarray(temperature_scaling.loss_grid(evidence[name], scores, column, capacity=capacity))
+            grid = np.asarray(temperature_scaling.loss_grid(evidence[name], values, column, capacity=capacity))
             fitted = {
                 "calibration": (len(state.names) - 1) * grid,
-                "thresholds": rejection.fit_thresholds(scores[:, column] - np.asarray(classifier.own_mean)),
+                "thresholds": rejection.fit_thresholds(values[:, column] - np.asarray(own_mean)),
             }
             subtree["ridge"] = {**subtree["ridge"], **jax.device_put(fitted)}
         categories[name] = subtree

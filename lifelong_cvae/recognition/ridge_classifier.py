@@ -1,6 +1,6 @@
 """Closed-form recognizer: the ridge regression of a state, solved from its sums (`ridge_sums`)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.struct
@@ -9,13 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, concat_unpadded
+from lifelong_cvae.images import Shape, concat_unpadded, pad_rows, power_of_two
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.model.vectors import is_vector, to_rows
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.ridge import features, regression
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.state import LifelongState
+
+# From so many categories on, and so many per image, scores are computed without the weights.
+MANY_CATEGORIES, CATEGORIES_PER_IMAGE = 100, 4
+# Smallest number of images for which such a program is compiled.
+MIN_IMAGES = 8
 
 
 class RidgeClassifier(flax.struct.PyTreeNode):
@@ -100,6 +105,33 @@ def extract_features(classifier: RidgeClassifier, images: Any) -> Features:
 def scores_from_features(classifier: RidgeClassifier, phi: Features) -> jax.Array:
     """Computes the regression scores `[n, categories]` of images with the features phi."""
     return _scores(classifier, phi.batches, phi.count)
+
+
+@own_types()
+def held_out_scores(state: LifelongState, phi: Mapping[str, Features]) -> tuple[dict[str, Any], jax.Array]:
+    """Computes the regression scores `[n, categories]` of held-out images, given their features by category.
+
+    Where there are many categories, and few images, the weights are not solved for (`regression.scores`).
+
+    Returns:
+        The scores by category, and `RidgeClassifier.own_mean`.
+
+    Raises:
+        InputError: as in `solve`.
+    """
+    count = sum(part.count for part in phi.values())
+    if len(state.names) < max(MANY_CATEGORIES, CATEGORIES_PER_IMAGE * count):
+        classifier = solve(state)
+        return {name: scores_from_features(classifier, part) for name, part in phi.items()}, classifier.own_mean
+    ridge_sums.check_sums(state)
+    size, names = ridge_sums.num_features(state), sorted(state.names)
+    rows = np.concatenate([concat_unpadded(part.batches, part.count, size) for part in phi.values()])
+    gram, vectors = ridge_sums.common_gram(state, "all"), ridge_sums.sums_by_category(state, names, "all")
+    padded, options = pad_rows(rows, power_of_two(count, MIN_IMAGES)), {"rounding": ridge_sums.rounding(state)}
+    values, own_mean = regression.scores(gram, vectors, state.params["ridge"]["ridge"], padded, **options)
+    values = np.asarray(values)[:, [names.index(name) for name in state.names]]
+    ends = np.cumsum([part.count for part in phi.values()])
+    return {n: values[end - part.count : end] for (n, part), end in zip(phi.items(), ends, strict=True)}, own_mean
 
 
 def _rows(classifier: RidgeClassifier, images: Any) -> Any:

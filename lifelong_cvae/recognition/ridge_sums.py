@@ -17,7 +17,7 @@ from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.ridge import features, regression, sums, vector_sums
+from lifelong_cvae.ridge import features, initial_sums, regression, sums, vector_sums
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState, drop_category
@@ -69,7 +69,7 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
     state, parts = state.replace(params={**state.params, "ridge": common}), {}
     extract = _extractor(state)
     for name, rows in images.items():
-        mask = regression.held_out_mask(len(rows))
+        mask = initial_sums.held_out_mask(len(rows))
         fit = with_shifts(rows[~mask], shape) if settings.shift_images else rows[~mask]
         parts[name] = _Part(fit, len(fit) // max(np.count_nonzero(~mask), 1) * len(rows))
         held_out[name] = rows[mask]
@@ -183,7 +183,7 @@ def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
 
     Neither the networks nor the regression are trained on these images. Nothing is held out without a regression.
     """
-    return regression.held_out_mask(count) & state.config.closed_form.has_features
+    return initial_sums.held_out_mask(count) & state.config.closed_form.has_features
 
 
 @own_types()

@@ -16,19 +16,15 @@ error on held-out images, by which `ridge` is selected, is a function of sums to
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape
-from lifelong_cvae.model import rejection
-from lifelong_cvae.ridge import features, sums, temperature_scaling
+from lifelong_cvae.ridge import sums
 from lifelong_cvae.ridge.sums import ExactSum
 
-HELD_OUT_EVERY = 20
 RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(-8, 3))
 FIRST_RIDGE = RIDGES[2]  # 1e-3
 # The ridge is selected with every fourth feature, which takes a sixty-fourth of the time.
@@ -76,38 +72,6 @@ class _HeldOutProblem(NamedTuple):
     linear: jax.Array  # l, [features, categories]
 
 
-def empty_common_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
-    """Returns the parts common to all categories before the first task."""
-    common = {
-        "dictionary": features.empty_dictionary(settings, image_shape),
-        "ridge": jax.device_put(np.float32(FIRST_RIDGE)),
-    }
-    return common if settings.gram_sharing == "own" else {**common, "gram": _empty_gram(settings, image_shape)}
-
-
-def empty_category_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
-    """Returns the subtree of a category before its first visit."""
-    vector = {part: sums.zeros_vector(size + 1) for part, size in _part_sizes(settings, image_shape).items()}
-    thresholds = rejection.uncalibrated_thresholds()
-    subtree = {"sum": vector, "calibration": temperature_scaling.empty_grid(), "thresholds": thresholds}
-    return {**subtree, "gram": _empty_gram(settings, image_shape)} if settings.gram_sharing == "own" else subtree
-
-
-def _empty_gram(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, ExactSum]:
-    return {part: sums.zeros_gram(size) for part, size in _part_sizes(settings, image_shape).items()}
-
-
-def _part_sizes(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, int]:
-    """Returns the number of features in sums over all images, and over held-out ones."""
-    size = features.feature_sizes(settings, image_shape).features
-    return {"all": size, "held_out": -(-size // SEARCH_STRIDE)}
-
-
-def held_out_mask(count: int) -> np.ndarray:
-    """Returns True for each held-out image of `count` images: bool `[count]`."""
-    return np.arange(count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-
-
 def solve(
     gram: ExactSum, vectors: np.ndarray, ridge: float, *, order: np.ndarray | None = None, rounding: float = 0.0
 ) -> Solution:
@@ -130,6 +94,62 @@ def solve(
 
 @partial(jax.jit, static_argnames="rounding")
 def _solve(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, order: jax.Array, *, rounding: float) -> Solution:
+    system = _factored(gram, vectors, ridge, rounding)
+    moments, (vector_sums, counts) = system.moments, _to_float(vectors)
+    weights = system.solve(moments.targets) / moments.scale[:, None]
+    intercept = moments.prior - moments.mean @ weights
+    own_means = jnp.einsum("dc,dc->c", weights, vector_sums) / jnp.maximum(counts, 1e-9) + intercept
+    own_mean = jnp.mean(own_means, where=counts > 0)
+    return jax.tree.map(jnp.float32, Solution(weights[:, order], intercept[order], own_mean))
+
+
+def scores(
+    gram: ExactSum, vectors: np.ndarray, ridge: float, phi: jax.Array, *, rounding: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Computes scores of a few images without solving for the weights of many categories.
+
+    With A the penalized matrix of `solve`, score_c = w_c' z = (A^-1 T_c)' z = T_c' (A^-1 z), and the mean score of a
+    category's own images contains T_c' A^-1 T_c = |L^-1 T_c|^2 for the Cholesky factor L.
+
+    Args:
+        gram: as in `solve`.
+        vectors: as in `solve`.
+        ridge: as in `solve`.
+        phi: features `[n, features]`.
+        rounding: as in `solve`.
+
+    Returns:
+        Scores float32 `[n, categories]`, and `Solution.own_mean`.
+    """
+    with jax.enable_x64(True):
+        return jax.block_until_ready(_scores(gram, vectors, ridge, phi, rounding=rounding))
+
+
+@partial(jax.jit, static_argnames="rounding")
+def _scores(
+    gram: ExactSum, vectors: jax.Array, ridge: jax.Array, phi: jax.Array, *, rounding: float
+) -> tuple[jax.Array, jax.Array]:
+    system = _factored(gram, vectors, ridge, rounding)
+    moments, (_, counts) = system.moments, _to_float(vectors)
+    z = (phi.astype(jnp.float64) - moments.mean[None]) / moments.scale[None]
+    found = system.solve(z.T).T @ moments.targets + moments.prior[None]
+    squares = system.squared_norms(moments.targets)
+    own_means = squares * moments.total / jnp.maximum(counts, 1e-9) + moments.prior
+    return found.astype(jnp.float32), jnp.mean(own_means, where=counts > 0).astype(jnp.float32)
+
+
+class _System(NamedTuple):
+    """The factored problem of `solve`."""
+
+    moments: _Moments
+    # From a right side float64 `[features, n]` to the solution, with a step of refinement.
+    solve: Callable[[jax.Array], jax.Array]
+    # From vectors v `[features, n]` to v' A^-1 v, `[n]`, not refined.
+    squared_norms: Callable[[jax.Array], jax.Array]
+
+
+def _factored(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, rounding: float) -> _System:
+    """Factors the penalized correlations of the features in float32."""
     moments = _moments(gram, None, vectors, rounding)
     size, correlation = len(moments.mean), partial(_correlation, gram, None, moments)
     # Rounding in the factorization is well below the lower bound of the penalty.
@@ -145,14 +165,16 @@ def _solve(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, order: jax.Arra
     rows, columns = _indices(size)
     # Below the diagonal, which is not read, an element is computed that is at hand.
     matrix = correlation(rows, jnp.maximum(rows, columns)) + ridge * (rows == columns)
-    solve = _solver(matrix.astype(jnp.float32))
-    weights = solve(moments.targets)
-    weights = (weights + solve(moments.targets - multiply(weights))) / moments.scale[:, None]  # a step of refinement
-    intercept = moments.prior - moments.mean @ weights
-    vector_sums, counts = _to_float(vectors)
-    own_means = jnp.einsum("dc,dc->c", weights, vector_sums) / jnp.maximum(counts, 1e-9) + intercept
-    own_mean = jnp.mean(own_means, where=counts > 0)
-    return jax.tree.map(jnp.float32, Solution(weights[:, order], intercept[order], own_mean))
+    factor = _cholesky(matrix.astype(jnp.float32))
+
+    def solve(values: jax.Array) -> jax.Array:
+        weights = _solve_factored(factor, values)
+        return weights + _solve_factored(factor, values - multiply(weights))
+
+    def squared_norms(values: jax.Array) -> jax.Array:
+        return jnp.square(_solve_triangular(factor, values, transpose=False)).sum(axis=0)
+
+    return _System(moments, solve, squared_norms)
 
 
 def select_ridge(
@@ -209,7 +231,7 @@ def _held_out_error(problem: _HeldOutProblem, ridge: jax.Array) -> jax.Array:
     # A quarter of the features needs a quarter of the penalty: their correlation matrix has a quarter of the trace.
     rows, columns = _indices(len(problem.matrix))
     matrix = problem.matrix + ridge / SEARCH_STRIDE * (rows == columns)
-    weights = _solver(matrix)(problem.targets)
+    weights = _solve_factored(_cholesky(matrix), problem.targets)
     return jnp.sum(weights * (problem.quadratic @ weights)) - 2 * jnp.sum(weights * problem.linear)
 
 
@@ -254,23 +276,22 @@ def _correlation(
     return (moment - mean[rows] * mean[columns]) / (scale[rows] * scale[columns])
 
 
-def _solver(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Factors a positive definite matrix `[features, features]` in its own type; only its upper triangle is read.
-
-    Returns:
-        The function from a right side `[features, categories]` to the solution, float64.
-    """
+def _cholesky(matrix: jax.Array) -> jax.Array:
+    """Factors a positive definite matrix in its own type; only its upper triangle is read."""
     # LAPACK reads columns first, so that transposing copies nothing.
-    factor = jax.lax.linalg.cholesky(matrix.T, symmetrize_input=False)
+    return jax.lax.linalg.cholesky(matrix.T, symmetrize_input=False)
 
-    def solve(values: jax.Array) -> jax.Array:
-        for transpose in (False, True):
-            values = jax.lax.linalg.triangular_solve(
-                factor, values.astype(matrix.dtype), left_side=True, lower=True, transpose_a=transpose
-            )
-        return values.astype(jnp.float64)
 
-    return solve
+def _solve_factored(factor: jax.Array, values: jax.Array) -> jax.Array:
+    """Solves for values `[features, n]`, in the type of the factor: float64 `[features, n]`."""
+    return _solve_triangular(factor, _solve_triangular(factor, values, transpose=False), transpose=True)
+
+
+def _solve_triangular(factor: jax.Array, values: jax.Array, *, transpose: bool) -> jax.Array:
+    solved = jax.lax.linalg.triangular_solve(
+        factor, values.astype(factor.dtype), left_side=True, lower=True, transpose_a=transpose
+    )
+    return solved.astype(jnp.float64)
 
 
 def _indices(size: int) -> tuple[jax.Array, jax.Array]:

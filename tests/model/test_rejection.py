@@ -13,6 +13,22 @@ def test_fit_thresholds_returns_quantiles():
     np.testing.assert_allclose(rejection.fit_thresholds(evidence), 1000 * np.asarray(rejection.RATES), rtol=1e-6)
 
 
+@pytest.mark.parametrize("count", [3, 10, 40])
+def test_fit_thresholds_of_few_images_rejects_about_the_requested_rate(count):
+    numbers = np.random.default_rng(0)
+    rejected = []
+    for _ in range(2000):
+        values = 5 + 3 * numbers.standard_normal(count)
+        rejected.append(stats.norm.cdf(rejection.fit_thresholds(values), 5, 3))
+    for rate, found in zip(rejection.RATES, np.mean(rejected, axis=0), strict=True):
+        if rate * count < 1:
+            assert found == pytest.approx(rate, rel=0.4)
+
+
+def test_fit_thresholds_of_one_image_rejects_nothing():
+    assert (rejection.fit_thresholds(np.asarray([3.0])) == rejection.NEVER).all()
+
+
 def test_is_unknown_rejects_requested_rate():
     evidence = stats.norm.rvs(size=(20_000, 2), random_state=0) * [1.0, 30.0] + [0.0, 500.0]
     thresholds = np.stack([rejection.fit_thresholds(evidence[:, c]) for c in (0, 1)])

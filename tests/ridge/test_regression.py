@@ -10,7 +10,7 @@ from sklearn import linear_model
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.model import rejection
-from lifelong_cvae.ridge import features, regression, sums, temperature_scaling
+from lifelong_cvae.ridge import features, initial_sums, regression, sums, temperature_scaling
 
 SETTINGS = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=226)
 SHAPE, FEATURES = (8, 7, 1), 258
@@ -175,14 +175,22 @@ def test_solve_refines_the_solution_of_its_matrix(correlated, ridge, rows, monke
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-3), (np.float64, 1e-11)])
-def test_solver_reads_the_upper_triangle_and_solves_in_its_type(dtype, tolerance):
+def test_cholesky_reads_the_upper_triangle_and_solves_in_its_type(dtype, tolerance):
     numbers = np.random.default_rng(0)
     factor = numbers.standard_normal((50, 80))
     matrix, targets = factor @ factor.T / 80, numbers.standard_normal((50, 3))
     with jax.enable_x64(True):
         upper = np.triu(matrix).astype(dtype)
-        found = jax.jit(lambda upper: regression._solver(upper)(targets))(upper)
+        found = jax.jit(lambda upper: regression._solve_factored(regression._cholesky(upper), targets))(upper)
         np.testing.assert_allclose(found, np.linalg.solve(matrix, targets), rtol=0, atol=tolerance)
+
+
+def test_scores_are_those_of_the_solution(correlated):
+    gram, vectors = sums_of(correlated)
+    solution, phi = solve(gram, vectors, 1e-3), np.concatenate(correlated)[::7]
+    scores, own_mean = regression.scores(gram, vectors, 1e-3, phi)
+    np.testing.assert_allclose(scores, phi @ solution.weights + solution.intercept, atol=1e-4)
+    assert own_mean == pytest.approx(solution.own_mean, abs=1e-4)
 
 
 def test_standardize_equals_standardizing_all_images(correlated):
@@ -275,7 +283,7 @@ def select_from_images(rows, made, options):
     """The ridge selected from sums of images, with every fourth feature as in the recognizer."""
     grams, vectors = {True: [], False: []}, {True: [], False: []}
     for images in rows:
-        mask = regression.held_out_mask(len(images))
+        mask = initial_sums.held_out_mask(len(images))
         for is_held_out in (True, False):
             gram, vector = sums_of_images(images[mask == is_held_out], made, options, len(images))
             grams[is_held_out].append(sums.strided_gram(gram, FEATURES, 4))
@@ -343,8 +351,8 @@ def test_solve_ignores_columns_of_zeros(correlated):
 
 
 def test_held_out_mask_is_true_for_every_twentieth_image():
-    assert np.flatnonzero(regression.held_out_mask(60)).tolist() == [19, 39, 59]
-    assert not regression.held_out_mask(19).any()
+    assert np.flatnonzero(initial_sums.held_out_mask(60)).tolist() == [19, 39, 59]
+    assert not initial_sums.held_out_mask(19).any()
 
 
 @pytest.mark.parametrize("gram_sharing", ["mixed", "own"])
@@ -365,5 +373,5 @@ def test_empty_sums_have_the_shapes_of_computed_ones(rows, made, options, gram_s
     def described(tree):
         return jax.tree.map(lambda leaf: (np.shape(leaf), leaf.dtype), tree)
 
-    assert described(regression.empty_common_sums(settings, SHAPE)) == described(common)
-    assert described(regression.empty_category_sums(settings, SHAPE)) == described(category)
+    assert described(initial_sums.empty_common_sums(settings, SHAPE)) == described(common)
+    assert described(initial_sums.empty_category_sums(settings, SHAPE)) == described(category)
