@@ -32,6 +32,7 @@ ROWS = {
     "coverage": ("coverage", 1, "", 3),
     "reference classifier agrees": ("agreement", 100, " %", 2),
     "fitting capacity": ("fitting_capacity", 100, " %", 2),
+    "fitting capacity, ridge": ("ridge_capacity", 100, " %", 2),
 }
 
 
@@ -57,8 +58,16 @@ def _lines(values: dict[str, Any]) -> list[str]:
     per_task, bounds = generation["per_task"], values["density"]
     table = [f"{'':<28}{'imagined':>12}{'real images':>14}"]
     for label, (key, factor, unit, digits) in ROWS.items():
+        if key not in generation["imagined"]:  # vectors lack some
+            continue
         imagined, floor = (f"{factor * generation[kind][key]:.{digits}f}{unit}" for kind in ("imagined", "floor"))
         table.append(f"{label:<28}{imagined:>12}{floor:>14}")
+    for octave in generation["imagined"].get("spectrum", {}).get("octaves", ()):
+        ratios = (generation[kind]["spectrum"]["octaves"][octave] for kind in ("imagined", "floor"))
+        table.append(
+            f"power, {octave} cycles per image".ljust(28)
+            + "".join(f"{ratio:>{width}.2f}" for ratio, width in zip(ratios, (12, 14), strict=True))
+        )
     novelty = ", ".join(f"{kind} {value:.3f}" for kind, value in values["novelty"].items())
     return [
         f"accuracy {100 * values['recognition']['accuracy']:.2f} %",

@@ -105,6 +105,22 @@ def scatter_panels(
     write_figure(figure, file)
 
 
+def spectra(curves: Mapping[str, tuple[Any, Any]], file: Path) -> None:
+    """Draws power spectra on logarithmic axes.
+
+    Args:
+        curves: label to frequencies in cycles per image and power, `[n]` each.
+        file: PNG file to write.
+    """
+    figure, axes = _make_figure(4.0, 3.0)
+    for label, (frequencies, power) in curves.items():
+        axes.loglog(frequencies, power, label=label)
+    axes.set_xlabel("cycles per image")
+    axes.set_ylabel("mean power")
+    axes.legend()
+    write_figure(figure, file)
+
+
 def tile_images(rows: Mapping[str, Any]) -> np.ndarray:
     """Places the rows of `image_grid` in one image with gaps, float `[height, width, 1 or 3]` in [0, 1]."""
     tiles = np.stack([_to_displayable(images) for images in rows.values()])

@@ -59,7 +59,10 @@ class Neighbor(NamedTuple):
 
 
 def nearest_categories(log_posteriors: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Neighbor]:
-    """Returns the nearest other category of each, none if there is only one. Arguments as in `worst_confusions`."""
+    """Returns the nearest other category of each, none if there is only one.
+
+    Arguments as in `worst_confusions`.
+    """
     neighbors = []
     for category, values in log_posteriors.items() if len(names) > 1 else ():
         means = scipy.special.softmax(np.asarray(values, np.float64), axis=1).mean(axis=0)

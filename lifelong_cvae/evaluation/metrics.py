@@ -10,9 +10,10 @@ from jax.sharding import Mesh
 from lifelong_cvae import recognition, sampling
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation import continual, generation, ood
+from lifelong_cvae.evaluation import continual, generation, ood, spectrum
 from lifelong_cvae.evaluation.generation import Images
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
+from lifelong_cvae.evaluation.ridge_capacity import ridge_capacity
 from lifelong_cvae.evaluation.vector_classifier import VectorClassifier
 from lifelong_cvae.images import split_by_category, unify_types
 from lifelong_cvae.recognition import ridge_classifier
@@ -149,8 +150,9 @@ def evaluate_generation(
 
     Returns:
         `samples`, imagined images by category; `cycles`; `generation_metrics` of `imagined` images and of the `floor`,
-        as many training images; `per_task` (`per_task_metrics`); `nearest` (`nearest_neighbor_metrics`). The functions
-        are those of `generation`.
+        as many training images; of images also `ridge_capacity` and `spectrum` (`spectrum_metrics`) of both, and
+        `reconstructed` (`spectrum.reconstruction_metrics`); `per_task` (`generation.per_task_metrics`); `nearest`
+        (`generation.nearest_neighbor_metrics`).
     """
     imagined = sample_images(state, source, samples, cycles=cycles, rng=rng)
     real = real_images(state.names, source, split)
@@ -158,13 +160,24 @@ def evaluate_generation(
     reconstructed = {name: sampling.reconstruct(state, name, images) for name, images in held_out.items()}
     train = real_images(state.names, learned_from, "train")
     kinds = {"imagined": imagined, "floor": floor_images(state.names, source, samples)}
+    values = {kind: generation.generation_metrics(images, real, classifier, rng=rng) for kind, images in kinds.items()}
+    if not state.networks.is_vector:
+        values = {kind: {**values[kind], **_fine_structure(images, real)} for kind, images in kinds.items()}
+        values["reconstructed"] = spectrum.reconstruction_metrics(*map(_concatenate, (reconstructed, held_out)))
     compared = [_comparable(state, images) for images in (imagined, train, held_out, reconstructed)]
     return {
         "samples": {name: len(images) for name, images in imagined.items()},
         "cycles": cycles,
-        **{kind: generation.generation_metrics(images, real, classifier, rng=rng) for kind, images in kinds.items()},
+        **values,
         "per_task": generation.per_task_metrics(imagined, real, tasks, classifier, seed=0),
         "nearest": generation.nearest_neighbor_metrics(*compared),
+    }
+
+
+def _fine_structure(images: Images, real: Images) -> dict[str, Any]:
+    return {
+        "ridge_capacity": ridge_capacity(images, real),
+        "spectrum": spectrum.spectrum_metrics(_concatenate(images), _concatenate(real)),
     }
 
 

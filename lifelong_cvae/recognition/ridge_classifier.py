@@ -109,12 +109,12 @@ def scores_from_features(classifier: RidgeClassifier, phi: Features) -> jax.Arra
 
 @own_types()
 def held_out_scores(state: LifelongState, phi: Mapping[str, Features]) -> tuple[dict[str, Any], jax.Array]:
-    """Computes the regression scores `[n, categories]` of held-out images, given their features by category.
+    """Computes the regression scores of held-out images, given their features by category.
 
     Where there are many categories, and few images, the weights are not solved for (`regression.scores`).
 
     Returns:
-        The scores by category, and `RidgeClassifier.own_mean`.
+        The scores `[n, categories]` by category, and `RidgeClassifier.own_mean`.
 
     Raises:
         InputError: as in `solve`.

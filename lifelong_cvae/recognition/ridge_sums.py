@@ -105,7 +105,7 @@ def add_held_out(state: LifelongState, held_out: Mapping[str, HeldOut]) -> Lifel
 def _computed_sums(
     state: LifelongState, parts: Mapping[str, _Part | HeldOut]
 ) -> Iterator[tuple[sums.ExactSum, dict[str, sums.ExactSum]]]:
-    """Yields Gram matrices `[packed]`, and vectors `[features + 1]` of the categories that each of them covers.
+    """Yields Gram matrices `[packed]`, and vectors `[features + 1]` of the categories that each covers.
 
     With a common Gram matrix, one covers all categories of a task of vectors; otherwise each covers one category.
     """
@@ -166,7 +166,7 @@ def _add(
     *,
     part: str,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Adds vectors to the sums of their categories, and a Gram matrix to the common one or that of the category."""
+    """Adds vectors to those of their categories, and a Gram matrix to the common or the category's one."""
 
     def plus(subtree: dict[str, Any], key: str, added: sums.ExactSum) -> dict[str, Any]:
         return {**subtree, key: {**subtree[key], part: sums.add(subtree[key][part], added)}}

@@ -11,8 +11,8 @@ from lifelong_cvae.model import rejection
 from lifelong_cvae.ridge import features, regression, sums, temperature_scaling
 from lifelong_cvae.ridge.sums import ExactSum
 
-# Of so many images one is held out for calibration.
-HELD_OUT_EVERY = 20
+# Of so many images one is held out for calibration. Of fewer images two are, but at most one of `FEWEST`.
+HELD_OUT_EVERY, FEWEST = 20, 4
 
 
 def empty_common_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Any]:
@@ -43,5 +43,9 @@ def _part_sizes(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, int
 
 
 def held_out_mask(count: int) -> np.ndarray:
-    """Returns True for each held-out image of `count` images: bool `[count]`."""
-    return np.arange(count) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    """Returns True for each held-out image of `count` images: bool `[count]`.
+
+    Every 20th is held out; of 8 to 39 images two, of 4 to 7 one.
+    """
+    every = min(max(count // 2, FEWEST), HELD_OUT_EVERY)
+    return np.arange(count) % every == every - 1

@@ -86,7 +86,7 @@ def accumulate(
 
 @jax.jit
 def _round(totals: tuple[list[jax.Array], jax.Array], shares: jax.Array) -> tuple[ExactSum, ExactSum]:
-    """Rounds totals to fixed-point numbers, with the share of each category as the last value of its vector."""
+    """Rounds totals to fixed-point numbers. The last value of a vector is its category's share."""
     blocks, vectors = totals
     gram = jnp.concatenate([block.ravel() for block in blocks])
     vectors = jnp.concatenate([vectors, shares[:, None]], axis=1)

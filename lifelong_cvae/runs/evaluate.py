@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lifelong_cvae import plotting
 from lifelong_cvae.data import open_source
 from lifelong_cvae.deprecated import with_old_keys
 from lifelong_cvae.errors import InputError, use_package
@@ -84,6 +85,19 @@ def evaluate_run(
         "versions": package_versions(),
         "device": device_description(),
     }
+    if not is_vector:
+        _plot_spectra(workdir, values["generation"])
     values = with_old_keys(values)
     write_json(workdir / "evaluation.json", values)
     return values
+
+
+def _plot_spectra(workdir: Path, generation: dict[str, Any]) -> None:
+    """Draws the spectra of imagined, reconstructed and real images, if matplotlib is installed."""
+    if not use_package("matplotlib", None):
+        return
+    curves = {kind: generation[kind]["spectrum"] for kind in ("imagined", "reconstructed")}
+    drawn = {kind: (values["frequencies"], values["power"]) for kind, values in curves.items()}
+    real = curves["imagined"]
+    drawn["real"] = (real["frequencies"], real["real_power"])
+    plotting.spectra(drawn, workdir / "figures/spectrum.png")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
+from lifelong_cvae import sampling
 from lifelong_cvae.data.source import limit_train_images
-from lifelong_cvae.evaluation import generation, metrics, prd, prdc
+from lifelong_cvae.evaluation import generation, metrics, prd, prdc, spectrum
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from tests.conftest import one_line
 
@@ -20,6 +21,7 @@ def generation_values(learner, mnist5k, stranger, rng):
         patch.setattr(prd, "REPEATS", 1)
         # A stand-in whose value identifies the images that it was computed on.
         patch.setattr(ReferenceClassifier, "fitting_capacity", lambda _, images, real, rng: float(images["0"].sum()))
+        patch.setattr(metrics, "ridge_capacity", lambda images, real: float(images["0"].sum()))
         return metrics.evaluate_generation(
             learner, mnist5k, "test", stranger, learned_from=learned_from, samples=120, tasks=TASKS, rng=rng
         )
@@ -79,9 +81,20 @@ def test_evaluate_generation_computes_the_floor_from_training_images(generation_
     train = {name: mnist5k.read("train", name)[:40] for name in "201"}
     floor = generation_values["floor"]
     assert generation.similarity_metrics(train, real, stranger) == {
-        key: value for key, value in floor.items() if key != "fitting_capacity"
+        key: value for key, value in floor.items() if key not in ("fitting_capacity", "ridge_capacity", "spectrum")
     }
+    images, real_images = (np.concatenate(list(part.values())) for part in (train, real))
+    assert floor["ridge_capacity"] == train["0"].sum()
+    assert floor["spectrum"] == spectrum.spectrum_metrics(images, real_images)
     assert floor["frechet_distance"] < generation_values["imagined"]["frechet_distance"]
+
+
+def test_evaluate_generation_compares_reconstructions(generation_values, learner, real):
+    held_out = {name: images[:40] for name, images in real.items()}
+    errors = [
+        np.square(np.asarray(sampling.reconstruct(learner, name, x)) - x / 255.0).mean() for name, x in held_out.items()
+    ]
+    assert generation_values["reconstructed"]["squared_error"] == pytest.approx(np.mean(errors), rel=1e-4)
 
 
 def test_evaluate_generation_searches_copies_among_the_learned_images(generation_values, learner, mnist5k, real):
