@@ -14,6 +14,8 @@ Values of --what (minutes on two CPU cores in brackets):
 `together`: several categories in one task, compared with one task each (2).
 `growth`: a thousand small categories, learned one after another and recognized (10).
 `thousand`: a thousand categories of a thousand images, learned in one task; for an accelerator.
+`vectors`: vectors of --dataset, one category a task in three orders, beside joint methods (10).
+`thousand_vectors`: a thousand small categories of vectors, in one task and one by one (20).
 `accelerator`: whole runs on --dataset, `thousand`, `roofline`, `agreement`, `together` and `twins`, each in a process
 of its own, in at most 9 minutes. Figures are written after each.
 

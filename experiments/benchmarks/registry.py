@@ -16,6 +16,7 @@ from experiments.benchmarks import (
     replay,
     roofline,
     thousand,
+    thousand_vectors,
     together,
     twin_runs,
     twins,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "thousand": thousand.thousand,
     "accelerator": accelerator.accelerator,
     "vectors": vectors.vectors,
+    "thousand_vectors": thousand_vectors.thousand_vectors,
     "twins": twins.speed,
     "twins_ten_categories": twin_runs.ten_categories,
 }

@@ -35,8 +35,10 @@ def classifiers_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(source, classifiers_dir):
-    """The reference classifier of `source`, trained and saved."""
-    return load_or_train(source, classifiers_dir)
+    """The reference classifier of `source`, trained and saved. A third of the usual steps are enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference_classifier, "MIN_STEPS", 200)
+        return load_or_train(source, classifiers_dir)
 
 
 def test_agreement_is_high_for_held_out_real_images(classifier, source):

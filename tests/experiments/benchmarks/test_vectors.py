@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from experiments.benchmarks import vectors
+from experiments.benchmarks import thousand_vectors, vectors
 from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.data import from_arrays
 from lifelong_cvae.evaluation import vector_classifier
@@ -35,3 +35,27 @@ def test_vectors_compares_with_joint_methods(source, monkeypatch):
     assert figures["unknown_maximum_softmax"] <= 1
     assert figures["unknown_ours"] > 0.8
     assert figures["differing_answers"] <= 0.02
+
+
+@pytest.mark.slow
+def test_thousand_vectors_learns_in_one_task_and_one_by_one():
+    settings = {**SETTINGS, "min_steps": "40", "epochs": "1", "mixed_mode": "none", "recognizer": "closed_form"}
+    saved = []
+    config = BenchmarkConfig(0, lifelong.Config().with_settings(settings), lambda: None, {}, saved.append)
+    figures = thousand_vectors.thousand_vectors(config, categories=6)
+    assert figures["one_task_accuracy"] == figures["stream_accuracy"] == 100
+    assert figures["joint_lda_accuracy"] > 90
+    assert min(figures["one_task_seconds"], figures["stream_seconds"]) > 0
+    assert len(saved) == 2
+
+
+def test_sample_gaussians_have_low_rank_covariance(monkeypatch):
+    monkeypatch.setattr(thousand_vectors, "TRAIN", 5000)
+    train, test = thousand_vectors.sample_gaussians(2, 0)
+    assert {name: (len(train[name]), len(test[name])) for name in train} == dict.fromkeys(("c0000", "c0001"), (5000, 5))
+    variances = np.linalg.eigvalsh(np.cov(train["c0000"], rowvar=False))[::-1]
+    assert (
+        variances[thousand_vectors.DIRECTIONS]
+        < 1.3 * thousand_vectors.NOISE**2
+        < variances[thousand_vectors.DIRECTIONS - 1]
+    )
