@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from lifelong_cvae.images import split_by_category
 from lifelong_cvae.model import rejection
 from lifelong_cvae.recognition import bounds, ridge_classifier, ridge_sums
-from lifelong_cvae.recognition.ridge_sums import HeldOut
+from lifelong_cvae.recognition.ridge_sums import Part
 from lifelong_cvae.ridge import temperature_scaling
 from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState
@@ -22,7 +22,7 @@ CALIBRATION_IMAGES = 1024
 def calibrate(
     state: LifelongState,
     images: Mapping[str, np.ndarray],
-    held_out: Mapping[str, HeldOut],
+    held_out: Mapping[str, Part],
     *,
     rng: jax.Array,
     mesh: Mesh | None = None,

@@ -120,7 +120,7 @@ def held_out_scores(state: LifelongState, phi: Mapping[str, Features]) -> tuple[
         InputError: as in `solve`.
     """
     count = sum(part.count for part in phi.values())
-    if len(state.names) < max(MANY_CATEGORIES, CATEGORIES_PER_IMAGE * count):
+    if not count or len(state.names) < max(MANY_CATEGORIES, CATEGORIES_PER_IMAGE * count):
         classifier = solve(state)
         return {name: scores_from_features(classifier, part) for name, part in phi.items()}, classifier.own_mean
     ridge_sums.check_sums(state)

@@ -26,29 +26,21 @@ from lifelong_cvae.state import LifelongState, drop_category
 VECTOR_ROUNDING = 1e-5
 
 
-class HeldOut(NamedTuple):
-    """Images of a category that `update` leaves out of its sums.
+class Part(NamedTuple):
+    """Images of a category: those that `update` adds, or leaves to `add_held_out`.
 
     Attributes:
         rows: the images, `[n, pixels]`.
-        total: number of images of the visit, held out or not.
-        phi: their features.
+        total: number that their sums are divided by: that of the visit's images, held out or not.
+        phi: their features; None if they are not known yet. Those of held-out images are.
     """
-
-    rows: np.ndarray
-    total: int
-    phi: Features
-
-
-class _Part(NamedTuple):
-    """Images `[n, pixels]` of a category, the number to divide their sums by, and their features if known."""
 
     rows: np.ndarray
     total: int
     phi: Features | None = None
 
 
-def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[LifelongState, dict[str, HeldOut]]:
+def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[LifelongState, dict[str, Part]]:
     """Adds the sums of a task's images, but for held-out ones. The first task also makes the dictionary.
 
     Every visit of a category adds its mean over the visit's images, so a category counts once per visit.
@@ -71,13 +63,10 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
     for name, rows in images.items():
         mask = initial_sums.held_out_mask(len(rows))
         fit = with_shifts(rows[~mask], shape) if settings.shift_images else rows[~mask]
-        parts[name] = _Part(fit, len(fit) // max(np.count_nonzero(~mask), 1) * len(rows))
-        held_out[name] = rows[mask]
-    state = _add_sums(state, parts)
-    return state, {
-        name: HeldOut(rows, len(images[name]), Features(tuple(extract(rows)), len(rows)))
-        for name, rows in held_out.items()
-    }
+        parts[name] = Part(fit, len(fit) // max(np.count_nonzero(~mask), 1) * len(rows))
+        phi = Features(tuple(extract(rows[mask])), np.count_nonzero(mask))
+        held_out[name] = Part(rows[mask], len(rows), phi)
+    return _add_sums(state, parts), held_out
 
 
 def dictionary(state: LifelongState) -> features.Dictionary:
@@ -92,7 +81,7 @@ def _extractor(state: LifelongState) -> Callable[[np.ndarray], Iterator[jax.Arra
     return partial(features.feature_batches, dictionary(state), expand, image_shape=shape, settings=settings)
 
 
-def add_held_out(state: LifelongState, held_out: Mapping[str, HeldOut]) -> LifelongState:
+def add_held_out(state: LifelongState, held_out: Mapping[str, Part]) -> LifelongState:
     """Adds the sums of the held-out images of a task.
 
     Args:
@@ -103,7 +92,7 @@ def add_held_out(state: LifelongState, held_out: Mapping[str, HeldOut]) -> Lifel
 
 
 def _computed_sums(
-    state: LifelongState, parts: Mapping[str, _Part | HeldOut]
+    state: LifelongState, parts: Mapping[str, Part]
 ) -> Iterator[tuple[sums.ExactSum, dict[str, sums.ExactSum]]]:
     """Yields Gram matrices `[packed]`, and vectors `[features + 1]` of the categories that each covers.
 
@@ -143,7 +132,7 @@ def _strided_sums(
     return sums.strided_gram(gram, num_features(state), stride), strided
 
 
-def _add_sums(state: LifelongState, parts: Mapping[str, _Part | HeldOut], *, held_out: bool = False) -> LifelongState:
+def _add_sums(state: LifelongState, parts: Mapping[str, Part], *, held_out: bool = False) -> LifelongState:
     """Adds the sums of images to those over all images, and to those over held-out ones if they are such."""
     if not parts:
         return state
@@ -187,7 +176,7 @@ def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
 
 
 @own_types()
-def select_ridge(state: LifelongState, held_out: Mapping[str, HeldOut] | None = None) -> LifelongState:
+def select_ridge(state: LifelongState, held_out: Mapping[str, Part] | None = None) -> LifelongState:
     """Selects the ridge penalty by the sums over held-out images.
 
     Args:

@@ -114,7 +114,7 @@ def write_report(
         turns=figures.TURNS,
         circle=_circle_rows(state, source, split, rng=rng) if has_pixels else {},
         confusions=_worst_confusions(log_posteriors[recognizer], source, split, state),
-        neighbors=_neighbors(log_posteriors[recognizer], names, state),
+        neighbors=confusions.nearest_categories({n: log_posteriors[recognizer][n] for n in names}, state.names),
         settings={"data": _data_rows(run_config, source), **_settings(run_config)},
         versions={**recorded["versions"], "device": recorded["device"], "date of the report": utc_date()},
         commands=_commands(workdir, run_config, source, num_tasks=len(history)),
@@ -209,13 +209,6 @@ def _worst_confusions(
         return {"strip": plotting.png_data_url(images), "shown": len(images)}
 
     return [{**confusion._asdict(), "count": len(confusion.images), **strip(confusion)} for confusion in worst]
-
-
-def _neighbors(
-    log_posteriors: Mapping[str, np.ndarray], names: Sequence[str], state: LifelongState
-) -> list[confusions.Neighbor]:
-    """The nearest other category of each of `names`."""
-    return confusions.nearest_categories({name: log_posteriors[name] for name in names}, state.names)
 
 
 def _data_rows(run_config: RunConfig, source: Source) -> list[tuple[str, Any, bool]]:

@@ -1,6 +1,7 @@
 """Runs on vectors: figures, files, and launchers that refuse them."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import lifelong_cvae as lifelong
 from lifelong_cvae import InputError
 from lifelong_cvae.data import from_arrays, open_source
 from lifelong_cvae.data.pictures import read_vectors
-from lifelong_cvae.runs import columns, evaluate, runner, vector_figures
+from lifelong_cvae.evaluation import metrics
+from lifelong_cvae.runs import columns, evaluate, html_report, runner, vector_figures
 from lifelong_cvae.runs.config import RunConfig
 from lifelong_cvae.runs.workdir import load_state
 from lifelong_cvae.webapp import open_page
@@ -88,6 +90,19 @@ def test_report_of_vectors_shows_directions_and_no_pictures_of_vectors(run):
     assert "Turns of the circle" not in text
     assert "experiments.serve" not in text
     assert "Nearest categories" in text
+
+
+def test_report_of_vectors_lists_confusions(run, tmp_path, monkeypatch):
+    def mistaken(*arguments, **options):
+        found = log_posteriors_by_category(*arguments, **options)
+        return {kind: {**values, "a": np.roll(values["a"], 1, axis=1)} for kind, values in found.items()}
+
+    log_posteriors_by_category = metrics.log_posteriors_by_category
+    monkeypatch.setattr(html_report.metrics, "log_posteriors_by_category", mistaken)
+    workdir = shutil.copytree(run[0], tmp_path / "run")
+    text = html_report.report_run(workdir).read_text("utf-8")
+    assert '<th scope="row">a</th><td>b</td><td>20 (100.0 %)</td></tr>' in text
+    assert "most confident mistakes" not in text
 
 
 def test_evaluate_run_compares_imagined_with_real_vectors(run, tmp_path):
