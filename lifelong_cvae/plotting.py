@@ -115,6 +115,10 @@ def spectra(curves: Mapping[str, tuple[Any, Any]], file: Path) -> None:
     figure, axes = _make_figure(4.0, 3.0)
     for label, (frequencies, power) in curves.items():
         axes.loglog(frequencies, power, label=label)
+    axes.set_xscale("log", base=2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")  # the default is math, which `write_figure` does not parse
+        axis.set_minor_formatter("")
     axes.set_xlabel("cycles per image")
     axes.set_ylabel("mean power")
     axes.legend()

@@ -1,8 +1,8 @@
 """Counts the programs of a run, and the products of its functions on a GPU: `python -m tests.programs 10 products`.
 
-With `vectors` the run is on vectors, with `playback` its mixed part keeps learning. With `products` every jitted
-function that the run calls is also exported for CPU, CUDA and TPU; one that cannot be lowered for a platform ends the
-run.
+With `tests` there are 100 test images, whatever the number of categories. With `vectors` the run is on vectors, with
+`playback` its mixed part keeps learning. With `products` every jitted function that the run calls is also exported for
+CPU, CUDA and TPU; one that cannot be lowered for a platform ends the run.
 
 Prints a line of JSON. Runs in a process of its own, since compiled functions are kept. `backend_compile_duration` is
 JAX's event of a compilation; it is also recorded for a program that the persistent cache has.
@@ -67,15 +67,18 @@ def _recorder(function: Any, shapes: set[str], exported: set[str]) -> Any:
     return call
 
 
-def count(categories: int, *, products: bool, vectors: bool, mixed_mode: str) -> dict[str, Any]:
+def count(
+    categories: int, *, products: bool = False, vectors: bool = False, tests: bool = False, mixed_mode: str = "frozen"
+) -> dict[str, Any]:
     """Returns the number of programs after each task, in all, and of distinct products, of a run with figures."""
     numbers = np.random.default_rng(0)
     images = numbers.integers(0, 256, (40 * categories, 8, 8), np.uint8)
     if vectors:
         images = numbers.standard_normal((40 * categories, 12))
     labels = np.repeat([f"c{index}" for index in range(categories)], 40)
+    test = np.resize(np.arange(0, len(images), 4), 100 if tests else len(images) // 4)
     source = from_arrays(
-        "noise", train_images=images, train_labels=labels, test_images=images[::4], test_labels=labels[::4]
+        "noise", train_images=images, train_labels=labels, test_images=images[test], test_labels=labels[test]
     )
     config = Config().with_settings({**SETTINGS, "mixed_mode": mixed_mode, **(VECTORS if vectors else {})})
     programs, after_task, shapes, exported = [], [], set(), set()
@@ -104,6 +107,6 @@ def count(categories: int, *, products: bool, vectors: bool, mixed_mode: str) ->
 
 if __name__ == "__main__":
     options = sys.argv[2:]
+    chosen = {name: name in options for name in ("products", "vectors", "tests")}
     mode = "playback" if "playback" in options else "frozen"
-    result = count(int(sys.argv[1]), products="products" in options, vectors="vectors" in options, mixed_mode=mode)
-    print(json.dumps(result))
+    print(json.dumps(count(int(sys.argv[1]), **chosen, mixed_mode=mode)))

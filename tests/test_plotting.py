@@ -284,3 +284,16 @@ def test_image_grid_needs_no_backend_of_a_notebook(tmp_path):
     }
     subprocess.run([sys.executable, "-c", script, tmp_path / "a.png"], env=env, check=True, timeout=100)
     assert (tmp_path / "a.png").exists()
+
+
+def test_spectra_labels_axes_with_plain_numbers(file, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plotting, "write_figure", lambda figure, _: drawn.append(figure))
+    frequencies = np.arange(1, 15)
+    plotting.spectra({"real": (frequencies, 1e3 / frequencies**2)}, file)
+    (axes,) = drawn[0].axes
+    drawn[0].canvas.draw()
+    labels = [text.get_text() for axis in (axes.xaxis, axes.yaxis) for text in axis.get_ticklabels(which="both")]
+    assert {"1", "2", "4", "8", "100"} <= set(labels)
+    assert not any("$" in label for label in labels)
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), 1e3 / frequencies**2)

@@ -157,14 +157,18 @@ def _add(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Adds vectors to those of their categories, and a Gram matrix to the common or the category's one."""
 
-    def plus(subtree: dict[str, Any], key: str, added: sums.ExactSum) -> dict[str, Any]:
-        return {**subtree, key: {**subtree[key], part: sums.add(subtree[key][part], added)}}
+    def put(subtree: dict[str, Any], key: str, total: sums.ExactSum) -> dict[str, Any]:
+        return {**subtree, key: {**subtree[key], part: total}}
 
-    own = own | {name: plus(own[name], "sum", vector) for name, vector in vectors.items()}
+    first, *others = vectors
+    owner = common if "gram" in common else own[first]
+    # Together, which is one program.
+    total_gram, total = sums.add((owner["gram"][part], own[first]["sum"][part]), (gram, vectors[first]))
+    own = own | {first: put(own[first], "sum", total)}
+    own |= {name: put(own[name], "sum", sums.add(own[name]["sum"][part], vectors[name])) for name in others}
     if "gram" in common:
-        return plus(common, "gram", gram), own
-    (name,) = vectors
-    return common, own | {name: plus(own[name], "gram", gram)}
+        return put(common, "gram", total_gram), own
+    return common, own | {first: put(own[first], "gram", total_gram)}
 
 
 def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
