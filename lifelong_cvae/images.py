@@ -223,6 +223,11 @@ def pad_rows(rows: Any, length: int) -> Any:
     return pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
 
+def every_nth(count: int, n: int) -> np.ndarray:
+    """Returns the mask of every n-th of `count` rows, from the n-th on: bool `[count]`."""
+    return np.arange(count) % n == n - 1
+
+
 def batch_size(count: int, smallest: int, largest: int) -> int:
     """Returns the size of the `padded_batches` of `count` rows."""
     size = smallest

@@ -23,6 +23,8 @@ ORDERS = 3
 KNOWN = 5
 # Random features of the joint ridge regression.
 RANDOM_FEATURES = 4000
+# Name of the joint method that imagined vectors teach too.
+LOGISTIC = "logistic regression"
 # Imagined vectors per training vector.
 IMAGINED_PER_VECTOR = 4
 
@@ -43,7 +45,8 @@ def vectors(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
     source = benchmark_config.open_source()
     train, test = _split(source, "train", source.categories), _split(source, "test", source.categories)
     answers: dict[str, list[np.ndarray]] = {kind: [] for kind in RECOGNIZERS}
-    strength = select_strength(logistic_regression, *train)
+    strengths = {name: select_strength(fit, *train) for name, fit in _JOINT_METHODS.items()}
+    strength = strengths[LOGISTIC]
     seconds, taught, novelty = [], [], []
     for seed in range(benchmark_config.seed, benchmark_config.seed + ORDERS):
         order = np.random.default_rng(seed).permutation(source.categories).tolist()
@@ -57,9 +60,7 @@ def vectors(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
         novelty.append(_novelty(known, source, strength))
         print(f"order {seed}: {seconds[-1]:.0f} seconds", file=sys.stderr, flush=True)
     rows = [_row(kind, [100 * np.mean(names == test[1]) for names in answers[kind]]) for kind in RECOGNIZERS]
-    joint = {
-        name: 100 * fit(select_strength(fit, *train), *train).score(*test) for name, fit in _joint_methods().items()
-    }
+    joint = {name: 100 * fit(strengths[name], *train).score(*test) for name, fit in _JOINT_METHODS.items()}
     rows += [_row(f"joint {name}", [value]) for name, value in joint.items()]
     closed_form = answers["closed_form"]
     return {
@@ -67,7 +68,7 @@ def vectors(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
         "learning_seconds": float(np.median(seconds)),
         "differing_answers": max(float(np.mean(names != closed_form[0])) for names in closed_form),
         "taught_by_imagined": float(np.mean(taught)),
-        "taught_by_real": joint["logistic regression"],
+        "taught_by_real": joint[LOGISTIC],
         **{f"unknown_{name}": float(np.mean([auroc[name] for auroc in novelty])) for name in novelty[0]},
     }
 
@@ -117,10 +118,6 @@ def _novelty(state: LifelongState, source: Source, strength: float) -> dict[str,
     return {name: float(roc_auc_score(is_known, np.nan_to_num(values))) for name, values in scores.items()}
 
 
-def _joint_methods() -> dict[str, Fit]:
-    return {"logistic regression": logistic_regression, "ridge regression, random features": _ridge, "LDA": _lda}
-
-
 def _lda(strength: float, *train: np.ndarray) -> Any:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -139,3 +136,10 @@ def _ridge(strength: float, *train: np.ndarray) -> Any:
 
     ridge = RidgeClassifier(len(train[0]) / strength)
     return make_pipeline(StandardScaler(), FunctionTransformer(expand), StandardScaler(), ridge).fit(*train)
+
+
+_JOINT_METHODS: dict[str, Fit] = {
+    LOGISTIC: logistic_regression,
+    "ridge regression, random features": _ridge,
+    "LDA": _lda,
+}

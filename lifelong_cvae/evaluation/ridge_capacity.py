@@ -5,14 +5,14 @@ structure that the convolutional reference classifier does not need, and no cate
 """
 
 from collections.abc import Mapping
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape, check_image_shape, flatten_images, padded_batches
+from lifelong_cvae.images import Shape, check_image_shape, every_nth, flatten_images, padded_batches
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import features, regression, sums
 
@@ -38,7 +38,7 @@ def ridge_capacity(images: Mapping[str, Any], real: Mapping[str, Any]) -> float:
     made = features.make_dictionary(settings, shape), features.expansion_matrix(settings, shape)
     extract = partial(_extract, *made, image_shape=shape, settings=settings)
     taught = {name: extract(values) for name, values in images.items()}
-    held_out = {name: np.arange(len(phi)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 for name, phi in taught.items()}
+    held_out = {name: every_nth(len(phi), HELD_OUT_EVERY) for name, phi in taught.items()}
     fit = _sums({name: phi[~held_out[name]] for name, phi in taught.items()})
     kept = {name: phi[held_out[name]] for name, phi in taught.items()}
     best = regression.FIRST_RIDGE
@@ -60,13 +60,13 @@ def _extract(
 
 def _sums(phi: Mapping[str, np.ndarray]) -> tuple[sums.ExactSum, np.ndarray]:
     """Returns the Gram matrix of all categories, in which they weigh the same, and the sums of each."""
-    grams, columns = [], []
+    total, columns = None, []
     for values in phi.values():
         batches = (batch for _, batch in padded_batches(values, *features.BATCH_SIZES))
         gram, vector = sums.compute_sums(batches, len(values), len(values), num_features=values.shape[1])
-        grams = [reduce(sums.add, [*grams, gram])]
+        total = gram if total is None else sums.add(total, gram)
         columns.append(sums.decode(vector))
-    return grams[0], np.stack(columns, axis=1)
+    return total, np.stack(columns, axis=1)
 
 
 def _accuracy(solution: regression.Solution, phi: Mapping[str, np.ndarray]) -> float:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lifelong_cvae.data import Source
+from lifelong_cvae.images import every_nth
 
 # Inverse penalties per vector, among which every tenth training vector selects.
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(-1, 6))
@@ -84,7 +85,7 @@ def select_strength(fit: Callable[[float, np.ndarray, np.ndarray], Any], x: np.n
         x: vectors `[n, d]`.
         names: their categories `[n]`.
     """
-    held_out = np.arange(len(x)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    held_out = every_nth(len(x), HELD_OUT_EVERY)
     fit_to = x[~held_out], names[~held_out]
     scores = [fit(strength, *fit_to).score(x[held_out], names[held_out]) for strength in STRENGTHS]
     return STRENGTHS[int(np.argmax(scores))]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
-from lifelong_cvae.images import Shape
+from lifelong_cvae.images import Shape, every_nth
 from lifelong_cvae.model import rejection
 from lifelong_cvae.ridge import features, regression, sums, temperature_scaling
 from lifelong_cvae.ridge.sums import ExactSum
@@ -48,4 +48,4 @@ def held_out_mask(count: int) -> np.ndarray:
     Every 20th is held out; of 8 to 39 images two, of 4 to 7 one.
     """
     every = min(max(count // 2, FEWEST), HELD_OUT_EVERY)
-    return np.arange(count) % every == every - 1
+    return every_nth(count, every)

@@ -15,9 +15,6 @@ from lifelong_cvae.images import power_of_two
 from lifelong_cvae.ridge import sums
 from lifelong_cvae.ridge.sums import ExactSum
 
-# Smallest number of categories that a program is compiled for.
-MIN_CATEGORIES = 1
-
 
 def compute_sums(
     extract: Callable[[np.ndarray], Iterable[jax.Array]],
@@ -43,7 +40,7 @@ def compute_sums(
     category = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     factors = np.sqrt(1 / np.asarray([weights[name] for name in names]))[category].astype(np.float32)
     shares = np.asarray([count / weights[name] for count, name in zip(counts, names, strict=True)])
-    capacity, start = power_of_two(len(names), MIN_CATEGORIES), 0
+    capacity, start = power_of_two(len(names), 1), 0
     with jax.enable_x64(True):
         totals = zero_totals(num_features, capacity)
         for phi in extract(np.concatenate([rows[name] for name in names])) if counts.any() else ():
