@@ -8,20 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lifelong_cvae.deprecated import accept_old_settings, rename_settings
+from lifelong_cvae.deprecated import accept_old_settings, add_new_settings, rename_settings
 from lifelong_cvae.errors import cast, check, check_choice, check_not_negative, check_positive
-from lifelong_cvae.ridge.settings import ClosedFormConfig, add_new_settings
+from lifelong_cvae.ridge.settings import ClosedFormConfig, complete_settings
 
 CONDITIONINGS = ("neurons", "one_hot")
 NOISE_SCALES = ("shared", "own")
 LIKELIHOODS = ("gaussian", "bernoulli")
 LOCALS = ("none", "patches", "convolution")
-SAMPLE_STYLES = ("texture", "contrast", "mean")
+SAMPLE_STYLES = ("pixels", "texture", "contrast", "mean")
 MIXED_MODES = ("frozen", "playback", "free", "none")
 REPLAY_TERMS = ("playback", "generate", "recognize", "circulate")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 RECOGNIZERS = ("elbo", "closed_form", "combined")
-BOUNDS = ("mean", "sampled", "importance")
+BOUNDS = ("mean", "sampled", "importance", "pixels")
+# Bounds that draw no random numbers.
+DETERMINISTIC_BOUNDS = ("mean", "pixels")
 # Images that metrics are computed on.
 SPLITS = ("test", "validation")
 # Seconds between two checkpoints within a task.
@@ -51,8 +53,11 @@ class NetworkConfig:
         log_scale: log of the shared standard deviation for pixels in [0, 1]; initial value of a learned one.
         prior_components: Gaussians in the mixture p(z|c) that is fitted after training. 0 keeps N(0, I).
         noise_rank: directions of low-rank residual noise (`low_rank_noise`), Gaussian likelihood only. 0: white noise.
+        pixel_widths: neurons of a category's pixel model per hidden layer (`pixel_model`), which learns edges and
+            texture that the decoder leaves out. Empty: no pixel model.
         sample_style: images that `imagine` returns. `mean`: the decoder's mean. `contrast`: the mean with the
-            contrast of real images. `texture`: with low-rank noise on top (`cvae.sample_image`).
+            contrast of real images. `texture`: with low-rank noise on top (`cvae.sample_image`). `pixels`: samples of
+            the pixel model.
     """
 
     conditioning: str = "neurons"
@@ -66,6 +71,7 @@ class NetworkConfig:
     log_scale: float = -1.75
     prior_components: int = 50
     noise_rank: int = 50
+    pixel_widths: tuple[int, ...] = ()
     sample_style: str = "texture"
 
     def __post_init__(self):
@@ -78,6 +84,13 @@ class NetworkConfig:
             widths = getattr(self, name)
             check(len(widths) > 0, f"setting {name}: expected at least one layer, got none")
             check_positive(name, *widths)
+        if self.pixel_widths:
+            check_positive("pixel_widths", *self.pixel_widths)
+            check_choice("conditioning", self.conditioning, ("neurons",))
+        check(
+            self.sample_style != "pixels" or bool(self.pixel_widths),
+            "setting sample_style=pixels: expected pixel_widths, got none",
+        )
         check(
             self.conditioning == "one_hot" or len(self.mixed_widths) == len(self.category_widths),
             "settings mixed_widths and category_widths: expected the same number of layers, "
@@ -102,6 +115,7 @@ class LearningConfig:
         epochs: passes over the images of the largest category of a task.
         min_steps: lower bound on the training steps of a task.
         batch_size: images per category and step.
+        pixel_positions: pixels of an image that its category's pixel model learns from in a step.
         learning_rate: peak of the cosine schedule of Adam.
         steps_per_call: steps in one call of the jitted train function. A task is a whole number of calls.
         playback_weight: weight of -ELBO_c(x*) for a replayed image x*. A weight of 0 leaves its term out.
@@ -122,6 +136,7 @@ class LearningConfig:
     epochs: int = 20
     min_steps: int = 200
     batch_size: int = 128
+    pixel_positions: int = 16
     learning_rate: float = 4e-3
     steps_per_call: int = 100
     playback_weight: float = 1.0
@@ -138,7 +153,7 @@ class LearningConfig:
     def __post_init__(self):
         check_choice("mixed_mode", self.mixed_mode, MIXED_MODES)
         check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        positive = ("base_categories", "epochs", "batch_size", "learning_rate", "steps_per_call")
+        positive = ("base_categories", "epochs", "batch_size", "pixel_positions", "learning_rate", "steps_per_call")
         for name in (*positive, "memory_size", "memory_categories", "memory_images", "replay_refresh_calls"):
             check_positive(name, getattr(self, name))
         for name in ("min_steps", "cycles", *(f"{term}_weight" for term in REPLAY_TERMS)):
@@ -166,7 +181,8 @@ class RecognitionConfig:
         recognizer: `elbo`: a bound on log p(x|c). `closed_form`: see `ClosedFormConfig`. `combined`: the product of
             both (`temperature_scaling`).
         bound: `mean`: ELBO with z at the posterior mean. `sampled`: ELBO averaged over samples of z. `importance`:
-            importance-weighted bound.
+            importance-weighted bound. `pixels`: ELBO with z at the posterior mean, with the density of the pixel model
+            in place of the decoder's.
         samples: samples of z per image and category for `sampled` and `importance`.
         eval_batch_size: images per call of the jitted function.
     """
@@ -197,6 +213,10 @@ class Config:
             self.network.conditioning != "one_hot" or self.has_mixed,
             "setting conditioning=one_hot: expected a mixed_mode with a mixed part, got mixed_mode=none",
         )
+        check(
+            self.recognition.bound != "pixels" or bool(self.network.pixel_widths),
+            "setting bound=pixels: expected pixel_widths, got none",
+        )
         recognizer = self.recognition.recognizer
         check(
             recognizer == "elbo" or self.closed_form.has_features or self.closed_form.dictionary == "first_task",
@@ -224,6 +244,7 @@ class Config:
         for name, value, allowed in (
             ("likelihood", network.likelihood, "gaussian"),
             ("local", network.local, "none"),
+            ("pixel_widths", network.pixel_widths, ()),
             ("fold_mirrors", closed_form.fold_mirrors, False),
             ("shift_images", closed_form.shift_images, False),
         ):
@@ -248,7 +269,8 @@ class Config:
             given = values[section]
             settings = rename_settings(given, log=False) if isinstance(given, Mapping) else {}
             if kind is ClosedFormConfig:
-                settings = add_new_settings(settings)
+                settings = complete_settings(settings)
+            settings = add_new_settings(section, settings)
             check(
                 set(settings) == set(types),
                 f"config, section {section}: expected exactly {', '.join(types)}, got {', '.join(map(str, settings))}",

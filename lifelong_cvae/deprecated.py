@@ -49,6 +49,12 @@ def warn(old: str, new: str) -> None:
     _logger.warning("%s is deprecated and will be removed in version 0.3: use %s", old, new)
 
 
+def add_new_settings(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Completes settings of a section that an earlier version wrote, with values that change nothing."""
+    new = {"network": {"pixel_widths": ()}, "learning": {"pixel_positions": 16}}
+    return {**new.get(section, {}), **settings}
+
+
 def rename_settings(settings: Mapping[str, Any], *, log: bool) -> dict[str, Any]:
     """Returns settings of one section, or of several, under the names and values of this version.
 

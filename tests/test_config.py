@@ -66,6 +66,7 @@ def configs(draw):
             output_rank=draw(positive),
             latent_size=draw(positive),
             likelihood=draw(st.sampled_from(LIKELIHOODS)),
+            pixel_widths=draw(st.lists(st.integers(1, 5000), min_size=1, max_size=3).map(tuple)),
         ),
         learning=LearningConfig(
             mixed_mode=draw(st.sampled_from(MIXED_MODES)),

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lifelong_cvae.config import RecognitionConfig
-from lifelong_cvae.model import low_rank_noise, mixture_prior
+from lifelong_cvae.model import low_rank_noise, mixture_prior, pixel_model
 from lifelong_cvae.model.networks import Networks
 
 # Standard deviation of a pixel whose decoded mean is exactly 0 or 1.
@@ -58,6 +58,11 @@ class CategoryModel(flax.struct.PyTreeNode):
     def rms_uncertainty(self) -> jax.Array | None:
         """Root mean square of `bernoulli_std` over the category's images, `[pixels]`, or None."""
         return self.part("rms_uncertainty", None)
+
+    @property
+    def pixels(self) -> Any:
+        """Parameters of the pixel model, `{}` if the category has none."""
+        return self.part("pixels", {})
 
 
 class Posterior(NamedTuple):
@@ -124,17 +129,21 @@ def sample_image(model: CategoryModel, z: jax.Array, *, rng: jax.Array | None = 
     uncertain in this image; `uncertainty` is the `bernoulli_std` of the mean. There is no texture if
     `model.rms_uncertainty` is None.
 
+    With the style `pixels`, images are samples of the category's pixel model given the decoder's mean.
+
     A vector is the decoder's mean with all of its noise: low-rank noise and, in every dimension, white noise.
 
     Args:
         model: model of the category.
         z: latents, `[batch, latent]`.
-        rng: key of the texture; None leaves it out.
+        rng: key of texture, pixels or noise; None leaves them out.
     """
     logits = decode(model, z)
     scale = jnp.exp(model.networks.log_scale(model.mixed, model.category))
     if model.networks.is_vector:
         return logits if rng is None else logits + scale[None] * _vector_noise(model, len(z), rng=rng)
+    if rng is not None and model.networks.samples_pixels:
+        return pixel_model.sample(model.networks.pixel_network, model.pixels, jax.nn.sigmoid(logits), z, rng=rng)
     image = jax.nn.sigmoid(model.contrast * logits)
     if rng is None or model.rms_uncertainty is None:
         return image
@@ -204,6 +213,13 @@ def elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Arr
     return log_likelihood(model, x, decode(model, z)) - kl
 
 
+def pixel_elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior) -> jax.Array:
+    """Computes `elbo_at` the posterior's mean, with the pixel model's log p(x|z,c), `[batch]`."""
+    z = posterior.mean
+    log_prob = pixel_model.image_log_prob(model.networks.pixel_network, model.pixels, x, decode_mean(model, z), z)
+    return log_prob - mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, model.prior)
+
+
 def elbo(model: CategoryModel, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int = 1) -> jax.Array:
     """Estimates ELBO_c(x) in nats per image, `[batch]`, as a mean over samples z ~ q(z|x,c)."""
 
@@ -247,6 +263,8 @@ def evidence_bound(
     posterior = encode(model, x, activations)
     if settings.bound == "mean":
         return elbo_at(model, x, posterior, posterior.mean)
+    if settings.bound == "pixels":
+        return pixel_elbo_at(model, x, posterior)
     sampled_bound = elbo if settings.bound == "sampled" else importance_bound
     return sampled_bound(model, x, posterior, rng=rng, samples=settings.samples)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lifelong_cvae import sharding
-from lifelong_cvae.config import RecognitionConfig
+from lifelong_cvae.config import DETERMINISTIC_BOUNDS, RecognitionConfig
 from lifelong_cvae.images import concat_unpadded, padded_batches, to_float
 from lifelong_cvae.model import cvae
 from lifelong_cvae.model.networks import Networks
@@ -39,7 +39,7 @@ def all_evidence(
         rng: key of the samples, for bounds that are sampled.
         mesh: devices that share the images and the categories.
     """
-    if state.config.recognition.bound == "mean":
+    if state.config.recognition.bound in DETERMINISTIC_BOUNDS:
         rng = None  # not used
     columns = []
     batch_bounds = partial(batch_evidence, networks=state.networks, settings=state.config.recognition, mesh=mesh)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lifelong_cvae.config import RECOGNIZERS
+from lifelong_cvae.config import DETERMINISTIC_BOUNDS, RECOGNIZERS
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import bounds, ridge_classifier, shortlist
@@ -91,7 +91,7 @@ def evidence(
     recognizer = state if isinstance(state, Recognizer) else Recognizer(state, "elbo")
     rows = recognizer.state.rows(images)
     settings = recognizer.state.config.recognition
-    if settings.bound != "mean" and rng is None:
+    if settings.bound not in DETERMINISTIC_BOUNDS and rng is None:
         raise InputError(f"rng: expected a key for the bound {settings.bound!r}, which is sampled, got None")
     if recognizer.candidates is None:
         return bounds.all_evidence(recognizer.state, recognizer.stacks, rows, rng=rng, mesh=mesh)

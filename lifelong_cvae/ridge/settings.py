@@ -110,7 +110,7 @@ class ClosedFormConfig:
         return dataclasses.replace(settings, second_filters=1024, random_features=0)
 
 
-def add_new_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def complete_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Completes settings that an earlier version wrote. Features of 0.2.0 cannot be computed any more."""
     if set(settings) != OLD_SETTINGS:
         return {"second_filters": 0, **settings}

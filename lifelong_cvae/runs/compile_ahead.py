@@ -20,6 +20,7 @@ import numpy as np
 from jax import ShapeDtypeStruct
 
 from lifelong_cvae import sampling, stacked
+from lifelong_cvae.config import DETERMINISTIC_BOUNDS
 from lifelong_cvae.images import batch_size, power_of_two
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition import bounds, ridge_sums
@@ -195,7 +196,7 @@ def _evidence(state: LifelongState, plan: Plan, size: int) -> jax.stages.Lowered
     settings = state.config.recognition
     batch = ShapeDtypeStruct((size, state.networks.pixels), plan.dtype)
     stack = partial(stacked.stack_categories, names=plan.names, capacity=stacked.group_capacity(state))
-    rng = None if settings.bound == "mean" else jax.eval_shape(jax.random.key, 0)
+    rng = None if settings.bound in DETERMINISTIC_BOUNDS else jax.eval_shape(jax.random.key, 0)
     return bounds.batch_evidence.lower(
         state.params["mixed"], _shapes(stack, state), batch, rng, networks=state.networks, settings=settings, mesh=None
     )

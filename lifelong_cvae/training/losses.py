@@ -3,6 +3,7 @@
 Every term is a mean over a batch, in nats per image (`generate`: squared error per image):
 
     real        -ELBO_c(x)                                   a real image of the task
+    pixels      -log p(x|z,c) by the pixel model             the same image; trains the pixel model alone
     playback    -ELBO_c(x*)                                  a replayed image
     generate    ||decode(z*) - x*||^2                        decoder distillation on replayed pairs
     recognize   KL(q_teacher(z|x*,c) || q(z|x*,c))           encoder distillation on replayed images
@@ -18,8 +19,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lifelong_cvae import sharding
+from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.images import to_float
-from lifelong_cvae.model import cpu, cvae, mixture_prior
+from lifelong_cvae.model import cpu, cvae, mixture_prior, pixel_model
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.stacked import StackedCategories
 from lifelong_cvae.training.replay import ReplayMemory
@@ -54,6 +56,8 @@ class StepNoise(NamedTuple):
 
     index: jax.Array  # [categories, batch], rows of the images
     noise: jax.Array  # [categories, batch, latent], standard normal
+    positions: jax.Array | None = None  # [categories, batch, pixel_positions], pixels; None without pixel models
+    disturbance_rng: jax.Array | None = None  # [categories], key of `pixel_model.log_prob`
 
 
 class ReplayNoise(NamedTuple):
@@ -63,13 +67,20 @@ class ReplayNoise(NamedTuple):
     noise: jax.Array  # [groups, images, latent], standard normal
 
 
-def sample_step_noise(data: TaskData, step: jax.Array, *, batch_size: int, latent_size: int) -> StepNoise:
+def sample_step_noise(data: TaskData, step: jax.Array, *, networks: Networks, learning: LearningConfig) -> StepNoise:
     """Samples image indices and latent noise of one step, with keys that depend on the step alone."""
 
     def sample(count: jax.Array, rng: jax.Array) -> StepNoise:
         index_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, step))
-        index = jax.random.randint(index_rng, (batch_size,), 0, count)
-        return StepNoise(index, jax.random.normal(noise_rng, (batch_size, latent_size)))
+        index = jax.random.randint(index_rng, (learning.batch_size,), 0, count)
+        noise = StepNoise(index, jax.random.normal(noise_rng, (learning.batch_size, networks.latent_size)))
+        if networks.pixel_network is None:
+            return noise
+        position_rng, disturbance_rng = jax.random.split(jax.random.fold_in(noise_rng, 1))
+        shape, positions = (learning.batch_size, learning.pixel_positions), networks.pixel_network.windows.positions
+        return noise._replace(
+            positions=jax.random.randint(position_rng, shape, 0, positions), disturbance_rng=disturbance_rng
+        )
 
     return jax.vmap(sample)(data.counts, data.rngs)
 
@@ -83,17 +94,27 @@ def sample_replay_noise(replay: ReplayData, step: jax.Array, *, groups: int) -> 
     return ReplayNoise(indices, jax.vmap(lambda key: jax.random.normal(key, (images, latent_size)))(keys))
 
 
-def real_terms(model: cvae.CategoryModel, x: jax.Array, noise: jax.Array, activations: Any = None) -> Terms:
-    """Computes the loss of one category on real images.
+def real_terms(model: cvae.CategoryModel, x: jax.Array, noise: StepNoise, activations: Any = None) -> Terms:
+    """Computes the losses of one category on real images.
 
     Args:
         model: model of the category.
         x: images in [0, 1], `[batch, pixels]`.
-        noise: standard normal, `[batch, latent]`.
+        noise: random numbers of the category.
         activations: as in `cvae.encode`.
     """
     posterior = cvae.encode(model, x, activations)
-    return {"real": -jnp.mean(cvae.elbo_at(model, x, posterior, posterior.reparameterize(noise)))}
+    z = posterior.reparameterize(noise.noise)
+    logits = cvae.decode(model, z)
+    terms = {"real": -jnp.mean(cvae.elbo_at(model, x, posterior, z))}
+    if noise.positions is not None:
+        mean, z = jax.lax.stop_gradient((model.networks.mean(logits), z))
+        network = model.networks.pixel_network
+        log_prob = pixel_model.log_prob(
+            network, model.pixels, x, mean, z, noise.positions, disturbance_rng=noise.disturbance_rng
+        )
+        terms["pixels"] = -network.windows.positions * jnp.mean(log_prob)
+    return terms
 
 
 def replay_terms(model: cvae.CategoryModel, memory: ReplayMemory, noise: jax.Array, names: tuple[str, ...]) -> Terms:
@@ -141,7 +162,7 @@ def real_loss(
         noise = sharding.constrain(noise, mesh, sharding.DATA_AXIS)
         model = cvae.CategoryModel(params["mixed"], category, networks)
         activations = jax.tree.map(lambda leaf: leaf[noise.index], activations)
-        return real_terms(model, to_float(images[noise.index]), noise.noise, activations)
+        return real_terms(model, to_float(images[noise.index]), noise, activations)
 
     arguments = (params["categories"][TASK], data.images, data.mixed_activations, noise)
     terms = cpu.vmap(category_terms, *arguments, count=data.counts.shape[0])

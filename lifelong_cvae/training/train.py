@@ -103,7 +103,7 @@ def train_chunk(
     optimizer = make_optimizer(learning, carry.params, (TASK,), data.total_steps, train_mixed=train_mixed)
 
     def sample_noise(step: jax.Array) -> tuple[StepNoise, ReplayNoise | None]:
-        noise = sample_step_noise(data, step, batch_size=learning.batch_size, latent_size=networks.latent_size)
+        noise = sample_step_noise(data, step, networks=networks, learning=learning)
         if replay is None:
             return noise, None
         return noise, sample_replay_noise(replay, step, groups=learning.memory_categories)
@@ -212,7 +212,7 @@ def _mean_terms(
     """Averages loss terms over a chunk.
 
     Args:
-        terms: each term `[steps]`, that of real images `[steps, categories]`.
+        terms: each term `[steps]`, those of real images `[steps, categories]`.
         names: categories of the task.
         trained: whether each category is still trained, bool `[categories]`.
         first_step: first step of the chunk.
@@ -223,7 +223,7 @@ def _mean_terms(
     Raises:
         FloatingPointError: a step is not finite.
     """
-    terms = {**terms, "real": terms["real"][:, trained]}
+    terms = {term: values[:, trained] if values.ndim == 2 else values for term, values in terms.items()}
     for term, values in terms.items():
         if not np.isfinite(values).all():
             step = first_step + int(np.argmax(~np.isfinite(values).reshape(len(values), -1).all(axis=1)))

@@ -1,5 +1,6 @@
 """Loss terms: each agrees with a second computation, and reaches the parameters that it trains."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -215,9 +216,10 @@ def test_real_loss_sums_over_categories(learner, digits):
     images = jnp.stack([jnp.asarray(digits[name][:64].reshape(64, -1)) for name in names])
     data = TaskData(images, jnp.asarray([64, 10, 33]), jax.random.split(jax.random.key(1), 3), jnp.full(3, 9))
     params = {"mixed": learner.params["mixed"], "categories": {TASK: stack_subtrees(learner, names)}}
+    learning = replace(learner.config.learning, batch_size=16)
 
     def loss(params, data):
-        noise = sample_step_noise(data, jnp.int32(5), batch_size=16, latent_size=4)
+        noise = sample_step_noise(data, jnp.int32(5), networks=learner.networks, learning=learning)
         return jitted_real_loss(params, data, noise, networks=learner.networks)
 
     total, terms = loss(params, data)
@@ -240,6 +242,7 @@ def test_sample_step_noise_never_selects_padded_rows(learner, digits):
     images[0, :3] = digits["2"][:3].reshape(3, -1) / 255
     data = TaskData(jnp.asarray(images), jnp.asarray([3]), jax.random.split(jax.random.key(1), 1), jnp.full(1, 9))
     params = {"mixed": learner.params["mixed"], "categories": {TASK: stack_subtrees(learner, ["2"])}}
-    noise = sample_step_noise(data, jnp.int32(0), batch_size=256, latent_size=4)
+    learning = replace(learner.config.learning, batch_size=256)
+    noise = sample_step_noise(data, jnp.int32(0), networks=learner.networks, learning=learning)
     total, _ = jitted_real_loss(params, data, noise, networks=learner.networks)
     assert np.isfinite(total)

@@ -10,7 +10,7 @@ from experiments.benchmarks import twin_flax, twin_ours, twin_process, twin_runs
 from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.data import from_arrays
 from lifelong_cvae.state import add_category
-from lifelong_cvae.training.losses import TASK, real_terms
+from lifelong_cvae.training.losses import TASK, StepNoise, real_terms
 
 SETTINGS = {"mixed_widths": "24,20", "category_widths": "12,10", "prior_components": "0", "sample_style": "mean"}
 FIGURES = ["first steps", "learning", "recognising", "accuracy"]
@@ -89,7 +89,7 @@ def test_pytorch_loss_equals_ours(model, images, baseline_settings, rng, precomp
 
 
 def our_loss(model, images, rng):
-    noise = jax.random.normal(rng, (len(images), model.networks.latent_size))
+    noise = StepNoise(None, jax.random.normal(rng, (len(images), model.networks.latent_size)))
     return float(real_terms(model, images, noise)["real"])
 
 

@@ -1,0 +1,65 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from lifelong_cvae.model import pixel_mixture
+
+LEVELS = np.arange(256) / 255
+
+
+def random_mixture(channels, *, seed=0, count=1):
+    outputs = np.random.default_rng(seed).normal(size=(count, pixel_mixture.num_outputs(channels)))
+    outputs += np.asarray(pixel_mixture.initial_outputs(channels)) * np.float32(0.7)
+    return pixel_mixture.mixture(jnp.asarray(outputs, jnp.float32), channels)
+
+
+def expected_probability(params, x, center):
+    """Computes the probability of one pixel by the integrals of scipy's logistic distribution."""
+    logits, offsets, log_scales, slopes = (np.asarray(part[0], np.float64) for part in params)
+    weights = np.exp(logits) / np.exp(logits).sum()
+    total = 0.0
+    for k, weight in enumerate(weights):
+        probability = weight
+        for channel in range(len(x)):
+            pairs = [i for i, pair in enumerate([(1, 0), (2, 0), (2, 1)]) if pair[0] == channel]
+            mean = center[channel] + offsets[k, channel]
+            mean += sum(slopes[k, pair] * (x[j] - center[j]) for j, pair in enumerate(pairs))
+            noise = stats.logistic(mean, np.exp(log_scales[k, channel]))
+            low = 0 if x[channel] == 0 else noise.cdf(x[channel] - 0.5 / 255)
+            high = 1 if x[channel] == 1 else noise.cdf(x[channel] + 0.5 / 255)
+            probability *= high - low
+        total += probability
+    return total
+
+
+@pytest.mark.parametrize("x", [(0.0, 1.0, 100 / 255), (20 / 255, 128 / 255, 1.0), (90 / 255, 70 / 255, 80 / 255)])
+def test_log_prob_is_the_integral_of_logistic_densities(x):
+    params, center = random_mixture(3), np.array([0.3, 0.4, 0.2])
+    log_prob = pixel_mixture.log_prob(params, jnp.asarray([x], jnp.float32), jnp.asarray([center], jnp.float32))
+    assert float(np.exp(log_prob[0])) == pytest.approx(expected_probability(params, x, center), rel=1e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_log_prob_sums_to_one(channels):
+    values = jnp.asarray(list(itertools.product(LEVELS, repeat=channels)), jnp.float32)
+    params = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(values), axis=0), random_mixture(channels))
+    log_prob = pixel_mixture.log_prob(params, values, jnp.full_like(values, 0.4))
+    assert float(jnp.exp(log_prob).sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_sample_has_the_probabilities_of_log_prob():
+    count = 20_000
+    params = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), random_mixture(2, seed=1))
+    center = jnp.full((count, 2), 0.3)
+    samples = np.asarray(pixel_mixture.sample(params, center, rng=jax.random.key(0)))
+    np.testing.assert_allclose(samples * 255, np.round(samples * 255), atol=1e-3)
+    values = jnp.asarray(list(itertools.product(LEVELS, repeat=2)), jnp.float32)
+    all_params = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], len(values), axis=0), params)
+    probability = np.exp(pixel_mixture.log_prob(all_params, values, jnp.full_like(values, 0.3))).reshape(256, 256)
+    cells = probability.reshape(8, 32, 8, 32).sum(axis=(1, 3))
+    found = np.histogram2d(*np.round(samples.T * 255), bins=8, range=[(-0.5, 255.5)] * 2)[0] / count
+    np.testing.assert_allclose(found, cells, atol=4 * np.sqrt(0.25 / count))
