@@ -53,11 +53,11 @@ class NetworkConfig:
         log_scale: log of the shared standard deviation for pixels in [0, 1]; initial value of a learned one.
         prior_components: Gaussians in the mixture p(z|c) that is fitted after training. 0 keeps N(0, I).
         noise_rank: directions of low-rank residual noise (`low_rank_noise`), Gaussian likelihood only. 0: white noise.
-        pixel_widths: neurons of a category's pixel model per hidden layer (`pixel_model`), which learns edges and
-            texture that the decoder leaves out. Empty: no pixel model.
+        pixel_widths: neurons of a category's pixel models per hidden layer (`pixel_pyramid`), which learn edges and
+            texture that the decoder leaves out. Empty: no pixel models.
         sample_style: images that `imagine` returns. `mean`: the decoder's mean. `contrast`: the mean with the
             contrast of real images. `texture`: with low-rank noise on top (`cvae.sample_image`). `pixels`: samples of
-            the pixel model.
+            the pixel models.
     """
 
     conditioning: str = "neurons"
@@ -115,7 +115,7 @@ class LearningConfig:
         epochs: passes over the images of the largest category of a task.
         min_steps: lower bound on the training steps of a task.
         batch_size: images per category and step.
-        pixel_positions: pixels of an image that its category's pixel model learns from in a step.
+        pixel_positions: pixels of an image that each of its category's pixel models learns from in a step.
         learning_rate: peak of the cosine schedule of Adam.
         steps_per_call: steps in one call of the jitted train function. A task is a whole number of calls.
         playback_weight: weight of -ELBO_c(x*) for a replayed image x*. A weight of 0 leaves its term out.
@@ -181,7 +181,7 @@ class RecognitionConfig:
         recognizer: `elbo`: a bound on log p(x|c). `closed_form`: see `ClosedFormConfig`. `combined`: the product of
             both (`temperature_scaling`).
         bound: `mean`: ELBO with z at the posterior mean. `sampled`: ELBO averaged over samples of z. `importance`:
-            importance-weighted bound. `pixels`: ELBO with z at the posterior mean, with the density of the pixel model
+            importance-weighted bound. `pixels`: ELBO with z at the posterior mean, with the density of the pixel models
             in place of the decoder's.
         samples: samples of z per image and category for `sampled` and `importance`.
         eval_batch_size: images per call of the jitted function.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lifelong_cvae.config import RecognitionConfig
-from lifelong_cvae.model import low_rank_noise, mixture_prior, pixel_model
+from lifelong_cvae.model import low_rank_noise, mixture_prior, pixel_pyramid
 from lifelong_cvae.model.networks import Networks
 
 # Standard deviation of a pixel whose decoded mean is exactly 0 or 1.
@@ -61,7 +61,7 @@ class CategoryModel(flax.struct.PyTreeNode):
 
     @property
     def pixels(self) -> Any:
-        """Parameters of the pixel model, `{}` if the category has none."""
+        """Parameters of the pixel models, `{}` if the category has none."""
         return self.part("pixels", {})
 
 
@@ -129,7 +129,7 @@ def sample_image(model: CategoryModel, z: jax.Array, *, rng: jax.Array | None = 
     uncertain in this image; `uncertainty` is the `bernoulli_std` of the mean. There is no texture if
     `model.rms_uncertainty` is None.
 
-    With the style `pixels`, images are samples of the category's pixel model given the decoder's mean.
+    With the style `pixels`, images are samples of the category's pixel models given the decoder's mean.
 
     A vector is the decoder's mean with all of its noise: low-rank noise and, in every dimension, white noise.
 
@@ -143,7 +143,7 @@ def sample_image(model: CategoryModel, z: jax.Array, *, rng: jax.Array | None = 
     if model.networks.is_vector:
         return logits if rng is None else logits + scale[None] * _vector_noise(model, len(z), rng=rng)
     if rng is not None and model.networks.samples_pixels:
-        return pixel_model.sample(model.networks.pixel_network, model.pixels, jax.nn.sigmoid(logits), z, rng=rng)
+        return pixel_pyramid.sample(model.networks.pixel_pyramid, model.pixels, jax.nn.sigmoid(logits), z, rng=rng)
     image = jax.nn.sigmoid(model.contrast * logits)
     if rng is None or model.rms_uncertainty is None:
         return image
@@ -214,9 +214,9 @@ def elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Arr
 
 
 def pixel_elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior) -> jax.Array:
-    """Computes `elbo_at` the posterior's mean, with the pixel model's log p(x|z,c), `[batch]`."""
+    """Computes `elbo_at` the posterior's mean, with that of the pixel models for log p(x|z,c), `[batch]`."""
     z = posterior.mean
-    log_prob = pixel_model.image_log_prob(model.networks.pixel_network, model.pixels, x, decode_mean(model, z), z)
+    log_prob = pixel_pyramid.image_log_prob(model.networks.pixel_pyramid, model.pixels, x, decode_mean(model, z), z)
     return log_prob - mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, model.prior)
 
 

@@ -26,8 +26,7 @@ from lifelong_cvae.model.layers import (
     OneHotLayers,
     mean_and_log_var,
 )
-from lifelong_cvae.model.pixel_model import PixelNetwork
-from lifelong_cvae.model.pixel_windows import Windows
+from lifelong_cvae.model.pixel_pyramid import PixelPyramid
 
 # Without a floor, a learned scale shrinks on black borders until its category wins every comparison.
 LOG_SCALE_FLOOR = -2.5
@@ -53,7 +52,7 @@ class Networks:
         pixels: values per image.
         compute_dtype: type that modules compute in, `float32` or `bfloat16`. Their inputs and outputs are float32.
         is_vector: whether the values are those of a standardized vector, not pixels in [0, 1].
-        pixel_network: neurons of a category's pixel model; None if there is none.
+        pixel_pyramid: networks of a category's pixel models; None if there are none.
         samples_pixels: whether sampled images come from pixel models (`cvae.sample_image`).
     """
 
@@ -64,7 +63,7 @@ class Networks:
     pixels: int
     compute_dtype: str
     is_vector: bool
-    pixel_network: PixelNetwork | None
+    pixel_pyramid: PixelPyramid | None
     samples_pixels: bool
 
     @property
@@ -175,10 +174,9 @@ class GrowingNetworks(Networks):
         }
 
     def _init_pixels(self, rng: jax.Array) -> dict[str, Any]:
-        if self.pixel_network is None:
+        if self.pixel_pyramid is None:
             return {}
-        inputs = jnp.zeros((1, self.pixel_network.windows.num_inputs(self.latent_size)))
-        return {"pixels": self.pixel_network.init(jax.random.fold_in(rng, 3), inputs)}
+        return {"pixels": self.pixel_pyramid.init(rng=jax.random.fold_in(rng, 3))}
 
     def mixed_activations(self, mixed: Any, half: str, inputs: jax.Array) -> list[jax.Array]:
         """Computes the mixed neurons of `encoder` or `decoder`, `[batch, width]` per layer."""
@@ -268,7 +266,9 @@ def build_networks(
         "pixels": pixels,
         "compute_dtype": compute_dtype,
         "is_vector": is_vector,
-        "pixel_network": PixelNetwork(Windows(image_shape), config.pixel_widths) if config.pixel_widths else None,
+        "pixel_pyramid": PixelPyramid(image_shape, config.pixel_widths, config.latent_size)
+        if config.pixel_widths
+        else None,
         "samples_pixels": config.sample_style == "pixels",
     }
     widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]

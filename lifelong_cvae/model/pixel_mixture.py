@@ -88,10 +88,14 @@ def sample(params: Mixture, center: jax.Array, *, rng: jax.Array) -> jax.Array:
     # One component is left of each pixel.
     drawn = Mixture(params.logits, *(jnp.take_along_axis(part, component, axis=1) for part in params[1:]))
     noise = jnp.exp(drawn.log_scales[:, 0]) * jax.random.logistic(noise_rng, center.shape)
-    deviations = jnp.zeros((len(center), 1, 0))
+    values = jnp.zeros_like(center)
     for channel in range(center.shape[1]):
-        moved = drawn.offsets[..., channel] + _moved(drawn, deviations, channel) + noise[:, channel, None]
-        values = jnp.clip(center[:, channel, None] + moved, 0, 1)
-        levels = jnp.round(values * (LEVELS - 1)) / (LEVELS - 1)
-        deviations = jnp.concatenate([deviations, (levels - center[:, channel, None])[..., None]], axis=-1)
-    return center + deviations[:, 0]
+        moved = _moved(drawn, (values - center)[:, None], channel)[:, 0]
+        value = center[:, channel] + drawn.offsets[:, 0, channel] + moved + noise[:, channel]
+        values = values.at[:, channel].set(to_levels(value))
+    return values
+
+
+def to_levels(values: jax.Array) -> jax.Array:
+    """Rounds values to the nearest of `LEVELS` from 0 to 1."""
+    return jnp.round(jnp.clip(values, 0, 1) * (LEVELS - 1)) / (LEVELS - 1)

@@ -1,11 +1,11 @@
-"""Pixel model: an autoregressive density of an image's pixels, given the decoder's mean.
+"""Pixel model: an autoregressive density of an image's pixels, given a blurred image m and latents z.
 
-    p(x|z,c) = prod_i p(x_i | x_1, ..., x_(i-1), m, z),      m = E[x|z,c]
+    p(x|m,z,c) = prod_i p(x_i | x_1, ..., x_(i-1), m, z)
 
-Pixels come in raster order. Pixel i reads a window of the pixels before it and a window of m around it, so the decoder
-decides about layout and color, and the pixel model adds what the decoder leaves out: edges and texture. Sources:
-Gulrajani et al. 2016 (arXiv 1611.05013, PixelVAE) for an autoregressive model after a VAE's decoder, Theis and Bethge
-2015 (arXiv 1506.03478) for windows.
+Pixels come in raster order. Pixel i reads a window of the pixels before it and a window of m around it, so m decides
+about layout and color, and the pixel model adds what m lacks: edges and texture. `pixel_pyramid` puts two of them
+together. Sources: Gulrajani et al. 2016 (arXiv 1611.05013, PixelVAE) for an autoregressive model after a VAE's decoder,
+Theis and Bethge 2015 (arXiv 1506.03478) for windows.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ from lifelong_cvae.model.pixel_windows import Windows, difference_basis
 # Of the positions of an image in a training step one of so many reads disturbed neighbors. A sample reads its own
 # pixels, with errors that no training image has. A network that has never seen any would let them grow.
 DISTURBED_EVERY = 8
-# Standard deviation of a disturbance, itself normally distributed.
-DISTURBANCE = 0.03
+# Standard deviation of the disturbances. Their sizes are products of two normal numbers: most are small, a few large.
+DISTURBANCE = 0.15
 
 
 class PixelNetwork(nn.Module):
@@ -65,7 +65,7 @@ def log_prob(
         network: module.
         params: its parameters.
         x: images in [0, 1], `[batch, pixels]`.
-        mean: the decoder's means, `[batch, pixels]`.
+        mean: blurred images, `[batch, pixels]`.
         z: latents, `[batch, latent]`.
         positions: i, from 0 to height * width - 1, `[batch, n]`.
         disturbance_rng: key of the disturbances that training adds; None adds none.
@@ -127,8 +127,8 @@ def _inputs(windows: Windows, neighbors: jax.Array, means: jax.Array, z: jax.Arr
 
     Args:
         windows: static positions.
-        neighbors: earlier pixels relative to the decoder's means, `[..., neighbors, channels]`.
-        means: the decoder's means around, `[..., means, channels]`.
+        neighbors: earlier pixels relative to the blurred image, `[..., neighbors, channels]`.
+        means: the blurred image around, `[..., means, channels]`.
         z: latents, `[..., latent]`; leading axes broadcast.
         positions: `[...]`, leading axes broadcast.
     """
@@ -145,5 +145,5 @@ def _disturb(neighbors: jax.Array, *, rng: jax.Array) -> jax.Array:
     count = -(-neighbors.shape[1] // DISTURBED_EVERY)
     noise_rng, size_rng = jax.random.split(rng)
     noise = jax.random.normal(noise_rng, neighbors[:, :count].shape)
-    sizes = DISTURBANCE * jax.random.normal(size_rng, (len(neighbors), count, 1, 1))
+    sizes = DISTURBANCE * jnp.prod(jax.random.normal(size_rng, (2, len(neighbors), count, 1, 1)), axis=0)
     return neighbors.at[:, :count].add(sizes * noise)

@@ -14,9 +14,9 @@ Offset = tuple[int, int]
 
 # The window of earlier pixels: so many rows above, and so many columns to either side.
 ROWS_ABOVE, COLUMNS_BESIDE = 4, 4
-# The window of the decoder's mean reaches so far in each direction.
+# The window of the blurred image reaches so far in each direction.
 MEAN_RADIUS = 2
-# Scales that give the inputs a standard deviation near 1: differences of neighbors, of means, and single values.
+# Scales that give the inputs a standard deviation near 1: differences of neighbors, of the blurred image, and single values.
 NEIGHBOR_SCALE, MEAN_SCALE, VALUE_SCALE = 10.0, 30.0, 5.0
 
 

@@ -3,7 +3,7 @@
 Every term is a mean over a batch, in nats per image (`generate`: squared error per image):
 
     real        -ELBO_c(x)                                   a real image of the task
-    pixels      -log p(x|z,c) by the pixel model             the same image; trains the pixel model alone
+    pixels      -log p(x|z,c) by the pixel models            the same image; trains the pixel models alone
     playback    -ELBO_c(x*)                                  a replayed image
     generate    ||decode(z*) - x*||^2                        decoder distillation on replayed pairs
     recognize   KL(q_teacher(z|x*,c) || q(z|x*,c))           encoder distillation on replayed images
@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from lifelong_cvae import sharding
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.images import to_float
-from lifelong_cvae.model import cpu, cvae, mixture_prior, pixel_model
+from lifelong_cvae.model import cpu, cvae, mixture_prior, pixel_pyramid
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.stacked import StackedCategories
 from lifelong_cvae.training.replay import ReplayMemory
@@ -56,8 +56,8 @@ class StepNoise(NamedTuple):
 
     index: jax.Array  # [categories, batch], rows of the images
     noise: jax.Array  # [categories, batch, latent], standard normal
-    positions: jax.Array | None = None  # [categories, batch, pixel_positions], pixels; None without pixel models
-    disturbance_rng: jax.Array | None = None  # [categories], key of `pixel_model.log_prob`
+    positions: Any = None  # [categories, batch, pixel_positions] by level, pixels; None without pixel models
+    disturbance_rng: jax.Array | None = None  # [categories], key of `pixel_pyramid.log_prob`
 
 
 class ReplayNoise(NamedTuple):
@@ -74,13 +74,12 @@ def sample_step_noise(data: TaskData, step: jax.Array, *, networks: Networks, le
         index_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, step))
         index = jax.random.randint(index_rng, (learning.batch_size,), 0, count)
         noise = StepNoise(index, jax.random.normal(noise_rng, (learning.batch_size, networks.latent_size)))
-        if networks.pixel_network is None:
+        if networks.pixel_pyramid is None:
             return noise
         position_rng, disturbance_rng = jax.random.split(jax.random.fold_in(noise_rng, 1))
-        shape, positions = (learning.batch_size, learning.pixel_positions), networks.pixel_network.windows.positions
-        return noise._replace(
-            positions=jax.random.randint(position_rng, shape, 0, positions), disturbance_rng=disturbance_rng
-        )
+        shape = (learning.batch_size, learning.pixel_positions)
+        positions = networks.pixel_pyramid.sample_positions(shape, rng=position_rng)
+        return noise._replace(positions=positions, disturbance_rng=disturbance_rng)
 
     return jax.vmap(sample)(data.counts, data.rngs)
 
@@ -109,11 +108,9 @@ def real_terms(model: cvae.CategoryModel, x: jax.Array, noise: StepNoise, activa
     terms = {"real": -jnp.mean(cvae.elbo_at(model, x, posterior, z))}
     if noise.positions is not None:
         mean, z = jax.lax.stop_gradient((model.networks.mean(logits), z))
-        network = model.networks.pixel_network
-        log_prob = pixel_model.log_prob(
-            network, model.pixels, x, mean, z, noise.positions, disturbance_rng=noise.disturbance_rng
-        )
-        terms["pixels"] = -network.windows.positions * jnp.mean(log_prob)
+        pyramid, rng = model.networks.pixel_pyramid, noise.disturbance_rng
+        log_prob = pixel_pyramid.log_prob(pyramid, model.pixels, x, mean, z, noise.positions, disturbance_rng=rng)
+        terms["pixels"] = -jnp.mean(log_prob)
     return terms
 
 

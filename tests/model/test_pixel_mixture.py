@@ -56,6 +56,8 @@ def test_sample_has_the_probabilities_of_log_prob():
     params = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), random_mixture(2, seed=1))
     center = jnp.full((count, 2), 0.3)
     samples = np.asarray(pixel_mixture.sample(params, center, rng=jax.random.key(0)))
+    assert samples.min() >= 0
+    assert samples.max() <= 1
     np.testing.assert_allclose(samples * 255, np.round(samples * 255), atol=1e-3)
     values = jnp.asarray(list(itertools.product(LEVELS, repeat=2)), jnp.float32)
     all_params = jax.tree.map(lambda leaf: jnp.repeat(leaf[:1], len(values), axis=0), params)

@@ -1,0 +1,108 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lifelong_cvae as lifelong
+from lifelong_cvae.model import pixel_model, pixel_pyramid
+
+SIDE, COUNT = 8, 256
+PYRAMID = pixel_pyramid.PixelPyramid((10, 9, 1), (4,), 2)
+SETTINGS = {
+    "mixed_widths": "8",
+    "category_widths": "8",
+    "pixel_widths": "16",
+    "latent_size": 2,
+    "prior_components": 1,
+    "noise_rank": 0,
+    "sample_style": "pixels",
+    "bound": "pixels",
+    "recognizer": "elbo",
+    "random_features": 0,
+    "min_steps": 300,
+    "epochs": 1,
+    "batch_size": 64,
+    "learning_rate": 0.01,
+}
+
+
+def stripes(count, *, seed):
+    """Returns images of horizontal stripes of random phase and period, whose mean is gray."""
+    rng = np.random.default_rng(seed)
+    phase, period = rng.integers(0, 4, (count, 1, 1)), rng.integers(3, 5, (count, 1, 1))
+    images = (np.arange(SIDE)[None, :, None] + phase) // 2 % period % 2 * np.ones((1, 1, SIDE))
+    return (200 * images + rng.integers(0, 40, images.shape)).astype(np.uint8)[..., None]
+
+
+@pytest.fixture(scope="module")
+def learner():
+    """Learned horizontal stripes, then vertical ones."""
+    state = lifelong.init(lifelong.preset("default").with_settings(SETTINGS), (SIDE, SIDE, 1), rng=jax.random.key(0))
+    images = stripes(COUNT, seed=0)
+    first, _ = lifelong.learn(state, {"rows": images}, rng=jax.random.key(0))
+    both, _ = lifelong.learn(first, {"columns": images.swapaxes(1, 2)}, rng=jax.random.key(0))
+    return first, both
+
+
+def test_pixels_recognize_textures(learner):
+    images = stripes(100, seed=1)
+    for name, values in [("rows", images), ("columns", images.swapaxes(1, 2))]:
+        names, _ = lifelong.recognize(learner[1], values)
+        assert np.mean(names == name) > 0.95
+
+
+def test_pixels_draw_textures(learner):
+    imagined = lifelong.imagine(learner[1], ["rows", "columns"], 64, rng=jax.random.key(1))
+    real = stripes(64, seed=2) / 255
+    for images in (np.asarray(imagined["rows"]), np.asarray(imagined["columns"]).swapaxes(1, 2)):
+        across, along = (np.abs(np.diff(images, axis=axis)).mean() for axis in (1, 2))
+        assert across > 2 * along
+        assert across == pytest.approx(np.abs(np.diff(real, axis=1)).mean(), rel=0.3)
+
+
+def test_pixels_of_a_learned_category_stay_the_same(learner):
+    first, both = (state.params["categories"]["rows"]["pixels"] for state in learner)
+    jax.tree.map(np.testing.assert_array_equal, first, both)
+
+
+@pytest.fixture(scope="module")
+def data():
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
+        PYRAMID.init(rng=jax.random.key(0)),
+    )
+    rng = np.random.default_rng(0)
+    x = (rng.integers(0, 256, (3, 90)) / 255).astype(np.float32)
+    return params, x, rng.random((3, 90)).astype(np.float32), rng.normal(size=(3, 2)).astype(np.float32)
+
+
+def test_image_log_prob_adds_both_levels(data):
+    params, x, mean, z = data
+    small, full = PYRAMID.networks.values()
+
+    def resize(rows, before, after):
+        images = jax.image.resize(rows.reshape(3, *before, 1), (3, *after, 1), "cubic")
+        return images.reshape(3, -1)
+
+    reduced = jnp.round(jnp.clip(resize(x, (10, 9), (3, 3)), 0, 1) * 255) / 255
+    expected = pixel_model.image_log_prob(small, params["small"], reduced, resize(mean, (10, 9), (3, 3)), z)
+    expected += pixel_model.image_log_prob(full, params["full"], x, resize(reduced, (3, 3), (10, 9)), z)
+    np.testing.assert_allclose(pixel_pyramid.image_log_prob(PYRAMID, *data), expected, rtol=1e-5)
+
+
+def test_log_prob_of_all_pixels_is_that_of_the_image(data):
+    positions = {
+        level: jnp.broadcast_to(jnp.arange(network.windows.positions)[None], (3, network.windows.positions))
+        for level, network in PYRAMID.networks.items()
+    }
+    estimated = pixel_pyramid.log_prob(PYRAMID, *data, positions)
+    np.testing.assert_allclose(estimated, pixel_pyramid.image_log_prob(PYRAMID, *data), rtol=1e-5)
+
+
+def test_sample_has_8_bit_values(data):
+    params, _, mean, z = data
+    samples = pixel_pyramid.sample(PYRAMID, params, mean, z, rng=jax.random.key(0))
+    assert samples.shape == (3, 90)
+    assert samples.min() >= 0
+    assert samples.max() <= 1
+    np.testing.assert_allclose(samples * 255, np.round(samples * 255), atol=1e-3)
