@@ -16,7 +16,7 @@ Offset = tuple[int, int]
 ROWS_ABOVE, COLUMNS_BESIDE = 4, 4
 # The window of the blurred image reaches so far in each direction.
 MEAN_RADIUS = 2
-# Scales that give the inputs a standard deviation near 1: differences of neighbors, of the blurred image, and single values.
+# Scales that give inputs a standard deviation near 1: differences of neighbors, of the blurred image, single values.
 NEIGHBOR_SCALE, MEAN_SCALE, VALUE_SCALE = 10.0, 30.0, 5.0
 
 
