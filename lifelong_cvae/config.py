@@ -181,8 +181,8 @@ class RecognitionConfig:
         recognizer: `elbo`: a bound on log p(x|c). `closed_form`: see `ClosedFormConfig`. `combined`: the product of
             both (`temperature_scaling`).
         bound: `mean`: ELBO with z at the posterior mean. `sampled`: ELBO averaged over samples of z. `importance`:
-            importance-weighted bound. `pixels`: ELBO with z at the posterior mean, with the density of the pixel models
-            in place of the decoder's.
+            importance-weighted bound. `pixels`: ELBO with z at the posterior mean, and a likelihood of the pixel
+            models in place of the decoder's.
         samples: samples of z per image and category for `sampled` and `importance`.
         eval_batch_size: images per call of the jitted function.
     """

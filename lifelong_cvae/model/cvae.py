@@ -214,9 +214,10 @@ def elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Arr
 
 
 def pixel_elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior) -> jax.Array:
-    """Computes `elbo_at` the posterior's mean, with that of the pixel models for log p(x|z,c), `[batch]`."""
+    """Computes `elbo_at` the posterior's mean with a partial likelihood of the pixel models, `[batch]`."""
     z = posterior.mean
-    log_prob = pixel_pyramid.image_log_prob(model.networks.pixel_pyramid, model.pixels, x, decode_mean(model, z), z)
+    pyramid, mean = model.networks.pixel_pyramid, decode_mean(model, z)
+    log_prob = pixel_pyramid.image_log_prob(pyramid, model.pixels, x, mean, z, stride=pixel_pyramid.EVIDENCE_STRIDE)
     return log_prob - mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, model.prior)
 
 

@@ -90,6 +90,18 @@ def test_image_log_prob_adds_both_levels(data):
     np.testing.assert_allclose(pixel_pyramid.image_log_prob(PYRAMID, *data), expected, rtol=1e-5)
 
 
+def test_image_log_prob_with_stride_has_fewer_factors_of_the_whole_image(data):
+    params, x, mean, z = data
+    small, full = PYRAMID.networks.values()
+    (values, center), (_, blurred) = pixel_pyramid._levels(PYRAMID, x, mean)
+    expected = pixel_model.image_log_prob(small, params["small"], values, center, z)
+    positions = [row * 9 + column for row in (1, 4, 7) for column in (1, 4, 7)]
+    positions = jnp.broadcast_to(jnp.asarray(positions)[None], (3, 9))
+    expected += pixel_model.log_prob(full, params["full"], x, blurred, z, positions).sum(axis=1)
+    found = pixel_pyramid.image_log_prob(PYRAMID, *data, stride=3)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_log_prob_of_all_pixels_is_that_of_the_image(data):
     positions = {
         level: jnp.broadcast_to(jnp.arange(network.windows.positions)[None], (3, network.windows.positions))
