@@ -209,8 +209,13 @@ def elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Arr
         posterior: q(z|x,c).
         z: latents, `[batch, latent]`.
     """
+    return elbo_of_logits(model, x, posterior, decode(model, z))
+
+
+def elbo_of_logits(model: CategoryModel, x: jax.Array, posterior: Posterior, logits: jax.Array) -> jax.Array:
+    """Computes `elbo_at` the z that was decoded to `logits`, `[batch, pixels]`."""
     kl = mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, model.prior)
-    return log_likelihood(model, x, decode(model, z)) - kl
+    return log_likelihood(model, x, logits) - kl
 
 
 def pixel_elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior) -> jax.Array:

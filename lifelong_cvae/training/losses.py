@@ -105,7 +105,7 @@ def real_terms(model: cvae.CategoryModel, x: jax.Array, noise: StepNoise, activa
     posterior = cvae.encode(model, x, activations)
     z = posterior.reparameterize(noise.noise)
     logits = cvae.decode(model, z)
-    terms = {"real": -jnp.mean(cvae.elbo_at(model, x, posterior, z))}
+    terms = {"real": -jnp.mean(cvae.elbo_of_logits(model, x, posterior, logits))}
     if noise.positions is not None:
         mean, z = jax.lax.stop_gradient((model.networks.mean(logits), z))
         pyramid, rng = model.networks.pixel_pyramid, noise.disturbance_rng
