@@ -1,8 +1,8 @@
 """Counts the programs of a run, and the products of its functions on a GPU: `python -m tests.programs 10 products`.
 
 With `tests` there are 100 test images, whatever the number of categories. With `vectors` the run is on vectors, with
-`playback` its mixed part keeps learning. With `products` every jitted function that the run calls is also exported for
-CPU, CUDA and TPU; one that cannot be lowered for a platform ends the run.
+`pixels` it has pixel models, with `playback` its mixed part keeps learning. With `products` every jitted function that
+the run calls is also exported for CPU, CUDA and TPU; one that cannot be lowered for a platform ends the run.
 
 Prints a line of JSON. Runs in a process of its own, since compiled functions are kept. `backend_compile_duration` is
 JAX's event of a compilation; it is also recorded for a program that the persistent cache has.
@@ -32,6 +32,8 @@ DOT_GENERAL = re.compile(r"stablehlo\.dot_general[^\n]* : \(([^)]*)\)")
 SETTINGS = {**SMALL, **SMALL_FEATURES, "min_steps": "2", "steps_per_call": "2", "epochs": "1", "base_categories": "1"}
 # Settings of the preset `vectors` that those of images lack.
 VECTORS = {"noise_scale": "own", "recognizer": "closed_form"}
+# Settings of runs with pixel models.
+PIXELS = {"pixel_widths": "8", "sample_style": "pixels", "bound": "pixels"}
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -68,7 +70,13 @@ def _recorder(function: Any, shapes: set[str], exported: set[str]) -> Any:
 
 
 def count(
-    categories: int, *, products: bool = False, vectors: bool = False, tests: bool = False, mixed_mode: str = "frozen"
+    categories: int,
+    *,
+    products: bool = False,
+    vectors: bool = False,
+    pixels: bool = False,
+    tests: bool = False,
+    mixed_mode: str = "frozen",
 ) -> dict[str, Any]:
     """Returns the number of programs after each task, in all, and of distinct products, of a run with figures."""
     numbers = np.random.default_rng(0)
@@ -80,7 +88,8 @@ def count(
     source = from_arrays(
         "noise", train_images=images, train_labels=labels, test_images=images[test], test_labels=labels[test]
     )
-    config = Config().with_settings({**SETTINGS, "mixed_mode": mixed_mode, **(VECTORS if vectors else {})})
+    kind = {**(VECTORS if vectors else {}), **(PIXELS if pixels else {})}
+    config = Config().with_settings({**SETTINGS, "mixed_mode": mixed_mode, **kind})
     programs, after_task, shapes, exported = [], [], set(), set()
 
     def listen(event: str, duration: float, **_: Any) -> None:
@@ -107,6 +116,6 @@ def count(
 
 if __name__ == "__main__":
     options = sys.argv[2:]
-    chosen = {name: name in options for name in ("products", "vectors", "tests")}
+    chosen = {name: name in options for name in ("products", "vectors", "pixels", "tests")}
     mode = "playback" if "playback" in options else "frozen"
     print(json.dumps(count(int(sys.argv[1]), **chosen, mixed_mode=mode)))

@@ -47,13 +47,21 @@ def outputs(state, images, test_images, mesh=None):
     }
 
 
-@pytest.fixture(scope="module", params=["images", pytest.param("vectors", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["images", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("vectors", "pixels"))]
+)
 def outputs_of_one_and_four_devices(request, learner, digits, rng, tmp_path_factory):
     """Outputs of one device, and of a 2 x 2 mesh."""
     folder = tmp_path_factory.mktemp("devices")
     # 39 images: no multiple of a batch or of the devices.
-    if request.param == "images":
+    if request.param in ("images", "pixels"):
         state, new = learner, digits[NEW]
+        if request.param == "pixels":
+            # Samples of pixels are rounded to 8 bits: they are not compared.
+            config = learner.config.with_settings({"pixel_widths": "8", "sample_style": "contrast"})
+            state = lifelong.init(config, (28, 28, 1), rng=rng)
+            for name in "201":
+                state, _ = lifelong.learn(state, {name: digits[name]}, rng=rng)
         test_images = np.concatenate([digits[name][300:313] for name in "201"])
     else:
         state = test_vectors.learned(lifelong.Config().with_settings(test_vectors.SETTINGS), rng, gaussians(100, 2))

@@ -102,8 +102,9 @@ def test_run_compiles_few_programs_that_are_exported_for_every_platform():
 
 
 @pytest.mark.slow
-def test_run_on_vectors_compiles_few_programs_that_are_exported_for_every_platform():
-    result = count_programs("3", "products", "vectors")
+@pytest.mark.parametrize("kind", ["vectors", "pixels"])
+def test_run_of_a_kind_compiles_few_programs_that_are_exported_for_every_platform(kind):
+    result = count_programs("3", "products", kind)
     assert result["after_task"][-1] <= result["after_task"][1] + 2
     assert result["programs"] <= 38
     assert set(result["exported"]) >= {"train_chunk", "fit_parts", "accumulate", "_solve", "batch_evidence"}
