@@ -345,6 +345,34 @@ def test_config_refuses_a_second_layer_that_cannot_be_computed(settings, words):
     one_line(error, *words)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sample_style": "pixels"}, ("sample_style=pixels", "pixel_widths", "none")),
+        ({"bound": "pixels"}, ("bound=pixels", "pixel_widths", "none")),
+        ({"pixel_widths": "8,0"}, ("pixel_widths", "0")),
+        ({"pixel_widths": "8", "conditioning": "one_hot"}, ("conditioning", "neurons", "one_hot")),
+        ({"pixel_widths": "8", "pixel_positions": 0}, ("pixel_positions", "0")),
+    ],
+)
+def test_config_refuses_pixel_models_that_cannot_be_made(settings, words):
+    with pytest.raises(InputError) as error:
+        Config().with_settings(settings)
+    one_line(error, *words)
+
+
+def test_for_shape_refuses_pixel_models_of_vectors():
+    with pytest.raises(InputError) as error:
+        Config().with_settings({"pixel_widths": "8"}).for_shape((5,))
+    one_line(error, "pixel_widths", "vectors", "(8,)")
+
+
+def test_from_dict_reads_configurations_without_pixel_models():
+    values = Config().to_dict()
+    del values["network"]["pixel_widths"], values["learning"]["pixel_positions"]
+    assert Config.from_dict(values) == Config()
+
+
 def test_for_shape_replaces_zeros_by_values_for_the_channels():
     sizes = {
         (channels, fold): Config().with_settings({"fold_mirrors": fold}).for_shape((32, 32, channels)).closed_form
