@@ -1,11 +1,11 @@
 """Pixel models of a small image and of the whole one: layout first, then edges and texture.
 
-    log p(x|z,c) >= log p(s|m_s,z,c) + log p(x|s',z,c)
+    log p(x|z,c) >= log p(s|m_s,z,c) + log p(x|m',z,c),      m' = m + up(s - m_s)
 
-s is x at a quarter of its height and width, m_s the decoder's mean E[x|z,c] at that size, and s' is s at full size. The
-first pixel model (`pixel_model`) corrects what the decoder gets wrong about layout and color, in few steps; the second
-one adds what is fine. Both densities are over 8-bit values, and s follows from x, so the sum is a lower bound. Source:
-Menick and Kalchbrenner 2018 (arXiv 1812.01608) for a small image before the large one.
+s is x at a quarter of its height and width, m the decoder's mean E[x|z,c], m_s is m at that size, and `up` enlarges to
+full size. The first pixel model (`pixel_model`) corrects what the decoder gets wrong about layout and color, in few
+steps; the second one adds what is fine. Both densities are over 8-bit values, and s follows from x, so the sum is a
+lower bound. Source: Menick and Kalchbrenner 2018 (arXiv 1812.01608) for a small image before the large one.
 """
 
 from dataclasses import dataclass
@@ -112,14 +112,15 @@ def sample(pyramid: PixelPyramid, params: Any, mean: jax.Array, z: jax.Array, *,
     small_rng, full_rng = jax.random.split(rng)
     center = _resize(mean, full, small)
     values = pixel_model.sample(small, params["small"], center, z, rng=small_rng)
-    return pixel_model.sample(full, params["full"], _resize(values, small, full), z, rng=full_rng)
+    corrected = mean + _resize(values - center, small, full)
+    return pixel_model.sample(full, params["full"], corrected, z, rng=full_rng)
 
 
 def _levels(pyramid: PixelPyramid, x: jax.Array, mean: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
     """Returns the values and the centers of both levels, rows of pixels each."""
     small, full = pyramid.networks.values()
-    reduced = pixel_mixture.to_levels(_resize(x, full, small))
-    return [(reduced, _resize(mean, full, small)), (x, _resize(reduced, small, full))]
+    center, reduced = _resize(mean, full, small), pixel_mixture.to_levels(_resize(x, full, small))
+    return [(reduced, center), (x, mean + _resize(reduced - center, small, full))]
 
 
 def _resize(rows: jax.Array, before: PixelNetwork, after: PixelNetwork) -> jax.Array:
