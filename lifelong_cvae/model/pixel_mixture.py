@@ -17,7 +17,9 @@ COMPONENTS = 5
 # Values of a channel, 0 to 1 in equal steps.
 LEVELS = 256
 HALF_STEP = 0.5 / (LEVELS - 1)
-MIN_LOG_SCALE, INITIAL_LOG_SCALE = -5.5, -3.0
+# A larger scale would be as flat, and its probabilities would underflow.
+LOG_SCALE_RANGE = (-5.5, 1.0)
+INITIAL_LOG_SCALE = -3.0
 # Initial means of the components are spread over so much to both sides of the center.
 INITIAL_SPREAD = 0.05
 
@@ -49,7 +51,7 @@ def mixture(outputs: jax.Array, channels: int) -> Mixture:
     sizes = COMPONENTS * np.cumsum([1, channels, channels])
     logits, *parts = jnp.split(outputs, sizes, axis=-1)
     offsets, log_scales, slopes = (part.reshape(len(outputs), COMPONENTS, -1) for part in parts)
-    return Mixture(logits, offsets, jnp.maximum(log_scales, MIN_LOG_SCALE), jnp.tanh(slopes))
+    return Mixture(logits, offsets, jnp.clip(log_scales, *LOG_SCALE_RANGE), jnp.tanh(slopes))
 
 
 def log_prob(params: Mixture, x: jax.Array, center: jax.Array) -> jax.Array:

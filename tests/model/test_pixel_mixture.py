@@ -51,6 +51,19 @@ def test_log_prob_sums_to_one(channels):
     assert float(jnp.exp(log_prob).sum()) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("size", [1e2, 1e4])
+def test_log_prob_has_finite_gradients_for_extreme_outputs(size):
+    outputs = jnp.asarray(size * np.random.default_rng(0).choice([-1, 1], (50, pixel_mixture.num_outputs(3))))
+    x = jnp.asarray(np.random.default_rng(1).choice([0, 0.2, 1], (50, 3)), jnp.float32)
+
+    def total(outputs):
+        return pixel_mixture.log_prob(pixel_mixture.mixture(outputs, 3), x, jnp.full_like(x, 0.5)).sum()
+
+    value, gradient = jax.value_and_grad(total)(outputs.astype(jnp.float32))
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
 def test_sample_has_the_probabilities_of_log_prob():
     count = 20_000
     params = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), random_mixture(2, seed=1))
