@@ -11,7 +11,7 @@ PYRAMID = pixel_pyramid.PixelPyramid((10, 9, 1), (4,), 2)
 SETTINGS = {
     "mixed_widths": "8",
     "category_widths": "8",
-    "pixel_widths": "16",
+    "pixel_widths": "32",
     "latent_size": 2,
     "prior_components": 1,
     "noise_rank": 0,
@@ -19,7 +19,7 @@ SETTINGS = {
     "bound": "pixels",
     "recognizer": "elbo",
     "random_features": 0,
-    "min_steps": 300,
+    "min_steps": 800,
     "epochs": 1,
     "batch_size": 64,
     "learning_rate": 0.01,
@@ -57,7 +57,7 @@ def test_pixels_draw_textures(learner):
     for images in (np.asarray(imagined["rows"]), np.asarray(imagined["columns"]).swapaxes(1, 2)):
         across, along = (np.abs(np.diff(images, axis=axis)).mean() for axis in (1, 2))
         assert across > 2 * along
-        assert across == pytest.approx(np.abs(np.diff(real, axis=1)).mean(), rel=0.3)
+        assert across == pytest.approx(np.abs(np.diff(real, axis=1)).mean(), rel=0.4)
 
 
 def test_pixels_of_a_learned_category_stay_the_same(learner):
