@@ -100,7 +100,9 @@ def cast(name: str, value: Any, kind: Any) -> Any:
         InputError: the value is not of that kind, or not finite.
     """
     if kind == tuple[int, ...]:
-        parts = (value.split(",") if value else ()) if isinstance(value, str) else value
+        if value == "":
+            return ()
+        parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, (list, tuple)):
             raise InputError(f'setting {name}: expected whole numbers such as "400,400", got {value!r}')
         return tuple(cast(name, part, int) for part in parts)

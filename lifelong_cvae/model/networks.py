@@ -258,6 +258,7 @@ def build_networks(
 ) -> Networks:
     """Builds the networks for images of `image_shape` (height, width, channels), or for vectors (d,)."""
     pixels, is_vector = math.prod(image_shape), len(image_shape) == 1
+    pyramid = PixelPyramid(image_shape, config.pixel_widths, config.latent_size)
     common = {
         "likelihood": config.likelihood,
         "noise_scale": config.noise_scale,
@@ -266,9 +267,7 @@ def build_networks(
         "pixels": pixels,
         "compute_dtype": compute_dtype,
         "is_vector": is_vector,
-        "pixel_pyramid": PixelPyramid(image_shape, config.pixel_widths, config.latent_size)
-        if config.pixel_widths
-        else None,
+        "pixel_pyramid": pyramid if config.pixel_widths else None,
         "samples_pixels": config.sample_style == "pixels",
     }
     widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]

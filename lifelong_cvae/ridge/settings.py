@@ -111,8 +111,8 @@ class ClosedFormConfig:
 
 
 def complete_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Completes settings that an earlier version wrote. Features of 0.2.0 cannot be computed any more."""
+    """Completes settings of 0.2.0, whose features cannot be computed any more; returns others as they are."""
     if set(settings) != OLD_SETTINGS:
-        return {"second_filters": 0, **settings}
+        return settings
     dictionary = "first_task" if settings["random_features"] else "dead_leaves"
     return {**dataclasses.asdict(ClosedFormConfig()), **settings, "dictionary": dictionary}
