@@ -26,8 +26,14 @@ PRESETS = {
         closed_form=ClosedFormConfig(random_features=0),
         recognition=RecognitionConfig(recognizer="elbo"),
     ),
-    # Photographs: mirror images are learned too, and there are more filters, in color a second layer of them.
-    "photos": Config(closed_form=ClosedFormConfig(fold_mirrors=True, second_filters=BY_CHANNELS)),
+    # Photographs: pixel models draw edges and texture, and learn for long. The regression learns mirror images too, and
+    # has more filters, in color a second layer of them.
+    "photos": Config(
+        network=NetworkConfig(latent_size=32, pixel_widths=(128, 128), sample_temperature=1.1, sample_style="pixels"),
+        learning=LearningConfig(epochs=100),
+        closed_form=ClosedFormConfig(fold_mirrors=True, second_filters=BY_CHANNELS),
+        recognition=RecognitionConfig(bound="pixels"),
+    ),
     # Characters and drawings of strokes: shifted images are learned too.
     "strokes": Config(closed_form=ClosedFormConfig(shift_images=True, random_features=5120)),
     # Vectors, such as the embeddings of another network: the scale of each dimension is learned. Evidence adds nothing

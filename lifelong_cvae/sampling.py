@@ -169,16 +169,19 @@ def imagine_stacked(
         model = cvae.CategoryModel(mixed, category, networks)
         # Independent of the two keys that `sample_pairs` splits off.
         texture_rng = jax.random.fold_in(rng, 2)
-        z = sharding.constrain(sample_pairs(model, count, cycles, rng=rng)[0], mesh, sharding.DATA_AXIS)
+        z, _ = sample_pairs(model, count, cycles, temperature=networks.sample_temperature, rng=rng)
+        z = sharding.constrain(z, mesh, sharding.DATA_AXIS)
         return cvae.sample_image(model, z, rng=texture_rng)
 
     return sharding.constrain(stack.map_categories(imagine_category, rngs, mesh=mesh), mesh)
 
 
-def sample_pairs(model: cvae.CategoryModel, count: int, cycles: int, *, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+def sample_pairs(
+    model: cvae.CategoryModel, count: int, cycles: int, *, temperature: float = 1.0, rng: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Samples z ~ p(z|c) `[count, latent]` and decoder means `[count, pixels]`, and circulates them."""
     latent_rng, circle_rng = jax.random.split(rng)
-    z = mixture_prior.sample(model.prior, count, rng=latent_rng)
+    z = mixture_prior.sample(model.prior, count, temperature=temperature, rng=latent_rng)
     return cvae.circulate(model, z, cvae.decode_mean(model, z), cycles, rng=circle_rng)
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from lifelong_cvae import deprecated
 from lifelong_cvae.config import (
     BOUNDS,
-    LIKELIHOODS,
     MIXED_MODES,
     RECOGNIZERS,
     ClosedFormConfig,
@@ -23,6 +22,7 @@ from lifelong_cvae.config import (
     RecognitionConfig,
 )
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.model.settings import LIKELIHOODS
 from lifelong_cvae.presets import preset
 from lifelong_cvae.ridge.settings import GRAM_SHARINGS, MAX_FILTER_SIZE
 from tests.conftest import one_line
@@ -67,6 +67,7 @@ def configs(draw):
             latent_size=draw(positive),
             likelihood=draw(st.sampled_from(LIKELIHOODS)),
             pixel_widths=draw(st.lists(st.integers(1, 5000), min_size=1, max_size=3).map(tuple)),
+            sample_temperature=draw(st.floats(0.1, 10)),
         ),
         learning=LearningConfig(
             mixed_mode=draw(st.sampled_from(MIXED_MODES)),
@@ -350,6 +351,7 @@ def test_config_refuses_a_second_layer_that_cannot_be_computed(settings, words):
     [
         ({"sample_style": "pixels"}, ("sample_style=pixels", "pixel_widths", "none")),
         ({"bound": "pixels"}, ("bound=pixels", "pixel_widths", "none")),
+        ({"sample_temperature": 0}, ("sample_temperature", "0")),
         ({"pixel_widths": "8,0"}, ("pixel_widths", "0")),
         ({"pixel_widths": "8", "conditioning": "one_hot"}, ("conditioning", "neurons", "one_hot")),
         ({"pixel_widths": "8", "pixel_positions": 0}, ("pixel_positions", "0")),
@@ -369,7 +371,8 @@ def test_for_shape_refuses_pixel_models_of_vectors():
 
 def test_from_dict_reads_configurations_without_pixel_models():
     values = Config().to_dict()
-    del values["network"]["pixel_widths"], values["learning"]["pixel_positions"]
+    del values["network"]["pixel_widths"], values["network"]["sample_temperature"]
+    del values["learning"]["pixel_positions"]
     assert Config.from_dict(values) == Config()
 
 

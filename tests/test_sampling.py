@@ -41,11 +41,13 @@ def test_imagine_does_not_depend_on_other_categories(state, rng, cycles):
     assert not np.array_equal(reseeded["0"], alone["0"])
 
 
-def test_imagine_follows_prior_decoder_and_circle(state, rng):
+@pytest.mark.parametrize("temperature", [1.0, 1.3])
+def test_imagine_follows_prior_decoder_and_circle(state, temperature, rng):
+    state = state.replace(config=state.config.with_settings({"sample_temperature": temperature}))
     model = state.model("0")
     name_rng = category_rng(rng, "0", 0)
     latent_rng, circle_rng = jax.random.split(name_rng)
-    z = mixture_prior.sample(model.category["prior"], 3, rng=latent_rng)
+    z = mixture_prior.sample(model.category["prior"], 3, temperature=temperature, rng=latent_rng)
     z_after, x_after = cvae.circulate(model, z, cvae.decode_mean(model, z), 1, rng=circle_rng)
     expected = cvae.sample_image(model, z_after, rng=jax.random.fold_in(name_rng, 2))
     np.testing.assert_allclose(cvae.decode_mean(model, z_after), x_after, rtol=1e-5, atol=1e-6)

@@ -25,7 +25,7 @@ from experiments.benchmarks.untrained import untrained_state
 from lifelong_cvae import recognition, sampling
 from lifelong_cvae.config import Config
 from lifelong_cvae.images import to_float
-from lifelong_cvae.model import cvae
+from lifelong_cvae.model import cvae, elbo
 from lifelong_cvae.training.task_data import make_task_data
 from lifelong_cvae.training.train import TrainCarry, init_carry, train_chunk
 
@@ -138,7 +138,7 @@ def _recognition_work(benchmark_config: BenchmarkConfig) -> _Work:
     model, x = state.model(state.names[0]), to_float(jnp.asarray(images[:1].reshape(1, -1)))
 
     def category_evidence(x: jax.Array, activations: Any) -> jax.Array:
-        return cvae.evidence_bound(model, x, activations, state.config.recognition, rng=None)
+        return elbo.evidence_bound(model, x, activations, state.config.recognition, rng=None)
 
     def activations(x: jax.Array) -> Any:
         return cvae.mixed_activations(model, "encoder", x)

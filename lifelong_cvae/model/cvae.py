@@ -1,9 +1,8 @@
-"""The conditional VAE of one category: encoder, decoder, bounds on log p(x|c), and the circle.
+"""The conditional VAE of one category: encoder, decoder, samples, likelihood, and the circle.
 
 Every function takes a `CategoryModel`: the mixed part and the parameters of one category. Parameters of other
-categories are not passed in, so no result can depend on them. Sources: Kingma and Welling 2013 (arXiv 1312.6114) for
-the ELBO, Sohn, Lee and Yan 2015 for its conditional form, Burda, Grosse and Salakhutdinov 2015 (arXiv 1509.00519) for
-the importance-weighted bound.
+categories are not passed in, so no result can depend on them. `elbo` has the bounds on log p(x|c). Sources: Kingma and
+Welling 2013 (arXiv 1312.6114), Sohn, Lee and Yan 2015 for the conditional form.
 """
 
 import math
@@ -13,7 +12,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae.config import RecognitionConfig
 from lifelong_cvae.model import low_rank_noise, mixture_prior, pixel_pyramid
 from lifelong_cvae.model.networks import Networks
 
@@ -194,85 +192,6 @@ def residual(model: CategoryModel, x: jax.Array, logits: jax.Array) -> jax.Array
     """Computes residuals in units of the scale, (x - mean(logits)) / scale, `[batch, pixels]`."""
     log_scale = model.networks.log_scale(model.mixed, model.category)
     return (x - model.networks.mean(logits)) * jnp.exp(-log_scale)[None]
-
-
-def elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior, z: jax.Array) -> jax.Array:
-    """Computes log p(x|z,c) - KL(q(z|x,c) || p(z|c)) in nats per image, `[batch]`.
-
-    The KL term is exact for a prior of one component, and an upper bound for a mixture (`mixture_prior.kl_to_prior`).
-    For z ~ q(z|x,c) the mean of the result is ELBO_c(x). At the posterior's mean the result is deterministic but no
-    bound, since it ignores the loss of likelihood due to the variance of z; it serves to compare categories.
-
-    Args:
-        model: model of the category.
-        x: images, `[batch, pixels]`.
-        posterior: q(z|x,c).
-        z: latents, `[batch, latent]`.
-    """
-    return elbo_of_logits(model, x, posterior, decode(model, z))
-
-
-def elbo_of_logits(model: CategoryModel, x: jax.Array, posterior: Posterior, logits: jax.Array) -> jax.Array:
-    """Computes `elbo_at` the z that was decoded to `logits`, `[batch, pixels]`."""
-    kl = mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, model.prior)
-    return log_likelihood(model, x, logits) - kl
-
-
-def pixel_elbo_at(model: CategoryModel, x: jax.Array, posterior: Posterior) -> jax.Array:
-    """Computes `elbo_at` the posterior's mean with a partial likelihood of the pixel models, `[batch]`."""
-    z = posterior.mean
-    pyramid, mean = model.networks.pixel_pyramid, decode_mean(model, z)
-    log_prob = pixel_pyramid.image_log_prob(pyramid, model.pixels, x, mean, z, stride=pixel_pyramid.EVIDENCE_STRIDE)
-    return log_prob - mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, model.prior)
-
-
-def elbo(model: CategoryModel, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int = 1) -> jax.Array:
-    """Estimates ELBO_c(x) in nats per image, `[batch]`, as a mean over samples z ~ q(z|x,c)."""
-
-    def sampled_elbo(key: jax.Array) -> jax.Array:
-        return elbo_at(model, x, posterior, posterior.sample(rng=key))
-
-    if samples == 1:
-        return sampled_elbo(rng)
-    return jnp.mean(jax.vmap(sampled_elbo)(jax.random.split(rng, samples)), axis=0)
-
-
-def importance_bound(
-    model: CategoryModel, x: jax.Array, posterior: Posterior, *, rng: jax.Array, samples: int
-) -> jax.Array:
-    """Estimates the importance-weighted bound on log p(x|c) in nats per image, `[batch]`.
-
-    log 1/S sum_s p(x|z_s,c) p(z_s|c) / q(z_s|x,c) for S samples z_s ~ q(z|x,c); on average at least the ELBO.
-    """
-
-    def log_weight(key: jax.Array) -> jax.Array:
-        z = posterior.sample(rng=key)
-        log_joint = log_likelihood(model, x, decode(model, z)) + mixture_prior.log_prob(model.prior, z)
-        return log_joint - posterior.log_prob(z)
-
-    log_weights = jax.vmap(log_weight)(jax.random.split(rng, samples))
-    return jax.nn.logsumexp(log_weights, axis=0) - math.log(samples)
-
-
-def evidence_bound(
-    model: CategoryModel, x: jax.Array, activations: Any, settings: RecognitionConfig, *, rng: jax.Array | None
-) -> jax.Array:
-    """Computes the approximation of log p(x|c) that recognition uses, in nats per image, `[batch]`.
-
-    Args:
-        model: model of the category.
-        x: images, `[batch, pixels]`.
-        activations: as in `encode`.
-        settings: `bound` and the number of `samples`.
-        rng: key of the samples; unused by the bound `mean`.
-    """
-    posterior = encode(model, x, activations)
-    if settings.bound == "mean":
-        return elbo_at(model, x, posterior, posterior.mean)
-    if settings.bound == "pixels":
-        return pixel_elbo_at(model, x, posterior)
-    sampled_bound = elbo if settings.bound == "sampled" else importance_bound
-    return sampled_bound(model, x, posterior, rng=rng, samples=settings.samples)
 
 
 def circulate(

@@ -65,12 +65,16 @@ def log_prob(prior: MixturePrior, z: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(log_joint(prior, z), axis=-1)
 
 
-def sample(prior: MixturePrior, count: int, *, rng: jax.Array) -> jax.Array:
-    """Samples z ~ p(z|c), `[count, latent]`."""
+def sample(prior: MixturePrior, count: int, *, temperature: float = 1.0, rng: jax.Array) -> jax.Array:
+    """Samples z ~ p(z|c), `[count, latent]`, with deviations from its mean times `temperature`."""
     component_rng, noise_rng = jax.random.split(rng)
     component = jax.random.categorical(component_rng, prior["logits"], shape=(count,))
     noise = jax.random.normal(noise_rng, (count, prior["means"].shape[1]))
-    return prior["means"][component] + jnp.exp(0.5 * prior["log_vars"][component]) * noise
+    z = prior["means"][component] + jnp.exp(0.5 * prior["log_vars"][component]) * noise
+    if temperature == 1.0:
+        return z
+    mean = (jax.nn.softmax(prior["logits"]) @ prior["means"])[None]
+    return mean + temperature * (z - mean)
 
 
 def mean_and_covariance(prior: MixturePrior) -> tuple[np.ndarray, np.ndarray]:

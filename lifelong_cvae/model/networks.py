@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lifelong_cvae.config import NetworkConfig
 from lifelong_cvae.images import Shape
 from lifelong_cvae.model import low_rank_noise, mixture_prior, rejection
 from lifelong_cvae.model.layers import (
@@ -27,6 +26,7 @@ from lifelong_cvae.model.layers import (
     mean_and_log_var,
 )
 from lifelong_cvae.model.pixel_pyramid import PixelPyramid
+from lifelong_cvae.model.settings import NetworkConfig
 
 # Without a floor, a learned scale shrinks on black borders until its category wins every comparison.
 LOG_SCALE_FLOOR = -2.5
@@ -54,6 +54,7 @@ class Networks:
         is_vector: whether the values are those of a standardized vector, not pixels in [0, 1].
         pixel_pyramid: networks of a category's pixel models; None if there are none.
         samples_pixels: whether sampled images come from pixel models (`cvae.sample_image`).
+        sample_temperature: variety of imagined images (`config.NetworkConfig`).
     """
 
     likelihood: str
@@ -65,6 +66,7 @@ class Networks:
     is_vector: bool
     pixel_pyramid: PixelPyramid | None
     samples_pixels: bool
+    sample_temperature: float
 
     @property
     def fits_parts(self) -> bool:
@@ -269,6 +271,7 @@ def build_networks(
         "is_vector": is_vector,
         "pixel_pyramid": pyramid if config.pixel_widths else None,
         "samples_pixels": config.sample_style == "pixels",
+        "sample_temperature": config.sample_temperature,
     }
     widths, mirrored = config.mixed_widths, config.mixed_widths[::-1]
     if config.conditioning == "one_hot":

@@ -1,11 +1,13 @@
-"""Pixel models of a small image and of the whole one: layout first, then edges and texture.
+"""Pixel models of an image at several sizes: layout first, then shapes, then edges and texture.
 
-    log p(x|z,c) >= log p(s|m_s,z,c) + log p(x|m',z,c),      m' = m + up(s - m_s)
+    log p(x|z,c) >= sum_k log p(s_k|m'_k,z,c),      m'_k = m_k + up(s_(k-1) - m_(k-1)),      m'_1 = m_1
 
-s is x at a quarter of its height and width, m the decoder's mean E[x|z,c], m_s is m at that size, and `up` enlarges to
-full size. The first pixel model (`pixel_model`) corrects what the decoder gets wrong about layout and color, in few
-steps; the second one adds what is fine. Both densities are over 8-bit values, and s follows from x, so the sum is a
-lower bound. Source: Menick and Kalchbrenner 2018 (arXiv 1812.01608) for a small image before the large one.
+s_k is x, and m_k the decoder's mean E[x|z,c], at the size of level k: a quarter of the height and width, half of them,
+and all of them, where s_3 = x. `up` enlarges to the size of the next level. The first pixel model (`pixel_model`)
+corrects what the decoder gets wrong about layout and color, in few steps; the later ones add what is fine. The
+densities are over 8-bit values, and the small images follow from x, so the sum is a lower bound. Sources: Menick and
+Kalchbrenner 2018 (arXiv 1812.01608) for small images before the large one, Reed et al. 2017 (arXiv 1703.03664) for a
+pyramid of autoregressive models.
 """
 
 from dataclasses import dataclass
@@ -19,15 +21,13 @@ from lifelong_cvae.model import pixel_mixture, pixel_model
 from lifelong_cvae.model.pixel_model import PixelNetwork
 from lifelong_cvae.model.pixel_windows import Windows
 
-# Of the pixels of the whole image, those of every third row and column count as evidence.
-EVIDENCE_STRIDE = 3
-# Height and width of an image by those of the small one.
-REDUCTION = 4
+# Height and width of the whole image by those of each level.
+REDUCTIONS = {"small": 4, "middle": 2, "full": 1}
 
 
 @dataclass(frozen=True)
 class PixelPyramid:
-    """Networks of both levels. Static: hashable, equal by value.
+    """Networks of all levels. Static: hashable, equal by value.
 
     Attributes:
         image_shape: (height, width, channels).
@@ -41,25 +41,25 @@ class PixelPyramid:
 
     @property
     def networks(self) -> dict[str, PixelNetwork]:
-        """Networks by level, `small` first."""
+        """Networks by level, in the order of `REDUCTIONS`."""
         height, width, channels = self.image_shape
-        small = (-(-height // REDUCTION), -(-width // REDUCTION), channels)
-        shapes = {"small": small, "full": self.image_shape}
-        return {level: PixelNetwork(Windows(shape), self.widths) for level, shape in shapes.items()}
+        return {
+            level: PixelNetwork(Windows((-(-height // factor), -(-width // factor), channels)), self.widths)
+            for level, factor in REDUCTIONS.items()
+        }
 
     def init(self, *, rng: jax.Array) -> dict[str, Any]:
         """Initializes the parameters, by level."""
         return {
             level: network.init(key, jnp.zeros((1, network.windows.num_inputs(self.latent_size))))
-            for (level, network), key in zip(self.networks.items(), jax.random.split(rng), strict=True)
+            for (level, network), key in zip(self.networks.items(), _keys(rng), strict=True)
         }
 
     def sample_positions(self, shape: tuple[int, int], *, rng: jax.Array) -> dict[str, jax.Array]:
         """Samples pixels to train on, of `shape` (batch, n) at each level."""
-        keys = jax.random.split(rng)
         return {
             level: jax.random.randint(key, shape, 0, network.windows.positions)
-            for (level, network), key in zip(self.networks.items(), keys, strict=True)
+            for (level, network), key in zip(self.networks.items(), _keys(rng), strict=True)
         }
 
 
@@ -84,48 +84,64 @@ def log_prob(
         positions: pixels of each level, `[batch, n]`.
         disturbance_rng: as in `pixel_model.log_prob`.
     """
-    keys = [None, None] if disturbance_rng is None else jax.random.split(disturbance_rng)
-    total = jnp.zeros(len(x))
-    for (level, network), key, data in zip(pyramid.networks.items(), keys, _levels(pyramid, x, mean), strict=True):
-        terms = pixel_model.log_prob(network, params[level], *data, z, positions[level], disturbance_rng=key)
+    keys = [None] * len(REDUCTIONS) if disturbance_rng is None else _keys(disturbance_rng)
+    total, values = jnp.zeros(len(x)), _all_values(pyramid, x)
+    for (level, network), key in zip(pyramid.networks.items(), keys, strict=True):
+        data = (values[level], _center(pyramid, mean, values, level), z, positions[level])
+        terms = pixel_model.log_prob(network, params[level], *data, disturbance_rng=key)
         total += network.windows.positions * jnp.mean(terms, axis=1)
     return total
 
 
 def image_log_prob(
-    pyramid: PixelPyramid, params: Any, x: jax.Array, mean: jax.Array, z: jax.Array, *, stride: int = 1
+    pyramid: PixelPyramid, params: Any, x: jax.Array, mean: jax.Array, z: jax.Array, *, partial: bool = False
 ) -> jax.Array:
     """Computes the bound of log p(x|z,c) in nats per image, `[batch]`.
 
-    Arguments as in `log_prob`. With a `stride` n above 1 it is a partial likelihood (Cox 1975): of the factors of the
-    whole image it has those of every n-th row and column alone. The errors that a model makes about adjacent pixels are
-    alike, and all of them would outweigh the small image when categories are compared.
+    Arguments as in `log_prob`. With `partial` it is a partial likelihood (Cox 1975): every level has as many factors as
+    the small image has pixels. The errors that a model makes about adjacent pixels are alike, and all of them would
+    outweigh the small image when categories are compared.
     """
-    (small, data), (full, full_data) = zip(pyramid.networks.values(), _levels(pyramid, x, mean), strict=True)
-    layout = pixel_model.image_log_prob(small, params["small"], *data, z)
-    return layout + pixel_model.image_log_prob(full, params["full"], *full_data, z, stride=stride)
+    total, values = jnp.zeros(len(x)), _all_values(pyramid, x)
+    for level, network in pyramid.networks.items():
+        center = _center(pyramid, mean, values, level)
+        stride = REDUCTIONS["small"] // REDUCTIONS[level] if partial else 1
+        total += pixel_model.image_log_prob(network, params[level], values[level], center, z, stride=stride)
+    return total
 
 
 def sample(pyramid: PixelPyramid, params: Any, mean: jax.Array, z: jax.Array, *, rng: jax.Array) -> jax.Array:
     """Samples images, the small ones first, `[batch, pixels]`. Arguments as in `log_prob`."""
-    small, full = pyramid.networks.values()
-    small_rng, full_rng = jax.random.split(rng)
-    center = _resize(mean, full, small)
-    values = pixel_model.sample(small, params["small"], center, z, rng=small_rng)
-    corrected = mean + _resize(values - center, small, full)
-    return pixel_model.sample(full, params["full"], corrected, z, rng=full_rng)
+    values: dict[str, jax.Array] = {}
+    for (level, network), key in zip(pyramid.networks.items(), _keys(rng), strict=True):
+        center = _center(pyramid, mean, values, level)
+        values[level] = pixel_model.sample(network, params[level], center, z, rng=key)
+    return values["full"]
 
 
-def _levels(pyramid: PixelPyramid, x: jax.Array, mean: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-    """Returns the values and the centers of both levels, rows of pixels each."""
-    small, full = pyramid.networks.values()
-    center, reduced = _resize(mean, full, small), pixel_mixture.to_levels(_resize(x, full, small))
-    return [(reduced, center), (x, mean + _resize(reduced - center, small, full))]
+def _keys(rng: jax.Array) -> jax.Array:
+    """Splits a key into one for each level."""
+    return jax.random.split(rng, len(REDUCTIONS))
 
 
-def _resize(rows: jax.Array, before: PixelNetwork, after: PixelNetwork) -> jax.Array:
-    """Resizes images, `[batch, pixels]`, from the size of one level to that of the other."""
-    height, width, channels = after.windows.image_shape
-    images = rows.reshape(-1, *before.windows.image_shape)
-    resized = jax.image.resize(images, (len(images), height, width, channels), "cubic")
+def _all_values(pyramid: PixelPyramid, x: jax.Array) -> dict[str, jax.Array]:
+    """Returns images `[batch, pixels]` at the size of each level. Smaller ones are rounded to 8 bits."""
+    small = {level: pixel_mixture.to_levels(_resize(pyramid, x, "full", level)) for level in REDUCTIONS}
+    return {**small, "full": x}
+
+
+def _center(pyramid: PixelPyramid, mean: jax.Array, values: dict[str, jax.Array], level: str) -> jax.Array:
+    """Returns the decoder's mean at the size of `level`, corrected by the image of the level before it."""
+    center, before = _resize(pyramid, mean, "full", level), {"middle": "small", "full": "middle"}.get(level)
+    if before is None:
+        return center
+    return center + _resize(pyramid, values[before] - _resize(pyramid, mean, "full", before), before, level)
+
+
+def _resize(pyramid: PixelPyramid, rows: jax.Array, before: str, after: str) -> jax.Array:
+    """Resizes images, `[batch, pixels]`, from the size of one level to that of another."""
+    if before == after:
+        return rows
+    shape, (height, width, channels) = (pyramid.networks[level].windows.image_shape for level in (before, after))
+    resized = jax.image.resize(rows.reshape(-1, *shape), (len(rows), height, width, channels), "cubic")
     return resized.reshape(len(rows), -1)

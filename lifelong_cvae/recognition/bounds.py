@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from lifelong_cvae import sharding
 from lifelong_cvae.config import DETERMINISTIC_BOUNDS, RecognitionConfig
 from lifelong_cvae.images import concat_unpadded, padded_batches, to_float
-from lifelong_cvae.model import cvae
+from lifelong_cvae.model import cvae, elbo
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.model.vectors import log_volume
 from lifelong_cvae.stacked import StackedCategories, category_groups, group_capacity, stack_categories
@@ -80,6 +80,6 @@ def batch_evidence(
         activations = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", x)
 
         def bound(category: Any) -> jax.Array:
-            return cvae.evidence_bound(cvae.CategoryModel(mixed, category, networks), x, activations, settings, rng=rng)
+            return elbo.evidence_bound(cvae.CategoryModel(mixed, category, networks), x, activations, settings, rng=rng)
 
         return sharding.constrain(stack.map_categories(bound, mesh=mesh).T, mesh)

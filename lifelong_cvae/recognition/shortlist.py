@@ -13,7 +13,7 @@ import numpy as np
 
 from lifelong_cvae.config import RecognitionConfig
 from lifelong_cvae.images import padded_batches, power_of_two, to_float
-from lifelong_cvae.model import cpu, cvae
+from lifelong_cvae.model import cpu, cvae, elbo
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.model.vectors import log_volume
 from lifelong_cvae.stacked import StackedCategories
@@ -126,7 +126,7 @@ def _tile_evidence(
         tile_activations = jax.tree.map(lambda leaf: leaf[images], activations)
         tile_rng = None if rng is None else jax.random.fold_in(rng, index)
         model = cvae.CategoryModel(mixed, category, networks)
-        return cvae.evidence_bound(model, to_float(rows[images]), tile_activations, settings, rng=tile_rng)
+        return elbo.evidence_bound(model, to_float(rows[images]), tile_activations, settings, rng=tile_rng)
 
     with jax.default_matmul_precision("float32"):
         activations = cvae.mixed_activations(cvae.CategoryModel(mixed, {}, networks), "encoder", to_float(rows))

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from lifelong_cvae import sharding
 from lifelong_cvae.config import LearningConfig
 from lifelong_cvae.images import to_float
-from lifelong_cvae.model import cpu, cvae, mixture_prior, pixel_pyramid
+from lifelong_cvae.model import cpu, cvae, elbo, mixture_prior, pixel_pyramid
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.stacked import StackedCategories
 from lifelong_cvae.training.replay import ReplayMemory
@@ -105,7 +105,7 @@ def real_terms(model: cvae.CategoryModel, x: jax.Array, noise: StepNoise, activa
     posterior = cvae.encode(model, x, activations)
     z = posterior.reparameterize(noise.noise)
     logits = cvae.decode(model, z)
-    terms = {"real": -jnp.mean(cvae.elbo_of_logits(model, x, posterior, logits))}
+    terms = {"real": -jnp.mean(elbo.elbo_of_logits(model, x, posterior, logits))}
     if noise.positions is not None:
         mean, z = jax.lax.stop_gradient((model.networks.mean(logits), z))
         pyramid, rng = model.networks.pixel_pyramid, noise.disturbance_rng
@@ -129,7 +129,7 @@ def replay_terms(model: cvae.CategoryModel, memory: ReplayMemory, noise: jax.Arr
     if "generate" in names or "circulate" in names:
         decoded = cvae.decode_mean(model, memory.z)
     if "playback" in names:
-        terms["playback"] = -jnp.mean(cvae.elbo_at(model, memory.x, posterior, posterior.reparameterize(noise)))
+        terms["playback"] = -jnp.mean(elbo.elbo_at(model, memory.x, posterior, posterior.reparameterize(noise)))
     if "generate" in names:
         terms["generate"] = jnp.mean(jnp.sum(jnp.square(decoded - memory.x), axis=-1))
     if "recognize" in names:

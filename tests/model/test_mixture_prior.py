@@ -29,12 +29,13 @@ def test_log_prob_matches_scipy(mixture):
     np.testing.assert_allclose(mixture_prior.log_prob(mixture, z), expected, rtol=1e-5)
 
 
-def test_sample_has_mean_and_variance_of_mixture(mixture, rng):
-    z = np.asarray(mixture_prior.sample(mixture, 200_000, rng=rng), np.float64)
+@pytest.mark.parametrize("temperature", [1.0, 1.3])
+def test_sample_has_mean_and_variance_of_mixture(mixture, temperature, rng):
+    z = np.asarray(mixture_prior.sample(mixture, 200_000, temperature=temperature, rng=rng), np.float64)
     weights = special.softmax(np.asarray(mixture["logits"], np.float64))
     means, variances = np.asarray(mixture["means"]), np.exp(np.asarray(mixture["log_vars"]))
     mean = weights @ means
-    variance = weights @ (variances + means**2) - mean**2
+    variance = temperature**2 * (weights @ (variances + means**2) - mean**2)
     np.testing.assert_allclose(z.mean(0), mean, atol=4 * np.sqrt(variance.max() / len(z)))
     np.testing.assert_allclose(z.var(0), variance, rtol=0.02)
 

@@ -6,7 +6,7 @@ from scipy import special
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import sampling
-from lifelong_cvae.model import cvae, mixture_prior
+from lifelong_cvae.model import cvae, elbo, mixture_prior
 from lifelong_cvae.state import add_category, category_rng, parameters_per_category
 from tests.conftest import assert_trees_equal, one_line
 from tests.model.test_networks import silu
@@ -170,7 +170,7 @@ def test_trained_state_imagines_recognizes_and_reconstructs(trained, digits, rng
     for column, name in enumerate(state.names):
         model = state.model(name)
         posterior = cvae.encode(model, x)
-        np.testing.assert_allclose(values[:, column], cvae.elbo_at(model, x, posterior, posterior.mean), rtol=1e-4)
+        np.testing.assert_allclose(values[:, column], elbo.elbo_at(model, x, posterior, posterior.mean), rtol=1e-4)
     names, probabilities = lifelong.recognize(state, images)
     assert set(names) <= set("012")
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)

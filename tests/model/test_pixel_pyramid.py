@@ -76,32 +76,43 @@ def data():
     return params, x, rng.random((3, 90)).astype(np.float32), rng.normal(size=(3, 2)).astype(np.float32)
 
 
-def test_image_log_prob_adds_both_levels(data):
+def resize(rows, before, after):
+    return jax.image.resize(rows.reshape(3, *before, 1), (3, *after, 1), "cubic").reshape(3, -1)
+
+
+def all_levels(x, mean):
+    """Returns values, centers and parameters' names of the three levels, step by step."""
+    sizes = {"small": (3, 3), "middle": (5, 5), "full": (10, 9)}
+    values = {level: jnp.round(jnp.clip(resize(x, (10, 9), size), 0, 1) * 255) / 255 for level, size in sizes.items()}
+    means = {level: resize(mean, (10, 9), size) for level, size in sizes.items()}
+    centers = {"small": means["small"]}
+    for before, level in (("small", "middle"), ("middle", "full")):
+        enlarged = (resize(images[before], sizes[before], sizes[level]) for images in (values, means))
+        centers[level] = means[level] + next(enlarged) - next(enlarged)
+    return [(level, values[level], centers[level]) for level in sizes]
+
+
+def test_image_log_prob_adds_all_levels(data):
     params, x, mean, z = data
-    small, full = PYRAMID.networks.values()
-
-    def resize(rows, before, after):
-        images = jax.image.resize(rows.reshape(3, *before, 1), (3, *after, 1), "cubic")
-        return images.reshape(3, -1)
-
-    reduced = jnp.round(jnp.clip(resize(x, (10, 9), (3, 3)), 0, 1) * 255) / 255
-    center = resize(mean, (10, 9), (3, 3))
-    corrected = mean + resize(reduced, (3, 3), (10, 9)) - resize(center, (3, 3), (10, 9))
-    expected = pixel_model.image_log_prob(small, params["small"], reduced, center, z)
-    expected += pixel_model.image_log_prob(full, params["full"], x, corrected, z)
+    expected = sum(
+        pixel_model.image_log_prob(PYRAMID.networks[level], params[level], values, center, z)
+        for level, values, center in all_levels(x, mean)
+    )
     np.testing.assert_allclose(pixel_pyramid.image_log_prob(PYRAMID, *data), expected, rtol=1e-5)
 
 
-def test_image_log_prob_with_stride_has_fewer_factors_of_the_whole_image(data):
+def test_image_log_prob_in_part_has_fewer_factors_of_larger_images(data):
     params, x, mean, z = data
-    small, full = PYRAMID.networks.values()
-    (values, center), (_, blurred) = pixel_pyramid._levels(PYRAMID, x, mean)
-    expected = pixel_model.image_log_prob(small, params["small"], values, center, z)
-    positions = [row * 9 + column for row in (1, 4, 7) for column in (1, 4, 7)]
-    positions = jnp.broadcast_to(jnp.asarray(positions)[None], (3, 9))
-    expected += pixel_model.log_prob(full, params["full"], x, blurred, z, positions).sum(axis=1)
-    found = pixel_pyramid.image_log_prob(PYRAMID, *data, stride=3)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    rows_and_columns = {"small": ((0, 1, 2),) * 2, "middle": ((1, 3),) * 2, "full": ((2, 6), (2, 6))}
+    expected = jnp.zeros(3)
+    for level, values, center in all_levels(x, mean):
+        width = {"small": 3, "middle": 5, "full": 9}[level]
+        rows, columns = rows_and_columns[level]
+        positions = jnp.asarray([row * width + column for row in rows for column in columns])
+        positions = jnp.broadcast_to(positions[None], (3, len(positions)))
+        network = PYRAMID.networks[level]
+        expected += pixel_model.log_prob(network, params[level], values, center, z, positions).sum(axis=1)
+    np.testing.assert_allclose(pixel_pyramid.image_log_prob(PYRAMID, *data, partial=True), expected, rtol=1e-5)
 
 
 def test_log_prob_of_all_pixels_is_that_of_the_image(data):

@@ -13,7 +13,7 @@ import lifelong_cvae as lifelong
 from lifelong_cvae import recognition, sampling
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.images import flatten_images, to_float
-from lifelong_cvae.model import cvae
+from lifelong_cvae.model import cvae, elbo
 from lifelong_cvae.runs import columns
 from tests.conftest import one_line
 
@@ -156,7 +156,7 @@ def test_write_predictions_equals_single_categories(learned_state, images, tmp_p
     for name in learned_state.names:
         model = learned_state.model(name)
         posterior = cvae.encode(model, x)
-        nats.append(np.asarray(cvae.elbo_at(model, x, posterior, posterior.mean), np.float64))
+        nats.append(np.asarray(elbo.elbo_at(model, x, posterior, posterior.mean), np.float64))
     for row, values in zip(read_rows(tmp_path / "predictions.csv"), np.transpose(nats), strict=True):
         best = int(values.argmax())
         assert row["category"] == NAMES[best]
