@@ -31,6 +31,7 @@ ROWS = {
     "density": ("density", 1, "", 3),
     "coverage": ("coverage", 1, "", 3),
     "reference classifier agrees": ("agreement", 100, " %", 2),
+    "regression agrees": ("ridge_agreement", 100, " %", 2),
     "fitting capacity": ("fitting_capacity", 100, " %", 2),
     "fitting capacity, ridge": ("ridge_capacity", 100, " %", 2),
 }

@@ -152,7 +152,8 @@ def evaluate_generation(
         `samples`, imagined images by category; `cycles`; `generation_metrics` of `imagined` images and of the `floor`,
         as many training images; of images also `ridge_capacity` and `spectrum` (`spectrum_metrics`) of both, and
         `reconstructed` (`spectrum.reconstruction_metrics`); `per_task` (`generation.per_task_metrics`); `nearest`
-        (`generation.nearest_neighbor_metrics`).
+        (`generation.nearest_neighbor_metrics`). If the state has a regression, `ridge_agreement`: the fraction of
+        images that it assigns to their category, of imagined images and, in `floor`, of all images of the split.
     """
     imagined = sample_images(state, source, samples, cycles=cycles, rng=rng)
     real = real_images(state.names, source, split)
@@ -164,6 +165,10 @@ def evaluate_generation(
     if not state.networks.is_vector:
         values = {kind: {**values[kind], **_fine_structure(images, real)} for kind, images in kinds.items()}
         values["reconstructed"] = spectrum.reconstruction_metrics(*map(_concatenate, (reconstructed, held_out)))
+    if state.config.recognition.recognizer != "elbo":
+        recognizer = recognition.make_recognizer(state, "closed_form")
+        for kind, images in (("imagined", imagined), ("floor", real)):
+            values[kind]["ridge_agreement"] = _agreement(recognizer, images)
     compared = [_comparable(state, images) for images in (imagined, train, held_out, reconstructed)]
     return {
         "samples": {name: len(images) for name, images in imagined.items()},
@@ -172,6 +177,12 @@ def evaluate_generation(
         "per_task": generation.per_task_metrics(imagined, real, tasks, classifier, seed=0),
         "nearest": generation.nearest_neighbor_metrics(*compared),
     }
+
+
+def _agreement(recognizer: recognition.Recognizer, images: Images) -> float:
+    """Returns the fraction of images that are recognized as their category, as a mean over categories."""
+    fractions = [np.mean(recognition.recognize(recognizer, values)[0] == name) for name, values in images.items()]
+    return float(np.mean(fractions))
 
 
 def _fine_structure(images: Images, real: Images) -> dict[str, Any]:

@@ -80,9 +80,9 @@ def test_evaluate_generation_compares_imagined_with_real_images(
 def test_evaluate_generation_computes_the_floor_from_training_images(generation_values, mnist5k, stranger, real):
     train = {name: mnist5k.read("train", name)[:40] for name in "201"}
     floor = generation_values["floor"]
-    assert generation.similarity_metrics(train, real, stranger) == {
-        key: value for key, value in floor.items() if key not in ("fitting_capacity", "ridge_capacity", "spectrum")
-    }
+    others = ("fitting_capacity", "ridge_capacity", "spectrum")
+    expected = {key: value for key, value in floor.items() if key not in others}
+    assert generation.similarity_metrics(train, real, stranger) == expected
     images, real_images = (np.concatenate(list(part.values())) for part in (train, real))
     assert floor["ridge_capacity"] == train["0"].sum()
     assert floor["spectrum"] == spectrum.spectrum_metrics(images, real_images)

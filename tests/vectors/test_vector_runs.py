@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
@@ -105,12 +106,20 @@ def test_report_of_vectors_lists_confusions(run, tmp_path, monkeypatch):
     assert "most confident mistakes" not in text
 
 
-def test_evaluate_run_compares_imagined_with_real_vectors(run, tmp_path):
+def test_evaluate_run_compares_imagined_with_real_vectors(run, file, tmp_path):
     values = evaluate.evaluate_run(run[0], tmp_path / "none", samples=120, cycles=0, seed=0)
     imagined, floor = (values["generation"][kind] for kind in ("imagined", "floor"))
     assert imagined["fitting_capacity"] > 0.95
     assert floor["fitting_capacity"] > 0.95
     assert imagined["agreement"] > 0.95
+    state, source = load_state(run[0]), open_source(f"npz:{file}")
+    for kind, images in (
+        (imagined, metrics.sample_images(state, source, 120, rng=jax.random.key(0))),
+        (floor, {name: source.read("test", name) for name in CATEGORIES}),
+    ):
+        recognizer = lifelong.make_recognizer(state, "closed_form")
+        right = [np.mean(lifelong.recognize(recognizer, x)[0] == name) for name, x in images.items()]
+        assert kind["ridge_agreement"] == pytest.approx(np.mean(right))
     assert 0.4 < values["generation"]["nearest"]["ratio"] < 2.5
     assert values["novelty"]["left_out"] > 0.9
     assert json.loads((run[0] / "evaluation.json").read_text("utf-8"))["generation"] == values["generation"]
