@@ -32,7 +32,8 @@ STRATEGIES = ("joint", "finetune", "playback", "circulatory", "free", "frozen", 
 TURNS = (0, 1, 2, 3, 5, 10)
 IMAGES = (10, 30, 100, 300, "all")
 SIZES = (50_000, 100_000, 200_000, 400_000, 1_000_000)
-# Training images per new category in the size study, and number of first categories that keep all images.
+# Training images per new category in the studies of size and memory, and number of first categories that keep all
+# images in those of size and few images.
 FEW, FULL_CATEGORIES = 100, 3
 # Rank of a category's map to the pixels as a fraction of the width of its layers, by mixed mode.
 RANK_OF_WIDTH = {"frozen": 0.75, "playback": 0.75, "free": 0.75, "none": 0.45}
@@ -85,6 +86,19 @@ def size_study(run_config: RunConfig, strategy: str, image_shape: Sequence[int])
     ]
 
 
+def memory_study(run_config: RunConfig, strategy: str) -> list[Cell]:
+    """Lets the mixed part stay frozen or keep learning under memory playback, with few and with all images."""
+    return [
+        Cell(
+            replace(
+                run_config, config=run_config.config.with_settings({"mixed_mode": mode}), images_per_category=images
+            ),
+            {"strategy": strategy, "mixed part": mode, "images a category": images or "all"},
+        )
+        for images, mode in itertools.product((FEW, None), ("frozen", "playback"))
+    ]
+
+
 @dataclass(frozen=True)
 class Study:
     """Definition of a study.
@@ -104,6 +118,7 @@ STUDIES = {
     "strategies": Study(STRATEGIES, lambda run_config, name, _: strategies_study(run_config, name)),
     "few_images": Study(("none", "frozen", "full"), lambda run_config, name, _: few_images_study(run_config, name)),
     "circle": Study(("full", "circulatory"), lambda run_config, name, _: circle_study(run_config, name)),
+    "memory": Study(("default",), lambda run_config, name, _: memory_study(run_config, name)),
     "size": Study(("frozen", "none"), size_study),
 }
 

@@ -63,6 +63,15 @@ def test_circle_study_changes_one_setting_per_cell(run_config):
     assert len(grid) == 10
 
 
+def test_memory_study_changes_the_mixed_part_and_the_images(run_config, mnist5k):
+    found = []
+    for cell in grids.memory_study(run_config, "default"):
+        counts = {cell.run_config.subsample(mnist5k).counts["train"][name] for name in ORDER}
+        found.append((cell.labels["images a category"], cell.run_config.config.learning.mixed_mode, counts))
+    expected = [(100, {100}), ("all", {400})]
+    assert found == [(images, mode, counts) for images, counts in expected for mode in ("frozen", "playback")]
+
+
 def test_strategies_differ_in_the_settings_of_their_names():
     static = [preset(name) for name in ("joint", "finetune", "playback", "circulatory")]
     assert {config.network for config in static} == {static[0].network}
