@@ -23,6 +23,8 @@ from lifelong_cvae.model.pixel_windows import Windows
 
 # Height and width of the whole image by those of each level.
 REDUCTIONS = {"small": 4, "middle": 2, "full": 1}
+# The level before each.
+BEFORE = {"middle": "small", "full": "middle"}
 
 
 @dataclass(frozen=True)
@@ -126,15 +128,16 @@ def _keys(rng: jax.Array) -> jax.Array:
 
 def _all_values(pyramid: PixelPyramid, x: jax.Array) -> dict[str, jax.Array]:
     """Returns images `[batch, pixels]` at the size of each level. Smaller ones are rounded to 8 bits."""
-    small = {level: pixel_mixture.to_levels(_resize(pyramid, x, "full", level)) for level in REDUCTIONS}
-    return {**small, "full": x}
+    smaller = {level: pixel_mixture.to_levels(_resize(pyramid, x, "full", level)) for level in BEFORE.values()}
+    return {**smaller, "full": x}
 
 
 def _center(pyramid: PixelPyramid, mean: jax.Array, values: dict[str, jax.Array], level: str) -> jax.Array:
     """Returns the decoder's mean at the size of `level`, corrected by the image of the level before it."""
-    center, before = _resize(pyramid, mean, "full", level), {"middle": "small", "full": "middle"}.get(level)
-    if before is None:
+    center = _resize(pyramid, mean, "full", level)
+    if level not in BEFORE:
         return center
+    before = BEFORE[level]
     return center + _resize(pyramid, values[before] - _resize(pyramid, mean, "full", before), before, level)
 
 
