@@ -29,7 +29,7 @@ PRESETS = {
     # Photographs: pixel models draw edges and texture, and learn for long. The regression learns mirror images too, and
     # has more filters, in color a second layer of them.
     "photos": Config(
-        network=NetworkConfig(latent_size=32, pixel_widths=(128, 128), sample_temperature=1.1, sample_style="pixels"),
+        network=NetworkConfig(latent_size=32, pixel_widths=(128, 128), sample_temperature=1.07, sample_style="pixels"),
         learning=LearningConfig(epochs=100),
         closed_form=ClosedFormConfig(fold_mirrors=True, second_filters=BY_CHANNELS),
         recognition=RecognitionConfig(bound="pixels"),
