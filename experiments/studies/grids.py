@@ -87,7 +87,7 @@ def size_study(run_config: RunConfig, strategy: str, image_shape: Sequence[int])
 
 
 def memory_study(run_config: RunConfig, strategy: str) -> list[Cell]:
-    """Lets the mixed part stay frozen or keep learning under memory playback, with few and with all images."""
+    """Freezes the mixed part, or lets it learn under memory playback, with few and with all images."""
     return [
         Cell(
             replace(
