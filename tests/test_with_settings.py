@@ -2,8 +2,9 @@
 
 import pytest
 
-from lifelong_cvae.config import BOUNDS, LIKELIHOODS, REPLAY_TERMS, Config
+from lifelong_cvae.config import BOUNDS, REPLAY_TERMS, Config
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.model.settings import LIKELIHOODS
 from tests.conftest import one_line
 
 
