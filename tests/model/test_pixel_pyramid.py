@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lifelong_cvae as lifelong
-from lifelong_cvae.model import pixel_model, pixel_pyramid
+from lifelong_cvae.model import cvae, pixel_model, pixel_pyramid
 
 SIDE, COUNT = 8, 256
 PYRAMID = pixel_pyramid.PixelPyramid((10, 9, 1), (4,), 2)
@@ -49,6 +49,21 @@ def test_pixels_recognize_textures(learner):
     for name, values in [("rows", images), ("columns", images.swapaxes(1, 2))]:
         names, _ = lifelong.recognize(learner[1], values)
         assert np.mean(names == name) > 0.95
+
+
+def test_evidence_by_pixels_adds_the_likelihood_of_the_decoder(learner):
+    images, state = stripes(5, seed=3), learner[1]
+    model, x = state.model("rows"), images.reshape(5, -1).astype(np.float32) / 255
+    posterior = cvae.encode(model, x)
+    means = cvae.decode_mean(model, posterior.mean)
+    data = (model.pixels, x, means, posterior.mean)
+    likelihood = pixel_pyramid.image_log_prob(model.networks.pixel_pyramid, *data, partial=True)
+    prior_mean, prior_log_var = (np.asarray(model.prior[key][0], np.float64) for key in ("means", "log_vars"))
+    squares = np.exp(posterior.log_var) + np.square(posterior.mean - prior_mean[None])
+    kl = 0.5 * np.sum(squares / np.exp(prior_log_var) - 1 + prior_log_var - posterior.log_var, axis=1)
+    by_decoder = state.replace(config=state.config.with_settings({"bound": "mean"}))
+    expected = likelihood - kl + 0.5 * lifelong.evidence(by_decoder, images)[:, 0]
+    np.testing.assert_allclose(lifelong.evidence(state, images)[:, 0], expected, rtol=1e-4)
 
 
 def test_pixels_draw_textures(learner):
