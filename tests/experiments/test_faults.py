@@ -86,10 +86,20 @@ def vector_categories(launch, tmp_path_factory):
     return KillableRun(launch, folder, f"--dataset=npz:{folder / 'vectors.npz'}", "--set=noise_scale=own")
 
 
+@pytest.fixture(scope="module")
+def pixel_categories(launch, idx_folder, tmp_path_factory):
+    """A run with pixel models."""
+    flags = [f"--set={key}" for key in ("pixel_widths=8", "sample_style=pixels", "bound=pixels")]
+    folder = tmp_path_factory.mktemp("pixels")
+    return KillableRun(launch, folder, f"--dataset=idx:{idx_folder}", "--categories=3,1", *flags)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.7, 0.9])
-def test_learn_of_vectors_resumes_after_a_kill(vector_categories, tmp_path, part):
-    vector_categories.kill_and_resume(tmp_path / "run", part * vector_categories.seconds)
+@pytest.mark.parametrize("kind", ["vector_categories", "pixel_categories"])
+def test_learn_of_other_models_resumes_after_a_kill(kind, tmp_path, part, request):
+    run = request.getfixturevalue(kind)
+    run.kill_and_resume(tmp_path / "run", part * run.seconds)
 
 
 @pytest.mark.parametrize("trial", range(1))
