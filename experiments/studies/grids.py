@@ -91,11 +91,12 @@ def memory_study(run_config: RunConfig, strategy: str) -> list[Cell]:
     return [
         Cell(
             replace(
-                run_config, config=run_config.config.with_settings({"mixed_mode": mode}), images_per_category=images
+                _with_images(run_config, images, full_categories=0),
+                config=run_config.config.with_settings({"mixed_mode": mode}),
             ),
-            {"strategy": strategy, "mixed part": mode, "images a category": images or "all"},
+            {"strategy": strategy, "mixed part": mode, "images a category": images},
         )
-        for images, mode in itertools.product((FEW, None), ("frozen", "playback"))
+        for images, mode in itertools.product((FEW, "all"), ("frozen", "playback"))
     ]
 
 
@@ -234,7 +235,7 @@ def _write_tables(folder: Path, figures: Sequence[Mapping[str, Any]], columns: S
     return text
 
 
-def _with_images(run_config: RunConfig, images: int | str) -> RunConfig:
+def _with_images(run_config: RunConfig, images: int | str, *, full_categories: int = FULL_CATEGORIES) -> RunConfig:
     if images == "all":
         return run_config
-    return replace(run_config, images_per_category=images, full_categories=FULL_CATEGORIES)
+    return replace(run_config, images_per_category=images, full_categories=full_categories)

@@ -49,7 +49,7 @@ def pixel_evidence(model: cvae.CategoryModel, x: jax.Array, posterior: cvae.Post
     mean = model.networks.mean(logits)
     log_prob = pixel_pyramid.image_log_prob(pyramid, model.pixels, x, mean, posterior.mean, partial=True)
     kl = mixture_prior.kl_to_prior(posterior.mean, posterior.log_var, model.prior)
-    return log_prob - kl + DECODER_WEIGHT * (cvae.log_likelihood(model, x, logits) - kl)
+    return log_prob - kl + DECODER_WEIGHT * elbo_of_logits(model, x, posterior, logits)
 
 
 def sampled_elbo(

@@ -87,10 +87,9 @@ def log_prob(
         disturbance_rng: as in `pixel_model.log_prob`.
     """
     keys = [None] * len(REDUCTIONS) if disturbance_rng is None else _keys(disturbance_rng)
-    total, values = jnp.zeros(len(x)), _all_values(pyramid, x)
+    total, levels = jnp.zeros(len(x)), _levels(pyramid, x, mean)
     for (level, network), key in zip(pyramid.networks.items(), keys, strict=True):
-        data = (values[level], _center(pyramid, mean, values, level), z, positions[level])
-        terms = pixel_model.log_prob(network, params[level], *data, disturbance_rng=key)
+        terms = pixel_model.log_prob(network, params[level], *levels[level], z, positions[level], disturbance_rng=key)
         total += network.windows.positions * jnp.mean(terms, axis=1)
     return total
 
@@ -104,11 +103,10 @@ def image_log_prob(
     the small image has pixels. The errors that a model makes about adjacent pixels are alike, and all of them would
     outweigh the small image when categories are compared.
     """
-    total, values = jnp.zeros(len(x)), _all_values(pyramid, x)
+    total, levels = jnp.zeros(len(x)), _levels(pyramid, x, mean)
     for level, network in pyramid.networks.items():
-        center = _center(pyramid, mean, values, level)
         stride = REDUCTIONS["small"] // REDUCTIONS[level] if partial else 1
-        total += pixel_model.image_log_prob(network, params[level], values[level], center, z, stride=stride)
+        total += pixel_model.image_log_prob(network, params[level], *levels[level], z, stride=stride)
     return total
 
 
@@ -126,10 +124,11 @@ def _keys(rng: jax.Array) -> jax.Array:
     return jax.random.split(rng, len(REDUCTIONS))
 
 
-def _all_values(pyramid: PixelPyramid, x: jax.Array) -> dict[str, jax.Array]:
-    """Returns images `[batch, pixels]` at the size of each level. Smaller ones are rounded to 8 bits."""
+def _levels(pyramid: PixelPyramid, x: jax.Array, mean: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Returns values and centers `[batch, pixels]` by level. Smaller values are rounded to 8 bits."""
     smaller = {level: pixel_mixture.to_levels(_resize(pyramid, x, "full", level)) for level in BEFORE.values()}
-    return {**smaller, "full": x}
+    values = {**smaller, "full": x}
+    return {level: (values[level], _center(pyramid, mean, values, level)) for level in values}
 
 
 def _center(pyramid: PixelPyramid, mean: jax.Array, values: dict[str, jax.Array], level: str) -> jax.Array:

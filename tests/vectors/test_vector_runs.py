@@ -113,11 +113,11 @@ def test_evaluate_run_compares_imagined_with_real_vectors(run, file, tmp_path):
     assert floor["fitting_capacity"] > 0.95
     assert imagined["agreement"] > 0.95
     state, source = load_state(run[0]), open_source(f"npz:{file}")
+    recognizer = lifelong.make_recognizer(state, "closed_form")
     for kind, images in (
         (imagined, metrics.sample_images(state, source, 120, rng=jax.random.key(0))),
         (floor, {name: source.read("test", name) for name in CATEGORIES}),
     ):
-        recognizer = lifelong.make_recognizer(state, "closed_form")
         right = [np.mean(lifelong.recognize(recognizer, x)[0] == name) for name, x in images.items()]
         assert kind["ridge_agreement"] == pytest.approx(np.mean(right))
     assert 0.4 < values["generation"]["nearest"]["ratio"] < 2.5
