@@ -76,12 +76,12 @@ def run_cell(cell: Cell, source: Source, classifier: ReferenceClassifier, *, sam
     run_config, rng, start = cell.run_config, jax.random.key(cell.run_config.seed), time.perf_counter()
     train_source = run_config.subsample(source)
     state = init(run_config.config, source.image_shape, rng=rng)
-    history, agreements, novelty, seconds_learning = [], [], {}, 0.0
+    history, agreements, novelty, seconds_learning, cache = [], [], {}, 0.0, metrics.empty_cache()
     for index, names in enumerate(run_config.tasks):
         images = metrics.real_images(names, train_source, "train")
         state, report = learn(state, images, rng=rng)
         seconds_learning += report.seconds
-        evidence = metrics.evidence_by_category(state, source, run_config.evaluate_on, rng=rng)
+        evidence = metrics.evidence_by_category(state, source, run_config.evaluate_on, rng=rng, cache=cache)
         accuracies = continual.recognition_accuracies(evidence, state.names)
         history.append(accuracies["accuracy_per_category"])
         agreements.append(classifier.agreement(metrics.sample_images(state, source, AGREEMENT_SAMPLES, rng=rng)))

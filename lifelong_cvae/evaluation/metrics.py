@@ -1,7 +1,7 @@
 """Metrics of a state on real images: recognition, density, generation and novelty detection."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from lifelong_cvae import recognition, sampling
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation import continual, generation, ood, spectrum
+from lifelong_cvae.evaluation import continual, evidence_cache, generation, ood, spectrum
+from lifelong_cvae.evaluation.evidence_cache import EvidenceCache
 from lifelong_cvae.evaluation.generation import Images
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from lifelong_cvae.evaluation.ridge_capacity import ridge_capacity
@@ -29,10 +30,29 @@ WITH_SCORES = "_with_scores"
 MAX_CACHED_IMAGES = 20_000
 
 
-def evidence_by_category(state: LifelongState, source: Source, split: str, *, rng: jax.Array) -> dict[str, np.ndarray]:
+class EvaluationCache(NamedTuple):
+    """Values that the evaluations of a run have in common; each adds missing ones.
+
+    Attributes:
+        evidence: evidence of real images by category.
+        features: features of real images by category. They do not change after the first task of a run.
+    """
+
+    evidence: EvidenceCache
+    features: dict[str, Features]
+
+
+def empty_cache() -> EvaluationCache:
+    """Returns a cache for all evaluations of a state and of those that are learned from it."""
+    return EvaluationCache({}, {})
+
+
+def evidence_by_category(
+    state: LifelongState, source: Source, split: str, *, rng: jax.Array, cache: EvaluationCache | None = None
+) -> dict[str, np.ndarray]:
     """Computes bounds on log p(x|c) of all images of a split: true category to `[n, categories]`, in nats."""
     images = real_images(state.names, source, split)
-    return split_by_category(images, recognition.evidence(state, _concatenate(images), rng=rng))
+    return evidence_cache.evidence_by_category(state, images, (cache or empty_cache()).evidence, rng=rng)
 
 
 def log_posteriors_by_category(
@@ -41,7 +61,7 @@ def log_posteriors_by_category(
     split: str,
     *,
     rng: jax.Array,
-    feature_cache: MutableMapping[str, Features] | None = None,
+    cache: EvaluationCache | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Computes log p(c|x), up to a constant per image, of a split by the run's recognizer and by `elbo`.
@@ -51,25 +71,23 @@ def log_posteriors_by_category(
         source: real images.
         split: `test` or `validation`.
         rng: key for bounds that need samples.
-        feature_cache: features by category; missing ones are added. Features do not change after the first task of a
-            run, so the dict may be passed again. Unused for more than `MAX_CACHED_IMAGES` images.
+        cache: values of the evaluation after an earlier task of the same run. Features of more than
+            `MAX_CACHED_IMAGES` images are not kept.
         mesh: as in `recognition.evidence`.
 
     Returns:
         Recognizer to true category to `[n, categories]`. Values of `elbo` are those of `evidence_by_category`.
     """
     images = real_images(state.names, source, split)
-    pool = _concatenate(images)
-    kind = state.config.recognition.recognizer
-    recognizer = recognition.make_recognizer(state, kind)
-    evidence = recognition.evidence(recognizer, pool, rng=rng, mesh=mesh)
-    log_posteriors = {"elbo": evidence}
-    if kind != "elbo":
-        scores = None
-        if len(pool) <= MAX_CACHED_IMAGES:
-            scores = _scores(recognizer.classifier, images, {} if feature_cache is None else feature_cache)
-        log_posteriors[kind] = recognition.log_likelihoods(recognizer, pool, log_evidence=evidence, scores=scores)
-    return {key: split_by_category(images, values) for key, values in log_posteriors.items()}
+    kind, cache = state.config.recognition.recognizer, cache or empty_cache()
+    evidence = evidence_cache.evidence_by_category(state, images, cache.evidence, rng=rng, mesh=mesh)
+    if kind == "elbo":
+        return {"elbo": evidence}
+    recognizer, pool, scores = recognition.make_recognizer(state, kind), _concatenate(images), None
+    if len(pool) <= MAX_CACHED_IMAGES:
+        scores = _scores(recognizer.classifier, images, cache.features)
+    posteriors = recognition.log_likelihoods(recognizer, pool, log_evidence=_concatenate(evidence), scores=scores)
+    return {"elbo": evidence, kind: split_by_category(images, posteriors)}
 
 
 def recognition_metrics(log_posteriors: Mapping[str, Mapping[str, np.ndarray]], state: LifelongState) -> dict[str, Any]:
@@ -248,7 +266,7 @@ def _familiarity(recognizer: recognition.Recognizer, images: np.ndarray, log_evi
 
 
 def _scores(
-    classifier: ridge_classifier.RidgeClassifier, images: Images, feature_cache: MutableMapping[str, Features]
+    classifier: ridge_classifier.RidgeClassifier, images: Images, feature_cache: dict[str, Features]
 ) -> np.ndarray:
     """Computes regression scores of all images, `[n, categories]`, and adds missing features to the cache."""
     for name in images.keys() - feature_cache.keys():

@@ -43,7 +43,7 @@ class Plan(NamedTuple):
         together: categories that are trained side by side (`learn_many`) once the mixed part does not learn;
             none if it learns in every task.
         train_count: training images of the largest of all these categories.
-        test_counts: test images that are recognized after the next task and after the last one.
+        test_counts: test images of each category, which are recognized category by category.
         dtype: type of the pixels.
         shown: imagined images of each category in figures; 0 if there are none.
     """

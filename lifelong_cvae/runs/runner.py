@@ -130,16 +130,13 @@ def _compile_ahead(
     remaining, source, options = this.config.tasks[len(history) :], this.source, this.options
     if not options.compile_ahead or options.mesh is not None or not remaining:
         return contextlib.nullcontext()
-    names, last = remaining[0], {*state.names, *itertools.chain(*remaining)}
+    names, known = remaining[0], dict.fromkeys((*state.names, *itertools.chain(*remaining)))
     together = _trained_together(state, remaining, options.lookahead)
     plan = Plan(
         names=names,
         together=together,
         train_count=max(source.counts["train"][name] for name in {*names, *together}),
-        test_counts=tuple(
-            sum(source.counts[this.config.evaluate_on][name] for name in known)
-            for known in ({*state.names, *names}, last)
-        ),
+        test_counts=tuple(source.counts[this.config.evaluate_on][name] for name in known),
         dtype=source.read("train", names[0], slice(1)).dtype,
         shown=figures.IMAGES_PER_ROW if (options.draw or this.events) and not is_vector(source.image_shape) else 0,
     )

@@ -16,7 +16,6 @@ from lifelong_cvae.errors import Stopped
 from lifelong_cvae.evaluation import metrics
 from lifelong_cvae.files import append_line
 from lifelong_cvae.model.vectors import is_vector
-from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.runs import figures
 from lifelong_cvae.runs.background import BackgroundJobs
 from lifelong_cvae.runs.config import RunConfig
@@ -46,12 +45,12 @@ class Run(NamedTuple):
 def learn_tasks(this: Run, state: LifelongState, history: list[dict[str, Any]]) -> tuple[LifelongState, LogPosteriors]:
     """Learns the remaining tasks. Returns the last state, and its log posteriors of all test images."""
     workdir, options, tasks = this.workdir, this.options, this.config.tasks
-    log_posteriors, feature_cache = None, {}
+    log_posteriors, cache = None, metrics.empty_cache()
     with BackgroundJobs() as jobs, BackgroundJobs() as drawings:
         while len(history) < len(tasks):
             for learned, report in _learn_group(this, state, len(history), jobs, first_step=_steps(history)):
                 state = learned
-                log_posteriors = _evaluate(this, state, feature_cache)
+                log_posteriors = _evaluate(this, state, cache)
                 history.append(task_metrics(len(history) + 1, report, log_posteriors, state))
                 imagined = _imagine_grid(this, state, history)
                 if options.draw and imagined:  # before the checkpoint, since a resumed run draws the last figure only
@@ -64,7 +63,7 @@ def learn_tasks(this: Run, state: LifelongState, history: list[dict[str, Any]]) 
     if is_main_process():
         clear_task_checkpoints(workdir)
     if log_posteriors is None:  # a finished run was resumed
-        log_posteriors = _evaluate(this, state, {})
+        log_posteriors = _evaluate(this, state, cache)
     return state, log_posteriors
 
 
@@ -81,9 +80,9 @@ def _steps(history: Sequence[Mapping[str, Any]]) -> int:
     return sum(line["steps"] for line in history)
 
 
-def _evaluate(this: Run, state: LifelongState, feature_cache: dict[str, Features]) -> LogPosteriors:
+def _evaluate(this: Run, state: LifelongState, cache: metrics.EvaluationCache) -> LogPosteriors:
     return metrics.log_posteriors_by_category(
-        state, this.source, this.config.evaluate_on, rng=this.rng, feature_cache=feature_cache, mesh=this.options.mesh
+        state, this.source, this.config.evaluate_on, rng=this.rng, cache=cache, mesh=this.options.mesh
     )
 
 
