@@ -43,10 +43,11 @@ class Part(NamedTuple):
 def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[LifelongState, dict[str, Part]]:
     """Adds the sums of a task's images, but for held-out ones. The first task also makes the dictionary.
 
-    Every visit of a category adds its mean over the visit's images, so a category counts once per visit.
+    Every visit of a category adds its mean over the visit's images, so a category counts once per visit. Nothing of
+    the networks is read or changed, so this may run beside training (`take_sums`).
 
     Args:
-        state: state after training.
+        state: state with the task's categories.
         images: images of the task by category, `[n, pixels]` with n >= 1.
 
     Returns:
@@ -56,7 +57,7 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
     if not settings.has_features:
         return state, {}
     common, held_out = state.params["ridge"], {}
-    if sum(state.visits) == len(images):
+    if not any(np.any(leaf) for leaf in jax.tree.leaves(common["dictionary"])):
         common = {**common, "dictionary": features.make_dictionary(settings, shape)}
     state, parts = state.replace(params={**state.params, "ridge": common}), {}
     extract = _extractor(state)
@@ -67,6 +68,16 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
         phi = Features(tuple(extract(rows[mask])), np.count_nonzero(mask))
         held_out[name] = Part(rows[mask], len(rows), phi)
     return _add_sums(state, parts), held_out
+
+
+def take_sums(state: LifelongState, updated: LifelongState, names: Sequence[str]) -> LifelongState:
+    """Returns the state with the sums of another one, to which `update` added images of `names`."""
+    if "ridge" not in updated.params:
+        return state
+    categories = dict(state.params["categories"])
+    for name in names:
+        categories[name] = {**categories[name], "ridge": updated.params["categories"][name]["ridge"]}
+    return state.replace(params={**state.params, "categories": categories, "ridge": updated.params["ridge"]})
 
 
 def dictionary(state: LifelongState) -> features.Dictionary:

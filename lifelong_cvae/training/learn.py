@@ -17,6 +17,7 @@ from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.recognition.calibrate import calibrate
 from lifelong_cvae.stacked import unstack_subtrees
 from lifelong_cvae.state import LifelongState, add_category, add_image_counts, append_subtree, parameters_per_category
+from lifelong_cvae.training.beside import run_beside
 from lifelong_cvae.training.category_fits import fit_category_parts
 from lifelong_cvae.training.compilations import count_compilations
 from lifelong_cvae.training.losses import TASK
@@ -159,7 +160,13 @@ def _learn_tasks(
     teacher = make_teacher(grown, names, rng=rng, mesh=mesh)  # 2 remember: replay earlier categories
     train_images = [add_own_replay(grown, task.train_images, rng=rng) for task in checked]
     data = make_task_data(grown, *train_images, rng=rng)
-    with count_compilations("train_chunk") as compiled:  # 3 train: everything else is frozen
+    with (
+        run_beside(ridge_sums.update, grown, checked[0].images) as summing,
+        count_compilations("train_chunk") as compiled,
+    ):
+        if mesh is not None:
+            summing.result()  # several devices: nothing beside their collective operations
+        # 3 train: everything else is frozen
         trained = train(grown, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
     subtrees = unstack_subtrees(trained.carry.params["categories"][TASK], names)
     training_seconds, first = time.perf_counter() - start, 0
@@ -171,7 +178,9 @@ def _learn_tasks(
                 state = append_subtree(state, name, grown.params["categories"][name])
         learned = merge_trained(state, trained, {name: subtrees[name] for name in task.names})
         learned = fit_category_parts(learned, part, teacher._replace(task=task.names))  # 4 fit: prior, noise, contrast
-        learned, held_out = ridge_sums.update(learned, task.images)  # 5 sum: features for the ridge regression
+        # 5 sum: features for the ridge regression; those of the first task beside training
+        updated, held_out = ridge_sums.update(state, task.images) if first else summing.result()
+        learned = ridge_sums.take_sums(learned, updated, task.names)
         learned = calibrate(learned, task.images, held_out, rng=rng, mesh=mesh)  # 6 calibrate: thresholds, temperatures
         learned = ridge_sums.add_held_out(learned, held_out)
         learned = add_image_counts(learned, task.images)
