@@ -1,4 +1,4 @@
-"""Calibration after a task: ridge penalty, rejection thresholds and temperature grids, from held-out images."""
+"""Calibration after a task: rejection thresholds and temperature grids, from held-out images."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from lifelong_cvae.images import split_by_category
 from lifelong_cvae.model import rejection
-from lifelong_cvae.recognition import bounds, ridge_classifier, ridge_sums
-from lifelong_cvae.recognition.ridge_sums import Part
+from lifelong_cvae.recognition import bounds, ridge_sums
+from lifelong_cvae.recognition.ridge_learning import LearnedRegression, take_regression
 from lifelong_cvae.ridge import temperature_scaling
 from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState
@@ -22,29 +22,26 @@ CALIBRATION_IMAGES = 1024
 def calibrate(
     state: LifelongState,
     images: Mapping[str, np.ndarray],
-    held_out: Mapping[str, Part],
+    regression: LearnedRegression,
     *,
     rng: jax.Array,
     mesh: Mesh | None = None,
 ) -> LifelongState:
-    """Selects the ridge penalty and fits the thresholds and temperature grids of a task's categories.
+    """Fits the thresholds and temperature grids of a task's categories.
 
     See `rejection` and `temperature_scaling`. Both use the images that neither the networks nor the sums have seen.
     Without a regression, or with too few images to hold one out, thresholds use all images and the grid stays empty.
     The grid also stays empty if there is no other category yet.
 
     Args:
-        state: state after training and `ridge_sums.update`, before `ridge_sums.add_held_out`.
+        state: state after training.
         images: images of the task by category, `[n, pixels]` with n >= 1.
-        held_out: from `ridge_sums.update`.
+        regression: regression after the task.
         rng: key of the samples, for bounds that are sampled.
         mesh: devices that share the work, as in `recognition.evidence`.
     """
-    with_scores = state.config.closed_form.has_features and len(state.names) > 1
-    if with_scores:
-        state = ridge_sums.select_ridge(state, held_out)
-        phi = {name: part.phi for name, part in held_out.items() if part.phi.count}
-        scores, own_mean = ridge_classifier.held_out_scores(state, phi)
+    state = take_regression(state, regression, tuple(images))
+    scores, with_scores = regression.scores, bool(regression.scores)
     samples = {name: _sample(state, rows) for name, rows in images.items()}
     evidence = _evidence(state, samples, with_others=with_scores, rng=rng, mesh=mesh)
     categories = dict(state.params["categories"])
@@ -58,13 +55,13 @@ def calibrate(
             revisited = state.visit(name) > 1
             lowest = np.minimum(subtree["thresholds"], thresholds) if revisited else thresholds
             subtree["thresholds"] = jax.device_put(lowest)
-        if with_scores and held_out[name].phi.count:
+        if name in scores:
             values = np.asarray(scores[name])[: len(sample)]
             # A category that was learned early had few alternatives, and says less about many.
             grid = np.asarray(temperature_scaling.loss_grid(evidence[name], values, column, capacity=capacity))
             fitted = {
                 "calibration": (len(state.names) - 1) * grid,
-                "thresholds": rejection.fit_thresholds(values[:, column] - np.asarray(own_mean)),
+                "thresholds": rejection.fit_thresholds(values[:, column] - np.asarray(regression.own_mean)),
             }
             subtree["ridge"] = {**subtree["ridge"], **jax.device_put(fitted)}
         categories[name] = subtree

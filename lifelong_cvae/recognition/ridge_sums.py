@@ -43,8 +43,7 @@ class Part(NamedTuple):
 def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[LifelongState, dict[str, Part]]:
     """Adds the sums of a task's images, but for held-out ones. The first task also makes the dictionary.
 
-    Every visit of a category adds its mean over the visit's images, so a category counts once per visit. Nothing of
-    the networks is read or changed, so this may run beside training (`take_sums`).
+    Every visit of a category adds its mean over the visit's images, so a category counts once per visit.
 
     Args:
         state: state with the task's categories.
@@ -68,16 +67,6 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
         phi = Features(tuple(extract(rows[mask])), np.count_nonzero(mask))
         held_out[name] = Part(rows[mask], len(rows), phi)
     return _add_sums(state, parts), held_out
-
-
-def take_sums(state: LifelongState, updated: LifelongState, names: Sequence[str]) -> LifelongState:
-    """Returns the state with the sums of another one, to which `update` added images of `names`."""
-    if "ridge" not in updated.params:
-        return state
-    categories = dict(state.params["categories"])
-    for name in names:
-        categories[name] = {**categories[name], "ridge": updated.params["categories"][name]["ridge"]}
-    return state.replace(params={**state.params, "categories": categories, "ridge": updated.params["ridge"]})
 
 
 def dictionary(state: LifelongState) -> features.Dictionary:
@@ -191,12 +180,8 @@ def held_out_mask(state: LifelongState, count: int) -> np.ndarray:
 
 
 @own_types()
-def select_ridge(state: LifelongState, held_out: Mapping[str, Part] | None = None) -> LifelongState:
+def select_ridge(state: LifelongState) -> LifelongState:
     """Selects the ridge penalty by the sums over held-out images.
-
-    Args:
-        state: state of the learner.
-        held_out: from `update`: held-out images that the sums still lack.
 
     Raises:
         InputError: as in `check_sums`.
@@ -208,16 +193,12 @@ def select_ridge(state: LifelongState, held_out: Mapping[str, Part] | None = Non
     fit_vectors = sums.select_features(sums_by_category(state, names, "all"), stride)
     held_out_vectors = sums_by_category(state, names, "held_out")
     fit_vectors -= held_out_vectors
-    for full_gram, full_vectors in _computed_sums(state, held_out or {}):
-        gram, vectors = _strided_sums(state, full_gram, full_vectors)
-        grams = sums.add(grams, (gram, gram))
-        for name, vector in vectors.items():
-            held_out_vectors[:, names.index(name)] += sums.decode(vector)
     ridge = regression.select_ridge(*grams, fit_vectors, held_out_vectors, rounding=rounding(state))
-    return _with_ridge(state, ridge)
+    return with_ridge(state, ridge)
 
 
-def _with_ridge(state: LifelongState, ridge: float) -> LifelongState:
+def with_ridge(state: LifelongState, ridge: Any) -> LifelongState:
+    """Returns the state with another ridge penalty."""
     common = {**state.params["ridge"], "ridge": jax.device_put(np.float32(ridge))}
     return state.replace(params={**state.params, "ridge": common})
 
@@ -237,7 +218,7 @@ def drop(state: LifelongState, name: str) -> LifelongState:
     if "ridge" not in dropped.params or dropped.config.closed_form.gram_sharing == "mixed":
         return dropped
     if len(dropped.names) < 2:
-        return _with_ridge(dropped, regression.FIRST_RIDGE)
+        return with_ridge(dropped, regression.FIRST_RIDGE)
     return select_ridge(dropped)
 
 

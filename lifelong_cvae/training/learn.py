@@ -1,4 +1,4 @@
-"""Learning a task: grow, remember, train, fit, sum, calibrate."""
+"""Learning a task: grow, remember, sum, train, fit, calibrate."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from lifelong_cvae.deprecated import renamed_arguments
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import mean_image
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.recognition.calibrate import calibrate
+from lifelong_cvae.recognition.ridge_learning import learn_regression
 from lifelong_cvae.stacked import unstack_subtrees
 from lifelong_cvae.state import LifelongState, add_category, add_image_counts, append_subtree, parameters_per_category
 from lifelong_cvae.training.beside import run_beside
@@ -160,29 +160,24 @@ def _learn_tasks(
     teacher = make_teacher(grown, names, rng=rng, mesh=mesh)  # 2 remember: replay earlier categories
     train_images = [add_own_replay(grown, task.train_images, rng=rng) for task in checked]
     data = make_task_data(grown, *train_images, rng=rng)
-    with (
-        run_beside(ridge_sums.update, grown, checked[0].images) as summing,
-        count_compilations("train_chunk") as compiled,
-    ):
+    state = append_categories(state, grown, checked[0].names)
+    # 3 sum: features for the ridge regression, which reads no network
+    with run_beside(learn_regression, state, checked[0].images) as sums, count_compilations("train_chunk") as compiled:
         if mesh is not None:
-            summing.result()  # several devices: nothing beside their collective operations
-        # 3 train: everything else is frozen
+            sums.result()  # several devices: nothing runs beside their collective operations
+        # 4 train: everything else is frozen
         trained = train(grown, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
     subtrees = unstack_subtrees(trained.carry.params["categories"][TASK], names)
     training_seconds, first = time.perf_counter() - start, 0
     for task in checked:
         completing = time.perf_counter()
         part = select_categories(data, first, len(task.names))
-        for name in task.names:
-            if name not in state.names:
-                state = append_subtree(state, name, grown.params["categories"][name])
+        state = append_categories(state, grown, task.names)
         learned = merge_trained(state, trained, {name: subtrees[name] for name in task.names})
-        learned = fit_category_parts(learned, part, teacher._replace(task=task.names))  # 4 fit: prior, noise, contrast
-        # 5 sum: features for the ridge regression; those of the first task beside training
-        updated, held_out = ridge_sums.update(state, task.images) if first else summing.result()
-        learned = ridge_sums.take_sums(learned, updated, task.names)
-        learned = calibrate(learned, task.images, held_out, rng=rng, mesh=mesh)  # 6 calibrate: thresholds, temperatures
-        learned = ridge_sums.add_held_out(learned, held_out)
+        learned = fit_category_parts(learned, part, teacher._replace(task=task.names))  # 5 fit: prior, noise, contrast
+        regression = learn_regression(state, task.images) if first else sums.result()
+        # 6 calibrate: thresholds, temperatures
+        learned = calibrate(learned, task.images, regression, rng=rng, mesh=mesh)
         learned = add_image_counts(learned, task.images)
         steps = data.total_steps[first : first + len(task.names)]
         share = float(steps.sum() / data.total_steps.sum())
@@ -196,6 +191,14 @@ def add_new_categories(state: LifelongState, task: Task, *, rng: jax.Array) -> L
     for name, rows in task.train_images.items():
         if name not in state.names:
             state = add_category(state, name, mean_image(rows, is_vector=state.networks.is_vector), rng=rng)
+    return state
+
+
+def append_categories(state: LifelongState, grown: LifelongState, names: Sequence[str]) -> LifelongState:
+    """Appends the categories of `names` that the state lacks, with their parameters in `grown`."""
+    for name in names:
+        if name not in state.names:
+            state = append_subtree(state, name, grown.params["categories"][name])
     return state
 
 
