@@ -87,12 +87,12 @@ def programs(state: LifelongState, plan: Plan) -> list[Lower]:
     """Returns functions that lower the programs, in the order in which they are needed."""
     new = _with_categories(state, (*plan.names, *plan.together))
     lowered = [partial(_train_chunk, new, plan, plan.names if new.mixed_learns else plan.together)]
-    if new.networks.fits_parts:
-        lowered.append(partial(_fit_parts, new, plan))
     held_out = _held_out(new, plan)
-    if new.config.closed_form.has_features:
+    if new.config.closed_form.has_features:  # beside training
         for size in _sizes((plan.train_count - held_out, held_out, *plan.test_counts), *features.BATCH_SIZES):
             lowered += [partial(_extract, new, plan, size), partial(_accumulate, new, size)]
+    if new.networks.fits_parts:
+        lowered.append(partial(_fit_parts, new, plan))
     batches = bounds.MIN_BATCH, new.config.recognition.eval_batch_size
     lowered += [
         partial(_evidence, new, plan, size)
