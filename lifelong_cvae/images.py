@@ -223,6 +223,14 @@ def pad_rows(rows: Any, length: int) -> Any:
     return pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1)) if missing else rows
 
 
+def aligned_zeros(shape: Shape, dtype: Any) -> np.ndarray:
+    """Returns zeros that a CPU device shares instead of copying: they take no memory until they are set."""
+    alignment, size = 64, math.prod(shape) * np.dtype(dtype).itemsize
+    values = np.zeros(size + alignment, np.uint8)
+    start = -values.ctypes.data % alignment
+    return values[start : start + size].view(dtype).reshape(shape)
+
+
 def every_nth(count: int, n: int) -> np.ndarray:
     """Returns the mask of every n-th of `count` rows, from the n-th on: bool `[count]`."""
     return np.arange(count) % n == n - 1

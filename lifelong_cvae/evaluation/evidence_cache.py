@@ -1,10 +1,10 @@
-"""Cache of the evidence of real images between the tasks of a run.
+"""Evidence of real images, kept between the tasks of a run.
 
 Once the mixed part is frozen, the evidence of an image under an old category does not change. After each task only the
 new categories are computed for old images, and all categories for new ones.
 """
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,69 +12,65 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lifelong_cvae import recognition
-from lifelong_cvae.evaluation.generation import Images
+from lifelong_cvae.recognition import Recognizer
 from lifelong_cvae.state import LifelongState
 
 # Keys of a category's subtree that its evidence does not depend on.
 NOT_IN_EVIDENCE = ("ridge", "thresholds", "images")
 
 
-class CachedEvidence(NamedTuple):
-    """Evidence under one category.
+class _Kept(NamedTuple):
+    """Evidence under one category: of the images of each true category, `[n]`.
 
-    Attributes:
-        leaves: parameters that it was computed with. It holds as long as these are the same arrays.
-        columns: true category to the evidence of its images, `[n]`, in nats per image.
+    It holds as long as the parameters that it was computed with are the same arrays.
     """
 
     leaves: list[Any]
     columns: dict[str, np.ndarray]
 
 
-EvidenceCache = MutableMapping[str, CachedEvidence]
+class EvidenceCache:
+    """Evidence of real images under the categories of a state, and of states that are learned from it."""
 
+    def __init__(self) -> None:
+        self._state: LifelongState | None = None
+        self._kept: dict[str, _Kept] = {}
+        self._recognizers: dict[tuple[str, ...], Recognizer] = {}
 
-def evidence_by_category(
-    state: LifelongState, images: Images, cache: EvidenceCache, *, rng: jax.Array, mesh: Mesh | None = None
-) -> dict[str, np.ndarray]:
-    """Computes `recognition.evidence` by true category: `[n, categories]` each, in nats per image.
+    def evidence(
+        self, state: LifelongState, true_name: str, images: Any, *, rng: jax.Array, mesh: Mesh | None = None
+    ) -> np.ndarray:
+        """Computes `recognition.evidence` of the images of a category, `[n, categories]`, in nats per image.
 
-    The images of a category are computed by themselves, so that a value does not depend on what is cached.
+        What an earlier call has computed for `true_name` is returned again. Each category's images are computed by
+        themselves, so a value does not depend on what is kept.
 
-    Args:
-        state: state of the learner.
-        images: images by true category.
-        cache: evidence by category of an earlier call with the same images; missing evidence is added.
-        rng: as in `recognition.evidence`.
-        mesh: as in `recognition.evidence`.
-    """
-    for name in state.names:
-        leaves = _leaves(state, name)
-        if name not in cache or not _same_arrays(cache[name].leaves, leaves):
-            cache[name] = CachedEvidence(leaves, {})
-    for names, true_names in _missing(state.names, images, cache):
-        part = state.replace(names=names, visits=tuple(state.visit(name) for name in names))
-        recognizer = recognition.make_recognizer(part, "elbo")
-        for true_name in true_names:
-            values = np.asarray(recognition.evidence(recognizer, images[true_name], rng=rng, mesh=mesh))
+        Args:
+            state: state of the learner.
+            true_name: category of the images.
+            images: the same images in every call with this name.
+            rng: as in `recognition.evidence`.
+            mesh: as in `recognition.evidence`.
+        """
+        self._drop_changed(state)
+        names = tuple(name for name in state.names if true_name not in self._kept[name].columns)
+        if names:
+            if names not in self._recognizers:
+                part = state.replace(names=names, visits=tuple(map(state.visit, names)))
+                self._recognizers[names] = recognition.make_recognizer(part, "elbo")
+            values = np.asarray(recognition.evidence(self._recognizers[names], images, rng=rng, mesh=mesh))
             for name, column in zip(names, values.T, strict=True):
-                cache[name].columns[true_name] = column
-    return {
-        true_name: np.stack([cache[name].columns[true_name] for name in state.names], axis=1) for true_name in images
-    }
+                self._kept[name].columns[true_name] = column
+        return np.stack([self._kept[name].columns[true_name] for name in state.names], axis=1)
 
-
-def _missing(
-    names: Sequence[str], images: Images, cache: EvidenceCache
-) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Yields categories, and the true categories of images whose evidence under all of them is missing."""
-    by_names: dict[tuple[str, ...], list[str]] = {}
-    for true_name in images:
-        missing = tuple(name for name in names if true_name not in cache[name].columns)
-        by_names.setdefault(missing, []).append(true_name)
-    for missing, true_names in by_names.items():
-        if missing:
-            yield missing, tuple(true_names)
+    def _drop_changed(self, state: LifelongState) -> None:
+        if state is self._state:
+            return
+        self._state, self._recognizers, kept = state, {}, self._kept
+        self._kept = {name: _Kept(_leaves(state, name), {}) for name in state.names}
+        for name in kept.keys() & self._kept.keys():
+            if _same_arrays(kept[name].leaves, self._kept[name].leaves):
+                self._kept[name] = kept[name]
 
 
 def _leaves(state: LifelongState, name: str) -> list[Any]:

@@ -10,13 +10,13 @@ from jax.sharding import Mesh
 from lifelong_cvae import recognition, sampling
 from lifelong_cvae.data import Source
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.evaluation import continual, evidence_cache, generation, ood, spectrum
+from lifelong_cvae.evaluation import continual, generation, ood, spectrum
 from lifelong_cvae.evaluation.evidence_cache import EvidenceCache
 from lifelong_cvae.evaluation.generation import Images
 from lifelong_cvae.evaluation.reference_classifier import ReferenceClassifier
 from lifelong_cvae.evaluation.ridge_capacity import ridge_capacity
 from lifelong_cvae.evaluation.vector_classifier import VectorClassifier
-from lifelong_cvae.images import split_by_category, unify_types
+from lifelong_cvae.images import unify_types
 from lifelong_cvae.recognition import ridge_classifier
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.state import LifelongState
@@ -26,7 +26,7 @@ BOUND_IMAGES = 1000
 BOUND_SAMPLES = 100
 # Suffix of the AUROC of evidence and regression scores together.
 WITH_SCORES = "_with_scores"
-# Features of more images than this are not cached.
+# Features are cached of at most so many images.
 MAX_CACHED_IMAGES = 20_000
 
 
@@ -34,7 +34,7 @@ class EvaluationCache(NamedTuple):
     """Values that the evaluations of a run have in common; each adds missing ones.
 
     Attributes:
-        evidence: evidence of real images by category.
+        evidence: evidence of real images.
         features: features of real images by category. They do not change after the first task of a run.
     """
 
@@ -44,15 +44,15 @@ class EvaluationCache(NamedTuple):
 
 def empty_cache() -> EvaluationCache:
     """Returns a cache for all evaluations of a state and of those that are learned from it."""
-    return EvaluationCache({}, {})
+    return EvaluationCache(EvidenceCache(), {})
 
 
 def evidence_by_category(
     state: LifelongState, source: Source, split: str, *, rng: jax.Array, cache: EvaluationCache | None = None
 ) -> dict[str, np.ndarray]:
     """Computes bounds on log p(x|c) of all images of a split: true category to `[n, categories]`, in nats."""
-    images = real_images(state.names, source, split)
-    return evidence_cache.evidence_by_category(state, images, (cache or empty_cache()).evidence, rng=rng)
+    evidence = (cache or empty_cache()).evidence.evidence
+    return {name: evidence(state, name, source.read(split, name), rng=rng) for name in state.names}
 
 
 def log_posteriors_by_category(
@@ -66,28 +66,45 @@ def log_posteriors_by_category(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Computes log p(c|x), up to a constant per image, of a split by the run's recognizer and by `elbo`.
 
+    The images of one category are in memory at a time.
+
     Args:
         state: learned state.
         source: real images.
         split: `test` or `validation`.
         rng: key for bounds that need samples.
-        cache: values of the evaluation after an earlier task of the same run. Features of more than
-            `MAX_CACHED_IMAGES` images are not kept.
+        cache: values of the evaluation after an earlier task of the same run. Features are kept of at most
+            `MAX_CACHED_IMAGES` images.
         mesh: as in `recognition.evidence`.
 
     Returns:
         Recognizer to true category to `[n, categories]`. Values of `elbo` are those of `evidence_by_category`.
     """
-    images = real_images(state.names, source, split)
     kind, cache = state.config.recognition.recognizer, cache or empty_cache()
-    evidence = evidence_cache.evidence_by_category(state, images, cache.evidence, rng=rng, mesh=mesh)
-    if kind == "elbo":
-        return {"elbo": evidence}
-    recognizer, pool, scores = recognition.make_recognizer(state, kind), _concatenate(images), None
-    if len(pool) <= MAX_CACHED_IMAGES:
-        scores = _scores(recognizer.classifier, images, cache.features)
-    posteriors = recognition.log_likelihoods(recognizer, pool, log_evidence=_concatenate(evidence), scores=scores)
-    return {"elbo": evidence, kind: split_by_category(images, posteriors)}
+    recognizer = None if kind == "elbo" else recognition.make_recognizer(state, kind)
+    log_posteriors: dict[str, dict[str, np.ndarray]] = {"elbo": {}, kind: {}}
+    for name in state.names:
+        images = source.read(split, name)
+        evidence = cache.evidence.evidence(state, name, images, rng=rng, mesh=mesh)
+        log_posteriors["elbo"][name] = evidence
+        if recognizer is not None:
+            phi = _features(recognizer.classifier, name, images, cache.features)
+            scores = ridge_classifier.scores_from_features(recognizer.classifier, phi)
+            found = recognition.log_likelihoods(recognizer, images, log_evidence=evidence, scores=scores)
+            log_posteriors[kind][name] = np.asarray(found)
+    return log_posteriors
+
+
+def _features(
+    classifier: ridge_classifier.RidgeClassifier, name: str, images: Any, kept: dict[str, Features]
+) -> Features:
+    """Returns the features of a category's images, and keeps them while there are few."""
+    if name in kept:
+        return kept[name]
+    phi = ridge_classifier.extract_features(classifier, images)
+    if phi.count + sum(part.count for part in kept.values()) <= MAX_CACHED_IMAGES:
+        kept[name] = phi
+    return phi
 
 
 def recognition_metrics(log_posteriors: Mapping[str, Mapping[str, np.ndarray]], state: LifelongState) -> dict[str, Any]:
@@ -263,15 +280,6 @@ def ood_metrics(
 def _familiarity(recognizer: recognition.Recognizer, images: np.ndarray, log_evidence: np.ndarray) -> np.ndarray:
     names, _, _, scores = recognition.recognize_with_evidence(recognizer, images, log_evidence=log_evidence)
     return recognition.familiarity(recognizer, log_evidence, names, scores=scores)
-
-
-def _scores(
-    classifier: ridge_classifier.RidgeClassifier, images: Images, feature_cache: dict[str, Features]
-) -> np.ndarray:
-    """Computes regression scores of all images, `[n, categories]`, and adds missing features to the cache."""
-    for name in images.keys() - feature_cache.keys():
-        feature_cache[name] = ridge_classifier.extract_features(classifier, images[name])
-    return np.concatenate([ridge_classifier.scores_from_features(classifier, feature_cache[name]) for name in images])
 
 
 def _image_counts(names: Sequence[str], source: Source, samples: int) -> dict[str, int]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.images import aligned_zeros
 
 # Blocks of rows of a Gram matrix.
 ROW_BLOCKS = 8
@@ -40,15 +41,7 @@ def zeros_vector(length: int) -> ExactSum:
 
 def _zeros(length: int, low: Any) -> ExactSum:
     # From the host, where nothing is compiled.
-    return jax.device_put({"high": _aligned_zeros(length, np.int32), "low": _aligned_zeros(length, low)})
-
-
-def _aligned_zeros(length: int, dtype: Any) -> np.ndarray:
-    """Returns zeros that a CPU device shares instead of copying them, so that they take no memory."""
-    alignment = 64
-    values = np.zeros(length + alignment, dtype)
-    start = -values.ctypes.data % alignment // values.itemsize
-    return values[start : start + length]
+    return jax.device_put({"high": aligned_zeros((length,), np.int32), "low": aligned_zeros((length,), low)})
 
 
 def decode(exact: ExactSum) -> np.ndarray:

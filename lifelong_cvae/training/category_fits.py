@@ -34,6 +34,9 @@ PRIOR_POINTS = 2048
 SHIFT_POINTS = 16 * PRIOR_POINTS
 # Largest number of images to which low-rank noise is fitted.
 NOISE_IMAGES = 4096
+# Images to which parts are fitted have at most so many values, unless there are fewer than `FEWEST_FITTED`: decoded
+# images of 128 x 128 pixels in color would take gigabytes.
+FITTED_VALUES, FEWEST_FITTED = 2**26, 512
 # Strength of the trained scale of vectors, in vectors.
 SCALE_STRENGTH = 20
 CONTRAST_RANGE = (0.25, 4.0)
@@ -125,7 +128,8 @@ def fit_parts(
         sample_rng, fit_rng = jax.random.split(jax.random.fold_in(rng, total_steps))
         model = cvae.CategoryModel(mixed, category, networks)
         # A fixed number of points, spread evenly over the images.
-        x = to_float(images[jnp.arange(PRIOR_POINTS) * count // PRIOR_POINTS])
+        points = _fitted_images(PRIOR_POINTS, networks.pixels)
+        x = to_float(images[jnp.arange(points) * count // points])
         z = cvae.encode(model, x).sample(rng=sample_rng)
         parts: dict[str, Any] = {}
         if networks.prior_components:
@@ -144,13 +148,18 @@ def fit_parts(
     return cpu.map_fits(fit, arguments, count=len(data.counts))
 
 
+def _fitted_images(most: int, pixels: int) -> int:
+    """Returns the number of images that parts are fitted to, at most `most`."""
+    return min(most, max(FITTED_VALUES // pixels, FEWEST_FITTED))
+
+
 def _fit_noise(model: cvae.CategoryModel, images: jax.Array, count: jax.Array, *, rng: jax.Array) -> dict[str, Any]:
     """Fits low-rank noise to the residuals of real images, with z at the mean of q(z|x,c).
 
     A vector's own scales are fitted too: training moves them slowly, and counts low-rank noise as white. Their prior is
     the trained scale, with the strength of `SCALE_STRENGTH` vectors.
     """
-    rows = min(len(images), NOISE_IMAGES)
+    rows = min(len(images), _fitted_images(NOISE_IMAGES, images.shape[1]))
     index = jnp.arange(rows)
     x = to_float(images[(index * (jnp.maximum(count, rows) / rows)).astype(jnp.int32)])
     residuals = cvae.residual(model, x, cvae.decode(model, cvae.encode(model, x).mean))

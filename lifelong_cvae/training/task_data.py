@@ -1,7 +1,7 @@
 """Training data of tasks on the device: images of all their categories, padded to one number of rows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from lifelong_cvae.config import LearningConfig
-from lifelong_cvae.images import pad_rows, power_of_two, to_float, unify_types
+from lifelong_cvae.images import aligned_zeros, power_of_two, to_float, unify_types
 from lifelong_cvae.model import cvae
 from lifelong_cvae.model.networks import Networks
 from lifelong_cvae.stacked import fold_in_rows
@@ -34,7 +34,7 @@ def make_task_data(state: LifelongState, *tasks: Mapping[str, np.ndarray], rng: 
     length = power_of_two(max(map(len, images.values())), MIN_ROWS)
     # For each category its `category_rng`, with 1 folded in.
     rngs = fold_in_rows(rng, np.asarray([(name_hash(name), state.visit(name), 1) for name in images], np.uint32))
-    padded = jax.device_put(np.stack([pad_rows(rows, length) for rows in images.values()]))
+    padded = _stack_padded(list(images.values()), length)
     # A frozen mixed part gives the same activations in every step: they are computed once.
     frozen = state.config.has_mixed and not state.mixed_learns
     mixed, networks = state.params["mixed"], state.training_networks
@@ -46,6 +46,14 @@ def make_task_data(state: LifelongState, *tasks: Mapping[str, np.ndarray], rng: 
         total_steps=np.asarray(steps, np.int32),
         mixed_activations=encoder_activations(mixed, padded, networks=networks) if frozen else None,
     )
+
+
+def _stack_padded(images: Sequence[np.ndarray], length: int) -> jax.Array:
+    """Copies images, `[n, pixels]` each, once: `[categories, length, pixels]`."""
+    padded = aligned_zeros((len(images), length, images[0].shape[1]), images[0].dtype)
+    for part, rows in zip(padded, images, strict=True):
+        part[: len(rows)] = rows
+    return jax.device_put(padded)
 
 
 def count_steps(settings: LearningConfig, largest: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.evaluation import evidence_cache
-from lifelong_cvae.evaluation.evidence_cache import evidence_by_category
+from lifelong_cvae.evaluation.evidence_cache import EvidenceCache
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +28,32 @@ def computed(monkeypatch):
     return pairs
 
 
+def by_category(cache, state, images, rng):
+    """Evidence of the images of each known category."""
+    return {name: cache.evidence(state, name, images[name], rng=rng) for name in images if name in state.names}
+
+
 def first(state, count):
     """The state with its first categories alone, whose arrays are the same."""
     return state.replace(names=state.names[:count], visits=state.visits[:count])
 
 
-def test_evidence_by_category_computes_each_pair_once(learner, images, rng, computed):
+def test_evidence_computes_each_pair_once(learner, images, rng, computed):
     images = {name: x[: 10 + index] for index, (name, x) in enumerate(images.items())}
-    cache = {}
+    cache = EvidenceCache()
     for count in (1, 2, 3):
-        known = first(learner, count)
-        evidence = evidence_by_category(known, {name: images[name] for name in known.names}, cache, rng=rng)
+        evidence = by_category(cache, first(learner, count), images, rng)
     assert sorted(computed) == sorted((name, len(x)) for name in learner.names for x in images.values())
-    again = evidence_by_category(learner, images, {}, rng=rng)
+    again = by_category(EvidenceCache(), learner, images, rng)
     for name, values in evidence.items():
         assert values.tobytes() == again[name].tobytes()
         np.testing.assert_allclose(values, lifelong.evidence(learner, images[name]), rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("part", ["mixed", "2"])
-def test_evidence_by_category_computes_changed_parameters_anew(learner, images, rng, part):
-    cache = {}
-    evidence_by_category(learner, images, cache, rng=rng)
+def test_evidence_computes_changed_parameters_anew(learner, images, rng, part):
+    cache = EvidenceCache()
+    by_category(cache, learner, images, rng)
     params = learner.params
     if part == "mixed":
         params = {**params, "mixed": jax.tree.map(lambda leaf: 1.1 * leaf, params["mixed"])}
@@ -58,15 +62,15 @@ def test_evidence_by_category_computes_changed_parameters_anew(learner, images, 
         changed = {**params["categories"][part], "encoder": encoder}
         params = {**params, "categories": {**params["categories"], part: changed}}
     moved = learner.replace(params=params)
-    found, expected = (evidence_by_category(moved, images, known, rng=rng) for known in (cache, {}))
+    found, expected = (by_category(known, moved, images, rng) for known in (cache, EvidenceCache()))
     for name in learner.names:
         assert found[name].tobytes() == expected[name].tobytes()
 
 
-def test_evidence_by_category_keeps_what_a_further_task_leaves(learner, images, digits, rng, computed):
-    cache = {}
-    evidence_by_category(learner, images, cache, rng=rng)
+def test_evidence_keeps_what_a_further_task_leaves(learner, images, digits, rng, computed):
+    cache = EvidenceCache()
+    by_category(cache, learner, images, rng)
     computed.clear()
     grown, _ = lifelong.learn(learner, {"3": digits["3"][:40]}, rng=rng)
-    evidence_by_category(grown, images, cache, rng=rng)
+    by_category(cache, grown, images, rng)
     assert {name for name, _ in computed} == {"3"}
