@@ -102,7 +102,7 @@ def plot_reconstructions(state: LifelongState, source: Source, split: str, file:
     """Draws images of a split and their reconstructions, two rows per category."""
     rows = {}
     for name in state.names:
-        images = source.read(split, name)[:IMAGES_PER_ROW]
+        images = source.read(split, name, slice(IMAGES_PER_ROW))
         images = np.pad(images, [(0, IMAGES_PER_ROW - len(images)), (0, 0), (0, 0), (0, 0)])
         rows[name] = images
         rows[f"{name}, reconstructed"] = sampling.reconstruct(state, name, images)
@@ -132,7 +132,7 @@ def circle_images(
     all_imagined = sampling.imagine(state, names, 1, rng=rng)
     for name in names:
         model = state.model(name)
-        real = to_float(flatten_images(source.read(split, name)[:1], state.image_shape))
+        real = to_float(flatten_images(source.read(split, name, slice(1)), state.image_shape))
         imagined = np.asarray(all_imagined[name]).reshape(1, -1)
         for kind, x in (("real", real), ("imagined", imagined)):
             turns = sampling.circle_images(model, x, max(TURNS), rng=category_rng(rng, name, 0))

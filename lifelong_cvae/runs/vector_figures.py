@@ -20,7 +20,7 @@ COLUMNS, PANEL = 5, 2.0
 
 def plot_directions(state: LifelongState, source: Source, split: str, file: Path, *, rng: jax.Array) -> None:
     """Draws real vectors of a split and imagined ones, a panel per category."""
-    real = {name: source.read(split, name)[:SHOWN] for name in state.names}
+    real = {name: source.read(split, name, slice(SHOWN)) for name in state.names}
     imagined = sampling.imagine(state, state.names, SHOWN, rng=rng)
     points = {name: project(real[name], np.asarray(imagined[name])) for name in state.names}
     plotting.scatter_panels(points, file, columns=COLUMNS, panel=PANEL)
