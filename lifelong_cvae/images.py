@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.errors import InputError
+from lifelong_cvae.model.rows import blocks
 
 # (height, width, channels) of images, or (d,) of vectors.
 Shape = tuple[int, ...]
@@ -151,7 +152,7 @@ def unify_types(images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Converts images by category, uint8 or float32 in [0, 1], to float32 unless they all are uint8."""
     if len({values.dtype for values in images.values()}) < 2:
         return dict(images)
-    return {name: np.asarray(to_float(values), np.float32) for name, values in images.items()}
+    return {name: np.asarray(to_float(values[:]), np.float32) for name, values in images.items()}
 
 
 def to_certain_pixels(images: np.ndarray, max_value: float | None) -> np.ndarray:
@@ -279,13 +280,17 @@ def split_by_category(images: Mapping[str, Any], values: Any) -> dict[str, np.nd
     return dict(zip(images, np.split(np.asarray(values), ends), strict=True))
 
 
-def mean_image(rows: np.ndarray, *, is_vector: bool = False) -> np.ndarray:
+def mean_image(rows: Any, *, is_vector: bool = False) -> np.ndarray:
     """Returns the mean of images `[n, pixels]`, in [0, 1], or of vectors.
 
     The mean of fewer than `MIN_AVERAGED` images is one constant for all pixels, since it must not show any image; that
     of fewer vectors is 0, the mean of all.
     """
+    # Of the means of blocks, since all rows may not fit into memory.
+    means = [rows[block].mean(axis=0, dtype=np.float32) for block in blocks(rows)]
+    mean = np.average(means, axis=0, weights=[len(range(len(rows))[block]) for block in blocks(rows)])
+    mean = mean.astype(np.float32)
     if is_vector:
-        return rows.mean(axis=0) * np.float32(len(rows) >= MIN_AVERAGED)
-    mean = rows.mean(axis=0, dtype=np.float32) / np.float32(255 if rows.dtype == np.uint8 else 1)
+        return mean * np.float32(len(rows) >= MIN_AVERAGED)
+    mean /= np.float32(255 if rows.dtype == np.uint8 else 1)
     return mean if len(rows) >= MIN_AVERAGED else np.full_like(mean, mean.mean())

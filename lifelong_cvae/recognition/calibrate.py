@@ -70,8 +70,8 @@ def calibrate(
 
 def _sample(state: LifelongState, rows: np.ndarray) -> np.ndarray:
     """Returns the rows of a category that are evaluated: held-out ones if there are any."""
-    unseen = rows[ridge_sums.held_out_mask(state, len(rows))]
-    return (unseen if len(unseen) else rows)[:CALIBRATION_IMAGES]
+    unseen = np.flatnonzero(ridge_sums.held_out_mask(state, len(rows)))[:CALIBRATION_IMAGES]
+    return rows[unseen] if len(unseen) else rows[:CALIBRATION_IMAGES]
 
 
 def _evidence(

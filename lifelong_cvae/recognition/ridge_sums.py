@@ -16,6 +16,7 @@ import numpy as np
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape
+from lifelong_cvae.model.rows import Rows
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.ridge import features, initial_sums, regression, sums, vector_sums
 from lifelong_cvae.ridge.features import Features
@@ -35,7 +36,7 @@ class Part(NamedTuple):
         phi: their features; None if they are not known yet. Those of held-out images are.
     """
 
-    rows: np.ndarray
+    rows: Any
     total: int
     phi: Features | None = None
 
@@ -62,10 +63,10 @@ def update(state: LifelongState, images: Mapping[str, np.ndarray]) -> tuple[Life
     extract = _extractor(state)
     for name, rows in images.items():
         mask = initial_sums.held_out_mask(len(rows))
-        fit = with_shifts(rows[~mask], shape) if settings.shift_images else rows[~mask]
-        parts[name] = Part(fit, len(fit) // max(np.count_nonzero(~mask), 1) * len(rows))
-        phi = Features(tuple(extract(rows[mask])), np.count_nonzero(mask))
-        held_out[name] = Part(rows[mask], len(rows), phi)
+        fit, unseen = Rows(rows, np.flatnonzero(~mask)), Rows(rows, np.flatnonzero(mask))
+        shifted = with_shifts(fit[:], shape) if settings.shift_images else fit
+        parts[name] = Part(shifted, len(shifted) // max(len(fit), 1) * len(rows))
+        held_out[name] = Part(unseen, len(rows), Features(tuple(extract(unseen)), len(unseen)))
     return _add_sums(state, parts), held_out
 
 

@@ -43,7 +43,7 @@ def compute_sums(
     capacity, start = power_of_two(len(names), 1), 0
     with jax.enable_x64(True):
         totals = zero_totals(num_features, capacity)
-        for phi in extract(np.concatenate([rows[name] for name in names])) if counts.any() else ():
+        for phi in extract(np.concatenate([rows[name][:] for name in names])) if counts.any() else ():
             # Padding gets a factor of 0.
             part, padding = slice(start, start + len(phi)), (0, max(0, start + len(phi) - len(category)))
             totals = accumulate(totals, phi, np.pad(category[part], padding), np.pad(factors[part], padding))

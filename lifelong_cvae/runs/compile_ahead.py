@@ -86,19 +86,22 @@ def _compile(lower: Lower, lock: threading.Lock) -> None:
 def programs(state: LifelongState, plan: Plan) -> list[Lower]:
     """Returns functions that lower the programs, in the order in which they are needed."""
     new = _with_categories(state, (*plan.names, *plan.together))
-    lowered = [partial(_train_chunk, new, plan, plan.names if new.mixed_learns else plan.together)]
+    size = plan.train_count * new.networks.pixels * np.dtype(plan.dtype).itemsize
+    # The data of larger tasks have other shapes.
+    on_device = task_data.fit_on_device(size * max(len(plan.names), len(plan.together)))
+    lowered = [partial(_train_chunk, new, plan, plan.names if new.mixed_learns else plan.together)] * on_device
     held_out = _held_out(new, plan)
     if new.config.closed_form.has_features:  # beside training
         for size in _sizes((plan.train_count - held_out, held_out, *plan.test_counts), *features.BATCH_SIZES):
             lowered += [partial(_extract, new, plan, size), partial(_accumulate, new, size)]
-    if new.networks.fits_parts:
+    if new.networks.fits_parts and on_device:
         lowered.append(partial(_fit_parts, new, plan))
     batches = bounds.MIN_BATCH, new.config.recognition.eval_batch_size
     lowered += [
         partial(_evidence, new, plan, size)
         for size in _sizes((held_out or plan.train_count, *plan.test_counts), *batches)
     ]
-    if new.mixed_learns and plan.together:
+    if new.mixed_learns and plan.together and on_device:
         # After the base categories the mixed part is frozen, and training reads its activations.
         lowered.append(partial(_train_chunk, new.replace(base_categories_left=0), plan, plan.together))
     if plan.shown:

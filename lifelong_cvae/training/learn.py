@@ -22,7 +22,7 @@ from lifelong_cvae.training.category_fits import fit_category_parts
 from lifelong_cvae.training.compilations import count_compilations
 from lifelong_cvae.training.losses import TASK
 from lifelong_cvae.training.task import Task, check_tasks, fix_values
-from lifelong_cvae.training.task_data import make_task_data, select_categories
+from lifelong_cvae.training.task_data import open_task_data, select_categories
 from lifelong_cvae.training.teacher import add_own_replay, make_teacher
 from lifelong_cvae.training.train import ProgressFn, TaskProgress, TrainCarry, init_carry, train
 
@@ -159,14 +159,15 @@ def _learn_tasks(
     names = tuple(name for task in checked for name in task.names)
     teacher = make_teacher(grown, names, rng=rng, mesh=mesh)  # 2 remember: replay earlier categories
     train_images = [add_own_replay(grown, task.train_images, rng=rng) for task in checked]
-    data = make_task_data(grown, *train_images, rng=rng)
+    data, read_steps = open_task_data(grown, *train_images, rng=rng)
     state = append_categories(state, grown, checked[0].names)
     # 3 sum: features for the ridge regression, which reads no network
     with run_beside(learn_regression, state, checked[0].images) as sums, count_compilations("train_chunk") as compiled:
         if mesh is not None:
             sums.result()  # several devices: nothing runs beside their collective operations
         # 4 train: everything else is frozen
-        trained = train(grown, data, teacher, resume_from=resume_from, progress=progress, start=start, mesh=mesh)
+        options = {"resume_from": resume_from, "progress": progress, "start": start, "mesh": mesh}
+        trained = train(grown, data, teacher, read_steps=read_steps, **options)
     subtrees = unstack_subtrees(trained.carry.params["categories"][TASK], names)
     training_seconds, first = time.perf_counter() - start, 0
     for task in checked:

@@ -33,13 +33,17 @@ Terms = dict[str, jax.Array]
 
 
 class TaskData(NamedTuple):
-    """Training data of a task. All fields are traced, so that tasks of unequal size share one program."""
+    """Training data of a task. All fields are traced, so that tasks of unequal size share one program.
+
+    Of a task that is too large for the device there are the images of a few steps (`first_step`).
+    """
 
     images: jax.Array  # [categories, rows, pixels], uint8 or float32, padded rows
-    counts: jax.Array  # [categories], number of rows that are images
+    counts: jax.Array  # [categories], number of images
     rngs: jax.Array  # [categories]
     total_steps: jax.Array  # [categories], length of the schedule
-    mixed_activations: Any = None  # [categories, rows, ...] of every image; None if the mixed part is trained
+    mixed_activations: Any = None  # [categories, rows, ...] of every row; None if the mixed part is trained
+    first_step: jax.Array | None = None  # scalar: rows are those of the steps from this one on, batch by batch
 
 
 class ReplayData(NamedTuple):
@@ -71,8 +75,11 @@ def sample_step_noise(data: TaskData, step: jax.Array, *, networks: Networks, le
     """Samples image indices and latent noise of one step, with keys that depend on the step alone."""
 
     def sample(count: jax.Array, rng: jax.Array) -> StepNoise:
-        index_rng, noise_rng = jax.random.split(jax.random.fold_in(rng, step))
-        index = jax.random.randint(index_rng, (learning.batch_size,), 0, count)
+        noise_rng = jax.random.split(jax.random.fold_in(rng, step))[1]
+        if data.first_step is None:
+            index = draw_images(count, rng, step, learning.batch_size)
+        else:
+            index = (step - data.first_step) * learning.batch_size + jnp.arange(learning.batch_size)
         noise = StepNoise(index, jax.random.normal(noise_rng, (learning.batch_size, networks.latent_size)))
         if networks.pixel_pyramid is None:
             return noise
@@ -82,6 +89,11 @@ def sample_step_noise(data: TaskData, step: jax.Array, *, networks: Networks, le
         return noise._replace(positions=positions, disturbance_rng=disturbance_rng)
 
     return jax.vmap(sample)(data.counts, data.rngs)
+
+
+def draw_images(count: jax.Array, rng: jax.Array, step: jax.Array, batch_size: int) -> jax.Array:
+    """Draws the images of one category and step, with replacement: indices `[batch]`."""
+    return jax.random.randint(jax.random.split(jax.random.fold_in(rng, step))[0], (batch_size,), 0, count)
 
 
 def sample_replay_noise(replay: ReplayData, step: jax.Array, *, groups: int) -> ReplayNoise:

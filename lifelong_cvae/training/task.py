@@ -9,6 +9,7 @@ import numpy as np
 
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import PixelValues, Shape, find_max_value, pixel_values, unify_types
+from lifelong_cvae.model.rows import Rows
 from lifelong_cvae.model.vectors import check_vectors, fit_standardization, is_vector
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.state import LifelongState, check_name, find_name
@@ -24,7 +25,7 @@ class Task(NamedTuple):
     """Checked images of a task, by category, as rows `[n, pixels]`."""
 
     images: dict[str, np.ndarray]
-    train_images: dict[str, np.ndarray]  # without those that are held out for calibration
+    train_images: dict[str, Rows]  # without those that are held out for calibration
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,7 +96,10 @@ def check_task(state: LifelongState, images: Mapping[str, Any]) -> Task:
         if oddity := describe_oddity(rows[name], state.image_shape):
             _logger.warning("%s: %s", what, oddity)
     rows = unify_types(rows)
-    train_rows = {name: values[~ridge_sums.held_out_mask(state, len(values))] for name, values in rows.items()}
+    train_rows = {
+        name: Rows(values, np.flatnonzero(~ridge_sums.held_out_mask(state, len(values))))
+        for name, values in rows.items()
+    }
     return Task(rows, train_rows)
 
 

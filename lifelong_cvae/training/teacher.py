@@ -93,7 +93,7 @@ def sample_replay(teacher: Teacher, refresh: int) -> ReplayData | None:
     return ReplayData(stack, memory, step_rng, sharding.device_put(jnp.int32(len(teacher.names)), mesh))
 
 
-def add_own_replay(state: LifelongState, images: Mapping[str, np.ndarray], *, rng: jax.Array) -> dict[str, np.ndarray]:
+def add_own_replay(state: LifelongState, images: Mapping[str, Any], *, rng: jax.Array) -> dict[str, Any]:
     """Adds replayed images to the training images `[n, pixels]` of revisited categories.
 
     A revisited category gets as many replayed images as it was trained on before, at most `memory_size`, so that old
@@ -115,7 +115,7 @@ def add_own_replay(state: LifelongState, images: Mapping[str, np.ndarray], *, rn
         if count:
             replay_rng = jax.random.fold_in(category_rng(rng, name, state.visit(name)), 3)
             replayed = recall_images(state.model(name), count, learning.cycles, rng=replay_rng)
-            combined[name] = np.concatenate([np.asarray(to_float(jnp.asarray(rows))), np.asarray(replayed)])
+            combined[name] = np.concatenate([np.asarray(to_float(jnp.asarray(rows[:]))), np.asarray(replayed)])
     return combined
 
 

@@ -149,6 +149,7 @@ def train(
     data: TaskData,
     teacher: Teacher,
     *,
+    read_steps: Callable[[int], TaskData] | None = None,
     resume_from: TaskProgress | None = None,
     progress: ProgressFn | None = None,
     start: float = 0.0,
@@ -160,6 +161,7 @@ def train(
         state: state with the task's categories.
         data: the task.
         teacher: the model before the task; names the task's categories and replays earlier ones.
+        read_steps: as in `task_data.open_task_data`; None if `data` has all images.
         resume_from: progress to resume from; None starts at the first step.
         progress: called after every chunk.
         start: time at which the task began, in seconds of `time.perf_counter`.
@@ -175,7 +177,7 @@ def train(
         train_chunk, networks=state.training_networks, learning=learning, train_mixed=state.mixed_learns, mesh=mesh
     )
     current = resume_from._replace(carry=sharding.device_put(resume_from.carry, mesh))
-    data = sharding.device_put(data, mesh)
+    data = data if read_steps else sharding.device_put(data, mesh)
 
     def chunks() -> Iterator[tuple[int, tuple[TrainCarry, Terms, jax.Array]]]:
         carry, last_refresh, replay = current.carry, -1, None
@@ -183,7 +185,8 @@ def train(
             refresh = first_step // (learning.steps_per_call * learning.replay_refresh_calls)
             if refresh != last_refresh:
                 last_refresh, replay = refresh, sample_replay(teacher, refresh)
-            result = run_chunk(carry, data, replay)
+            steps_data = sharding.device_put(read_steps(first_step), mesh) if read_steps else data
+            result = run_chunk(carry, steps_data, replay)
             carry = result[0]
             yield first_step, result
 
