@@ -1,8 +1,10 @@
 """Pictures: found in folders, read by Pillow, and read for recognition. Errors are one line that names the file."""
 
 import contextlib
+import math
 import os
 import re
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +34,8 @@ FORMATS = (*SUFFIXES, "DIB")
 UNCHECKED = ("BMP", "DIB", "GIF", "PPM", "TIFF")
 # What systems leave in folders, beside hidden files.
 SYSTEM_FILES = ("__MACOSX", "Thumbs.db", "desktop.ini")
+# Decoded pictures of a category that take more bytes are kept in a file.
+MEMORY_BYTES = 2**30
 # A drawing on a transparent background whose mean lightness (of 255) is above this is put on black, others on white.
 LIGHT = 224
 
@@ -164,18 +168,32 @@ def _without_transparency(picture: Image.Image) -> Image.Image:
 
 
 def read_pictures(paths: list[Path], channels: int, *, image_size: int | None = None) -> np.ndarray:
-    """Reads pictures of one size and type by `read_picture`: `[n, h, w, channels]`.
+    """Reads pictures of one size and type, at least one, by `read_picture`: `[n, h, w, channels]`.
+
+    Those that take more than `MEMORY_BYTES` are in a temporary file, where the environment variable TMPDIR says.
 
     Raises:
         InputError: a file is no picture, or the pictures differ in size or type.
     """
-    images: list[np.ndarray] = []
-    for path in paths:
+    first = read_picture(paths[0], channels, image_size=image_size)
+    images = _new_array((len(paths), *first.shape), first.dtype)
+    images[0] = first
+    for index, path in enumerate(paths[1:], start=1):
         pixels = read_picture(path, channels, image_size=image_size)
-        if images:
-            check_same_kind(path, pixels, paths[0], images[0])
-        images.append(pixels)
-    return np.stack(images)
+        check_same_kind(path, pixels, paths[0], first)
+        images[index] = pixels
+    return images
+
+
+def _new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Returns an array in memory, or in a temporary file if it takes more than `MEMORY_BYTES`.
+
+    The file has no name, and its place is free again when the array is.
+    """
+    if math.prod(shape) * dtype.itemsize <= MEMORY_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def check_same_kind(path: Path, pixels: np.ndarray, first_path: Path, first: np.ndarray) -> None:

@@ -34,8 +34,8 @@ def open_task_data(
 ) -> tuple[TaskData, ReadSteps | None]:
     """Puts tasks on the device, or returns how to read the images of each call if they are too large.
 
-    Training is the same but for rounding in both cases. The fits after it read the data that are returned: all images, or
-    at most `SPREAD_IMAGES` of each category.
+    Training is the same but for rounding in both cases. The fits after it read the data that are returned: all
+    images, or at most `SPREAD_IMAGES` of each category.
 
     Args:
         state: as in `make_task_data`.

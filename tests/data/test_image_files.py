@@ -1,10 +1,12 @@
 import io
 import struct
+import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lifelong_cvae.data import pictures
 from lifelong_cvae.data.pictures import read_images, read_picture, read_pictures
 from lifelong_cvae.errors import InputError
 from tests.data.file_contents import idx_bytes, png_bytes, write_file, write_npz
@@ -209,3 +211,18 @@ def test_read_images_reads_idx(tmp_path, name):
 def test_read_images_names_missing_file(tmp_path, name):
     with pytest.raises(InputError, match=f"{name}.*[Nn]o such file"):
         read_images(tmp_path / name, 1)[0]
+
+
+def test_read_pictures_keeps_large_ones_in_a_file(tmp_path, monkeypatch):
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for index, path in enumerate(paths):
+        Image.fromarray(np.full((4, 5), 10 * index, np.uint8)).save(path)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", 60)
+    small = read_pictures(paths, 1)
+    monkeypatch.setattr(pictures, "MEMORY_BYTES", 59)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    large = read_pictures(paths, 1)
+    assert not isinstance(small, np.memmap)
+    assert isinstance(large, np.memmap)
+    np.testing.assert_array_equal(large, small)
+    assert sorted(tmp_path.iterdir()) == paths
