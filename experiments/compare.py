@@ -6,8 +6,9 @@ writes cells.json (the figures of every run), comparison.json, comparison.md and
 results/STUDY/DATASET, or to --workdir. While it runs, each finished run has a JSON file of its own. An interrupted
 study can be resumed with the same command: finished runs are not repeated. Studies: `strategies` (each unchanged),
 `few_images` (10, 30, 100, 300 or all images in each new category), `circle` (turns of the circle, and each replay term
-left out in turn), `memory` (the mixed part frozen or learning under playback), `size` (parameters per category). Run
-it from a checkout of the repository; it needs the extras `evaluation` and `figures`.
+left out in turn), `memory` (the mixed part frozen or learning under playback), `memory_few` (the same with 100 images
+of each category), `size` (parameters per category). Run it from a checkout of the repository; it needs the extras
+`evaluation` and `figures`.
 """
 
 from __future__ import annotations

@@ -86,17 +86,15 @@ def size_study(run_config: RunConfig, strategy: str, image_shape: Sequence[int])
     ]
 
 
-def memory_study(run_config: RunConfig, strategy: str) -> list[Cell]:
-    """Freezes the mixed part, or lets it learn under memory playback, with few and with all images."""
+def memory_study(run_config: RunConfig, strategy: str, images: int | str) -> list[Cell]:
+    """Freezes the mixed part, or lets it learn under memory playback, with so many images of each category."""
+    run_config = _with_images(run_config, images, full_categories=0)
     return [
         Cell(
-            replace(
-                _with_images(run_config, images, full_categories=0),
-                config=run_config.config.with_settings({"mixed_mode": mode}),
-            ),
+            replace(run_config, config=run_config.config.with_settings({"mixed_mode": mode})),
             {"strategy": strategy, "mixed part": mode, "images a category": images},
         )
-        for images, mode in itertools.product((FEW, "all"), ("frozen", "playback"))
+        for mode in ("frozen", "playback")
     ]
 
 
@@ -119,7 +117,8 @@ STUDIES = {
     "strategies": Study(STRATEGIES, lambda run_config, name, _: strategies_study(run_config, name)),
     "few_images": Study(("none", "frozen", "full"), lambda run_config, name, _: few_images_study(run_config, name)),
     "circle": Study(("full", "circulatory"), lambda run_config, name, _: circle_study(run_config, name)),
-    "memory": Study(("default",), lambda run_config, name, _: memory_study(run_config, name)),
+    "memory": Study(("default",), lambda run_config, name, _: memory_study(run_config, name, "all")),
+    "memory_few": Study(("default",), lambda run_config, name, _: memory_study(run_config, name, FEW)),
     "size": Study(("frozen", "none"), size_study),
 }
 

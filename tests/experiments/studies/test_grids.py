@@ -64,12 +64,12 @@ def test_circle_study_changes_one_setting_per_cell(run_config):
 
 
 def test_memory_study_changes_the_mixed_part_and_the_images(run_config, mnist5k):
-    found = []
-    for cell in grids.memory_study(run_config, "default"):
-        counts = {cell.run_config.subsample(mnist5k).counts["train"][name] for name in ORDER}
-        found.append((cell.labels["images a category"], cell.run_config.config.learning.mixed_mode, counts))
-    expected = [(100, {100}), ("all", {400})]
-    assert found == [(images, mode, counts) for images, counts in expected for mode in ("frozen", "playback")]
+    for images, counts in ((100, {100}), ("all", {400})):
+        grid = grids.memory_study(run_config, "default", images)
+        assert [cell.run_config.config.learning.mixed_mode for cell in grid] == ["frozen", "playback"]
+        for cell in grid:
+            assert cell.labels["images a category"] == images
+            assert {cell.run_config.subsample(mnist5k).counts["train"][name] for name in ORDER} == counts
 
 
 def test_strategies_differ_in_the_settings_of_their_names():
