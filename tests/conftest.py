@@ -7,6 +7,11 @@ import resource
 import shutil
 import tempfile
 
+# There are as many processes as cores: threads that wait for each other make them slower. NumPy reads the first
+# variable when it is imported, and JAX imports it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PJRT_NPROC", "1")
+
 import hypothesis
 import jax
 import numpy as np
@@ -23,15 +28,12 @@ from lifelong_cvae.runs.workdir import load_state
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests compile much and compute little: without this part of the compiler they take half as long. XLA reads
-# the variable when the first device is asked for, and dies of a flag that it does not know.
-LEAN = "--xla_cpu_use_fusion_emitters=false"
+# Tests compile much and compute little: without this part of the compiler, and with programs in one piece, they take
+# half as long. XLA reads the variable when the first device is asked for, and dies of a flag that it does not know.
+LEAN = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if jax.__version_info__[:2] == (0, 10) and LEAN not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LEAN}".strip()
 jax.config.update("jax_disable_most_optimizations", True)
-# There are as many processes as cores: threads that wait for each other make them slower.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("PJRT_NPROC", "1")
 # What one of their processes has compiled, the other finds.
 OWNER = "LIFELONG_CVAE_COMPILED" not in os.environ
 if OWNER:
