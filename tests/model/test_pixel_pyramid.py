@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +21,10 @@ SETTINGS = {
     "bound": "pixels",
     "recognizer": "elbo",
     "random_features": 0,
-    "min_steps": 800,
+    "min_steps": 300,
     "epochs": 1,
-    "batch_size": 64,
-    "learning_rate": 0.01,
+    "batch_size": 32,
+    "learning_rate": 0.005,
 }
 
 
@@ -54,10 +56,14 @@ def test_pixels_recognize_textures(learner):
 def test_evidence_by_pixels_adds_the_likelihood_of_the_decoder(learner):
     images, state = stripes(5, seed=3), learner[1]
     model, x = state.model("rows"), images.reshape(5, -1).astype(np.float32) / 255
-    posterior = cvae.encode(model, x)
-    means = cvae.decode_mean(model, posterior.mean)
-    data = (model.pixels, x, means, posterior.mean)
-    likelihood = pixel_pyramid.image_log_prob(model.networks.pixel_pyramid, *data, partial=True)
+
+    @jax.jit
+    def posterior_and_likelihood(model, x):
+        posterior = cvae.encode(model, x)
+        data = (model.pixels, x, cvae.decode_mean(model, posterior.mean), posterior.mean)
+        return posterior, pixel_pyramid.image_log_prob(model.networks.pixel_pyramid, *data, partial=True)
+
+    posterior, likelihood = jax.device_get(posterior_and_likelihood(model, x))
     prior_mean, prior_log_var = (np.asarray(model.prior[key][0], np.float64) for key in ("means", "log_vars"))
     squares = np.exp(posterior.log_var) + np.square(posterior.mean - prior_mean[None])
     kl = 0.5 * np.sum(squares / np.exp(prior_log_var) - 1 + prior_log_var - posterior.log_var, axis=1)
@@ -80,13 +86,16 @@ def test_pixels_of_a_learned_category_stay_the_same(learner):
     jax.tree.map(np.testing.assert_array_equal, first, both)
 
 
+image_log_prob = jax.jit(functools.partial(pixel_pyramid.image_log_prob, PYRAMID), static_argnames="partial")
+
+
 @pytest.fixture(scope="module")
 def data():
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
-        PYRAMID.init(rng=jax.random.key(0)),
-    )
     rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32),
+        jax.device_get(jax.jit(PYRAMID.init)(rng=jax.random.key(0))),
+    )
     x = (rng.integers(0, 256, (3, 90)) / 255).astype(np.float32)
     return params, x, rng.random((3, 90)).astype(np.float32), rng.normal(size=(3, 2)).astype(np.float32)
 
@@ -108,40 +117,45 @@ def all_levels(x, mean):
 
 
 def test_image_log_prob_adds_all_levels(data):
-    params, x, mean, z = data
-    expected = sum(
-        pixel_model.image_log_prob(PYRAMID.networks[level], params[level], values, center, z)
-        for level, values, center in all_levels(x, mean)
-    )
-    np.testing.assert_allclose(pixel_pyramid.image_log_prob(PYRAMID, *data), expected, rtol=1e-5)
+    @jax.jit
+    def step_by_step(params, x, mean, z):
+        return sum(
+            pixel_model.image_log_prob(PYRAMID.networks[level], params[level], values, center, z)
+            for level, values, center in all_levels(x, mean)
+        )
+
+    np.testing.assert_allclose(image_log_prob(*data), step_by_step(*data), rtol=1e-5)
 
 
 def test_image_log_prob_in_part_has_fewer_factors_of_larger_images(data):
-    params, x, mean, z = data
     rows_and_columns = {"small": ((0, 1, 2),) * 2, "middle": ((1, 3),) * 2, "full": ((2, 6), (2, 6))}
-    expected = jnp.zeros(3)
-    for level, values, center in all_levels(x, mean):
-        width = {"small": 3, "middle": 5, "full": 9}[level]
-        rows, columns = rows_and_columns[level]
-        positions = jnp.asarray([row * width + column for row in rows for column in columns])
-        positions = jnp.broadcast_to(positions[None], (3, len(positions)))
-        network = PYRAMID.networks[level]
-        expected += pixel_model.log_prob(network, params[level], values, center, z, positions).sum(axis=1)
-    np.testing.assert_allclose(pixel_pyramid.image_log_prob(PYRAMID, *data, partial=True), expected, rtol=1e-5)
+
+    @jax.jit
+    def step_by_step(params, x, mean, z):
+        total = jnp.zeros(3)
+        for level, values, center in all_levels(x, mean):
+            width = {"small": 3, "middle": 5, "full": 9}[level]
+            rows, columns = rows_and_columns[level]
+            positions = np.tile([row * width + column for row in rows for column in columns], (3, 1))
+            network = PYRAMID.networks[level]
+            total += pixel_model.log_prob(network, params[level], values, center, z, positions).sum(axis=1)
+        return total
+
+    np.testing.assert_allclose(image_log_prob(*data, partial=True), step_by_step(*data), rtol=1e-5)
 
 
 def test_log_prob_of_all_pixels_is_that_of_the_image(data):
     positions = {
-        level: jnp.broadcast_to(jnp.arange(network.windows.positions)[None], (3, network.windows.positions))
-        for level, network in PYRAMID.networks.items()
+        level: np.tile(np.arange(network.windows.positions), (3, 1)) for level, network in PYRAMID.networks.items()
     }
-    estimated = pixel_pyramid.log_prob(PYRAMID, *data, positions)
-    np.testing.assert_allclose(estimated, pixel_pyramid.image_log_prob(PYRAMID, *data), rtol=1e-5)
+    estimated = jax.jit(functools.partial(pixel_pyramid.log_prob, PYRAMID))(*data, positions)
+    np.testing.assert_allclose(estimated, image_log_prob(*data), rtol=1e-5)
 
 
 def test_sample_has_8_bit_values(data):
     params, _, mean, z = data
-    samples = pixel_pyramid.sample(PYRAMID, params, mean, z, rng=jax.random.key(0))
+    samples = jax.jit(functools.partial(pixel_pyramid.sample, PYRAMID))(params, mean, z, rng=jax.random.key(0))
+    samples = np.asarray(samples)
     assert samples.shape == (3, 90)
     assert samples.min() >= 0
     assert samples.max() <= 1
