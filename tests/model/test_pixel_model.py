@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,17 +11,17 @@ from lifelong_cvae.model.pixel_windows import Windows, difference_basis
 SHAPE, LATENT = (6, 7, 3), 2
 NETWORK = pixel_model.PixelNetwork(Windows(SHAPE), (5, 4))
 PIXELS = 6 * 7 * 3
+log_prob = jax.jit(functools.partial(pixel_model.log_prob, NETWORK))
+image_log_prob = jax.jit(functools.partial(pixel_model.image_log_prob, NETWORK))
 
 
 @pytest.fixture(scope="module")
 def params():
     """Random values for all parameters, including those that are initialized with zeros."""
-    inputs = jnp.zeros((1, NETWORK.windows.num_inputs(LATENT)))
-    start = NETWORK.init(jax.random.key(0), inputs)
-    leaves, structure = jax.tree.flatten(start)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return structure.unflatten(moved)
+    inputs = np.zeros((1, NETWORK.windows.num_inputs(LATENT)), np.float32)
+    start = jax.device_get(jax.jit(NETWORK.init)(jax.random.key(0), inputs))
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(np.float32), start)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def images():
 
 
 def all_positions(count):
-    return jnp.broadcast_to(jnp.arange(42), (count, 42))
+    return np.tile(np.arange(42), (count, 1))
 
 
 def silu(x):
@@ -63,36 +65,39 @@ def expected_outputs(params, inputs):
 
 def test_log_prob_reads_the_windows_of_a_pixel(params, images):
     x, mean, z = images
-    log_prob = pixel_model.log_prob(NETWORK, params, x, mean, z, all_positions(4))
+
+    @jax.jit
+    def mixture_log_prob(outputs, value, center):
+        return pixel_mixture.log_prob(pixel_mixture.mixture(outputs, 3), value, center)
+
+    found = np.asarray(log_prob(params, x, mean, z, all_positions(4)))
     for image, position in [(0, 0), (1, 6), (2, 24), (3, 41)]:
         outputs = expected_outputs(params, expected_inputs(x[image], mean[image], z[image], position))
-        mixture = pixel_mixture.mixture(jnp.asarray(outputs[None], jnp.float32), 3)
         value, center = (v[image].reshape(-1, 3)[position][None] for v in (x, mean))
-        expected = pixel_mixture.log_prob(mixture, value, center)[0]
-        assert float(log_prob[image, position]) == pytest.approx(float(expected), rel=1e-3, abs=1e-3)
+        expected = mixture_log_prob(np.float32(outputs[None]), value, center)[0]
+        assert float(found[image, position]) == pytest.approx(float(expected), rel=1e-3, abs=1e-3)
 
 
 def test_log_prob_does_not_read_later_pixels(params, images):
     x, mean, z = images
     changed = x.copy()
     changed[:, 20 * 3 :] = 1 - changed[:, 20 * 3 :]
-    before, after = (pixel_model.log_prob(NETWORK, params, v, mean, z, all_positions(4)) for v in (x, changed))
+    before, after = (np.asarray(log_prob(params, v, mean, z, all_positions(4))) for v in (x, changed))
     np.testing.assert_array_equal(before[:, :20], after[:, :20])
-    assert np.all(np.asarray(before[:, 20:]) != np.asarray(after[:, 20:]))
+    assert np.all(before[:, 20:] != after[:, 20:])
 
 
 def test_image_log_prob_sums_over_pixels(params, images):
-    expected = pixel_model.log_prob(NETWORK, params, *images, all_positions(4)).sum(axis=1)
-    np.testing.assert_allclose(pixel_model.image_log_prob(NETWORK, params, *images), expected, rtol=1e-5)
+    expected = np.asarray(log_prob(params, *images, all_positions(4))).sum(axis=1)
+    np.testing.assert_allclose(image_log_prob(params, *images), expected, rtol=1e-5)
 
 
 def test_log_prob_disturbs_the_first_positions_alone(params, images):
-    positions = jnp.broadcast_to(jnp.arange(20, 36), (4, 16))
+    positions = np.tile(np.arange(20, 36), (4, 1))
     plain, disturbed = (
-        pixel_model.log_prob(NETWORK, params, *images, positions, disturbance_rng=rng)
-        for rng in (None, jax.random.key(3))
+        np.asarray(log_prob(params, *images, positions, disturbance_rng=rng)) for rng in (None, jax.random.key(3))
     )
-    assert np.all(np.asarray(plain[:, :2]) != np.asarray(disturbed[:, :2]))
+    assert np.all(plain[:, :2] != disturbed[:, :2])
     np.testing.assert_array_equal(plain[:, 2:], disturbed[:, 2:])
 
 
@@ -104,7 +109,7 @@ def test_sample_reads_its_own_pixels(params, images, monkeypatch):
 
     monkeypatch.setattr(pixel_mixture, "sample", most_likely)
     _, mean, z = images
-    sample = pixel_model.sample(NETWORK, params, mean, z, rng=jax.random.key(0))
+    sample = jax.jit(functools.partial(pixel_model.sample, NETWORK))(params, mean, z, rng=jax.random.key(0))
     expected = mean.astype(np.float64)
     for image in range(4):
         for position in range(42):
