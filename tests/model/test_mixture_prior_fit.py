@@ -1,7 +1,4 @@
-from functools import partial
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,14 +9,22 @@ from sklearn.mixture import GaussianMixture
 from lifelong_cvae.model import mixture_prior
 from tests.conftest import mixture_log_density
 
-fit = partial(jax.jit, static_argnames="components")(mixture_prior.fit)
+jitted_fit = jax.jit(mixture_prior.fit, static_argnames="components")
+sample = jax.jit(mixture_prior.sample, static_argnums=1)
+shift = jax.jit(mixture_prior.shift)
+log_prob = jax.jit(mixture_prior.log_prob)
+
+
+def fit(*arguments, **options):
+    """Returns a fitted mixture in numpy."""
+    return jax.device_get(jitted_fit(*arguments, **options))
 
 
 def mixture(weights, means, variances):
     return {
-        "logits": jnp.log(jnp.asarray(weights)),
-        "means": jnp.asarray(means),
-        "log_vars": jnp.log(jnp.asarray(variances)),
+        "logits": np.log(np.float32(weights)),
+        "means": np.float32(means),
+        "log_vars": np.log(np.float32(variances)),
     }
 
 
@@ -28,7 +33,7 @@ OVERLAPPING = mixture([0.6, 0.4], [[0.0, 0.0], [1.5, 1.0]], [[1.0, 0.5], [0.3, 1
 
 
 def sample_points(prior, count, seed):
-    return mixture_prior.sample(prior, count, rng=jax.random.key(100 + seed))
+    return np.asarray(sample(prior, count, rng=jax.random.key(100 + seed)))
 
 
 def used_components(fitted):
@@ -69,7 +74,7 @@ def test_fit_with_many_components_generalizes(truth):
 @pytest.mark.parametrize("seed", range(2))
 def test_fit_matches_scikit_learn(seed):
     points = np.random.default_rng(seed).gamma(2.0, size=(3000, 3)).astype(np.float32)
-    fitted = fit(jnp.asarray(points), components=8, rng=jax.random.key(seed))
+    fitted = fit(points, components=8, rng=jax.random.key(seed))
     reference = GaussianMixture(8, covariance_type="diag", reg_covar=1e-3, max_iter=300, random_state=seed)
     assert abs(mean_log_density(fitted, points) - reference.fit(points).score(points)) < 0.05
 
@@ -78,14 +83,14 @@ def test_fit_ignores_unused_components():
     points = sample_points(SEPARATED, 70, 0)
     fitted = fit(points, components=9, rng=jax.random.key(0))
     assert used_components(fitted).tolist() == [True] * 3 + [False] * 6
-    z = 3 * jax.random.normal(jax.random.key(1), (50, 2))
+    z = np.float32(3 * np.random.default_rng(1).normal(size=(50, 2)))
     expected = mixture_log_density({name: values[:3] for name, values in fitted.items()}, z)
-    np.testing.assert_allclose(mixture_prior.log_prob(fitted, z), expected, rtol=1e-5)
+    np.testing.assert_allclose(log_prob(fitted, z), expected, rtol=1e-5)
     # Parameters of unused components have no effect.
-    changed = {**fitted, "means": fitted["means"].at[3:].set(1e3), "log_vars": fitted["log_vars"].at[3:].set(7.0)}
-    np.testing.assert_array_equal(mixture_prior.log_prob(changed, z), mixture_prior.log_prob(fitted, z))
-    samples = mixture_prior.sample(changed, 2000, rng=jax.random.key(2))
-    assert float(jnp.abs(samples).max()) < 30
+    changed = jax.tree.map(np.copy, fitted)
+    changed["means"][3:], changed["log_vars"][3:] = 1e3, 7.0
+    np.testing.assert_array_equal(log_prob(changed, z), log_prob(fitted, z))
+    assert np.abs(sample(changed, 2000, rng=jax.random.key(2))).max() < 30
 
 
 def penalized_log_likelihood(fitted, z, components, floor):
@@ -122,13 +127,13 @@ def test_fit_to_ten_images_is_broad():
     samples = np.repeat(points, 200, axis=0)
     samples += 0.02 * np.random.default_rng(1).normal(size=samples.shape).astype(np.float32)
     for given_points, images in ((points, None), (samples, 10)):
-        fitted = fit(jnp.asarray(given_points), components=6, images=images, rng=jax.random.key(0))
+        fitted = fit(given_points, components=6, images=images, rng=jax.random.key(0))
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
         assert used_components(fitted).sum() == 1
         variances = np.exp(np.asarray(fitted["log_vars"][0]))
         assert (variances > 0.5 * points.var(axis=0)).all()
         assert variances.min() > 50 * mixture_prior.VARIANCE_FLOOR
-        sampled = np.asarray(mixture_prior.sample(fitted, 500, rng=jax.random.key(1)))
+        sampled = np.asarray(sample(fitted, 500, rng=jax.random.key(1)))
         independent = np.random.default_rng(2).normal(size=(500, 4))
         nearest, expected = (nearest_distances(z, points) for z in (sampled, independent))
         assert np.median(nearest) > 0.7 * np.median(expected)
@@ -137,9 +142,9 @@ def test_fit_to_ten_images_is_broad():
 
 def test_fit_to_fifty_images_does_not_memorize():
     points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    fitted = fit(jnp.asarray(np.repeat(points, 40, axis=0)), components=50, images=50, rng=jax.random.key(0))
+    fitted = fit(np.repeat(points, 40, axis=0), components=50, images=50, rng=jax.random.key(0))
     assert used_components(fitted).sum() == 2
-    sampled = np.asarray(mixture_prior.sample(fitted, 1000, rng=jax.random.key(1)))
+    sampled = np.asarray(sample(fitted, 1000, rng=jax.random.key(1)))
     independent = np.random.default_rng(2).normal(size=(1000, 4))
     nearest, expected = (np.median(nearest_distances(z, points)) for z in (sampled, independent))
     assert nearest > 0.7 * expected
@@ -148,46 +153,46 @@ def test_fit_to_fifty_images_does_not_memorize():
 @settings(max_examples=30)
 @given(st.integers(1, 3000))
 def test_fit_uses_one_component_per_twenty_images(images):
-    points = jax.random.normal(jax.random.key(0), (256, 3))
-    fitted = fit(points, components=7, images=jnp.int32(images), rng=jax.random.key(1))
+    points = np.float32(np.random.default_rng(0).normal(size=(256, 3)))
+    fitted = fit(points, components=7, images=np.int32(images), rng=jax.random.key(1))
     assert used_components(fitted).sum() == np.clip(images // 20, 1, 7)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
-    assert np.isfinite(mixture_prior.sample(fitted, 100, rng=jax.random.key(2))).all()
+    assert np.isfinite(sample(fitted, 100, rng=jax.random.key(2))).all()
 
 
 def test_fit_works_inside_jit_and_vmap():
-    points = jax.random.normal(jax.random.key(0), (4, 200, 3)) * jnp.asarray([1.0, 2.0, 0.1])[None, None]
-    images, rngs = jnp.asarray([10, 45, 200, 5000]), jax.random.split(jax.random.key(1), 4)
+    points = np.float32(np.random.default_rng(0).normal(size=(4, 200, 3)) * np.asarray([1.0, 2.0, 0.1]))
+    images, rngs = np.asarray([10, 45, 200, 5000]), jax.random.split(jax.random.key(1), 4)
 
     def fit_one(z, count, rng):
         return mixture_prior.fit(z, 5, images=count, rng=rng)
 
-    stacked = jax.jit(jax.vmap(fit_one))(points, images, rngs)
+    stacked = jax.device_get(jax.jit(jax.vmap(fit_one))(points, images, rngs))
     np.testing.assert_array_equal(used_components(stacked).sum(axis=1), [1, 2, 5, 5])
     for index, count in enumerate(images):
         single = fit(points[index], components=5, images=count, rng=rngs[index])
         row = jax.tree.map(lambda leaf, i=index: leaf[i], stacked)
         z = points[index]
-        np.testing.assert_allclose(mixture_prior.log_prob(row, z), mixture_prior.log_prob(single, z), atol=1e-2)
+        np.testing.assert_allclose(log_prob(row, z), log_prob(single, z), atol=1e-2)
 
 
 @pytest.mark.parametrize("count", [1, 100])
 def test_fit_to_equal_points_has_floor_variance(count):
-    point = jnp.asarray([[3.0, -2.0]])
-    fitted = fit(jnp.repeat(point, count, axis=0), components=4, rng=jax.random.key(0))
+    point = np.float32([[3.0, -2.0]])
+    fitted = fit(np.repeat(point, count, axis=0), components=4, rng=jax.random.key(0))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
     used = used_components(fitted)
     assert used.sum() == max(1, min(count // 20, 4))
     np.testing.assert_allclose(np.exp(fitted["log_vars"]), mixture_prior.VARIANCE_FLOOR, rtol=1e-5)
     np.testing.assert_allclose(fitted["means"][used], np.repeat(point, used.sum(), 0), rtol=1e-5)
-    samples = mixture_prior.sample(fitted, 100, rng=jax.random.key(1))
+    samples = sample(fitted, 100, rng=jax.random.key(1))
     np.testing.assert_allclose(samples, np.repeat(point, 100, axis=0), atol=5 * mixture_prior.VARIANCE_FLOOR**0.5)
-    assert np.isfinite(mixture_prior.log_prob(fitted, point)).all()
+    assert np.isfinite(log_prob(fitted, point)).all()
 
 
 def test_fit_ignores_constant_dimension():
     points = sample_points(SEPARATED, 3000, 0)
-    with_constant = jnp.concatenate([points, jnp.zeros((3000, 1))], axis=1)
+    with_constant = np.concatenate([points, np.zeros((3000, 1), np.float32)], axis=1)
     fitted = fit(with_constant, components=3, rng=jax.random.key(0))
     np.testing.assert_allclose(np.exp(fitted["log_vars"][:, 2]), mixture_prior.VARIANCE_FLOOR, rtol=1e-5)
     marginal = {**fitted, "means": fitted["means"][:, :2], "log_vars": fitted["log_vars"][:, :2]}
@@ -199,21 +204,21 @@ def test_shift_follows_moved_points():
     centers = np.asarray([[-6.0, 0.0], [6.0, 0.0]])
     labels = generator.integers(0, 2, 4000)
     before = np.asarray(centers[labels] + generator.normal(size=(4000, 2)), np.float32)
-    start = {"logits": jnp.zeros(2), "means": jnp.asarray(centers, jnp.float32), "log_vars": jnp.zeros((2, 2))}
+    start = mixture([1, 1], centers, np.ones((2, 2)))
     # The left cluster moves up, the right one becomes half as wide.
     after = np.where(labels[:, None] == 0, before + np.asarray([0, 3]), centers[1] + 0.5 * (before - centers[1]))
-    shifted = mixture_prior.shift(start, before, after.astype(np.float32))
+    shifted = shift(start, before, after.astype(np.float32))
     np.testing.assert_allclose(shifted["means"], [[-6, 3], [6, 0]], atol=0.02)
     np.testing.assert_allclose(np.exp(shifted["log_vars"]), [[1, 1], [0.25, 0.25]], rtol=0.02)
-    for key, leaf in mixture_prior.shift(start, before, before).items():
+    for key, leaf in shift(start, before, before).items():
         np.testing.assert_array_equal(leaf, start[key])
 
 
 def test_shift_with_weight_equals_repeated_points(rng):
-    before, step = jax.random.normal(rng, (2, 20, 3))
-    start = mixture_prior.fit(before, 2, rng=rng)
-    repeated = [jnp.tile(points, (4, 1)) for points in (before, before + step)]
-    expected = mixture_prior.shift(start, *repeated)
-    shifted = mixture_prior.shift(start, before, before + step, weight=4)
+    before, step = np.float32(np.random.default_rng(0).normal(size=(2, 20, 3)))
+    start = fit(before, components=2, rng=rng)
+    repeated = [np.tile(points, (4, 1)) for points in (before, before + step)]
+    expected = shift(start, *repeated)
+    shifted = shift(start, before, before + step, weight=4)
     for key in start:
         np.testing.assert_allclose(shifted[key], expected[key], rtol=1e-4, atol=1e-5)
