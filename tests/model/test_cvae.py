@@ -12,6 +12,15 @@ from lifelong_cvae.state import add_category
 from tests.conftest import mixture_log_density
 
 SAMPLES = 100_000
+encode, decode, decode_mean = (jax.jit(function) for function in (cvae.encode, cvae.decode, cvae.decode_mean))
+log_likelihood = jax.jit(cvae.log_likelihood)
+sampled_elbo = jax.jit(elbo.sampled_elbo, static_argnames="samples")
+importance_bound = jax.jit(elbo.importance_bound, static_argnames="samples")
+circulate = jax.jit(cvae.circulate, static_argnums=3)
+
+
+def kl_to_prior(model, image):
+    return float(jax.jit(mixture_prior.kl_to_prior)(*encode(model, image), model.prior)[0])
 
 
 def downsample(images):
@@ -39,29 +48,28 @@ def model(request, small_config, digits):
 
 @pytest.fixture(scope="module")
 def image(digits):
-    return jnp.asarray(downsample(digits["3"])[:1].reshape(1, -1))
+    return downsample(digits["3"])[:1].reshape(1, -1)
 
 
 def monte_carlo(model, image, rng, samples=SAMPLES):
     """Samples z ~ q(z|x,c) of the model's posterior; see `monte_carlo_with`."""
-    return monte_carlo_with(cvae.encode(model, image), model, image, rng, samples)
+    return monte_carlo_with(encode(model, image), model, image, rng, samples)
 
 
 def monte_carlo_with(posterior, model, image, rng, samples=SAMPLES):
     """Returns log p(x|z,c) and log p(z|c) - log q(z|x,c) of samples z ~ q; densities of z by scipy."""
-    mean, deviation = np.asarray(posterior.mean[0]), np.exp(0.5 * np.asarray(posterior.log_var[0]))
+    mean, log_var = (np.asarray(part)[0] for part in posterior)
+    deviation = np.exp(0.5 * log_var)
     z = mean + deviation * np.asarray(jax.random.normal(rng, (samples, len(mean))))
     log_ratio = mixture_log_density(model.prior, z) - stats.norm.logpdf(z, mean, deviation).sum(1)
-    log_likelihood = cvae.log_likelihood(model, image, cvae.decode(model, jnp.asarray(z, jnp.float32)))
-    return np.asarray(log_likelihood, np.float64), log_ratio
+    values = log_likelihood(model, image, decode(model, np.float32(z)))
+    return np.asarray(values, np.float64), log_ratio
 
 
 def average_elbo(model, image):
     """Returns the mean and standard deviation of the library's ELBO over samples of z."""
-    images = jnp.broadcast_to(image, (SAMPLES, image.shape[1]))
-    posterior = cvae.encode(model, image)
-    repeated = cvae.Posterior(*(jnp.broadcast_to(p, (SAMPLES, p.shape[1])) for p in posterior))
-    values = np.asarray(elbo.sampled_elbo(model, images, repeated, rng=jax.random.key(7)), np.float64)
+    images, *posterior = (np.repeat(values, SAMPLES, axis=0) for values in (image, *encode(model, image)))
+    values = np.asarray(sampled_elbo(model, images, cvae.Posterior(*posterior), rng=jax.random.key(7)), np.float64)
     return values.mean(), values.std()
 
 
@@ -70,11 +78,10 @@ def test_elbo_matches_monte_carlo_with_standard_normal_prior(small_config, digit
     settings = {"likelihood": likelihood, "prior_components": 0}
     model = learned_state(small_config, downsample(digits["3"]), **settings).model("3")
     assert model.prior["means"].shape == (1, 4)
-    log_likelihood, log_ratio = monte_carlo(model, image, rng)
-    kl = float(mixture_prior.kl_to_prior(*cvae.encode(model, image), model.prior)[0])
-    assert abs(kl + log_ratio.mean()) < 4 * log_ratio.std() / math.sqrt(SAMPLES)
+    log_likelihoods, log_ratio = monte_carlo(model, image, rng)
+    assert abs(kl_to_prior(model, image) + log_ratio.mean()) < 4 * log_ratio.std() / math.sqrt(SAMPLES)
 
-    expected = log_likelihood + log_ratio
+    expected = log_likelihoods + log_ratio
     mean, deviation = average_elbo(model, image)
     assert abs(mean - expected.mean()) < 4 * math.hypot(expected.std(), deviation) / math.sqrt(SAMPLES)
 
@@ -83,30 +90,33 @@ def test_elbo_is_slightly_below_monte_carlo_with_mixture_prior(model, image, rng
     used = np.asarray(model.prior["logits"]) > mixture_prior.UNUSED_LOGIT / 2
     assert used.sum() == 3
     assert np.abs(model.prior["means"]).max() > 0.1
-    log_likelihood, log_ratio = monte_carlo(model, image, rng)
-    expected = log_likelihood + log_ratio
+    log_likelihoods, log_ratio = monte_carlo(model, image, rng)
+    expected = log_likelihoods + log_ratio
     mean, deviation = average_elbo(model, image)
     error = math.hypot(expected.std(), deviation) / math.sqrt(SAMPLES)
     assert -0.5 - 4 * error < mean - expected.mean() < 4 * error
-    kl = float(mixture_prior.kl_to_prior(*cvae.encode(model, image), model.prior)[0])
-    assert abs(mean - (log_likelihood.mean() - kl)) < 4 * error
+    assert abs(mean - (log_likelihoods.mean() - kl_to_prior(model, image))) < 4 * error
 
 
 @pytest.mark.slow
 def test_elbo_of_many_samples_is_mean_of_single_samples(model, image):
-    posterior = cvae.encode(model, image)
+    posterior = encode(model, image)
     keys = jax.random.split(jax.random.key(3), 200)
-    single = np.asarray([elbo.sampled_elbo(model, image, posterior, rng=key)[0] for key in keys])
-    averaged = elbo.sampled_elbo(model, image, posterior, rng=jax.random.key(4), samples=20_000)
+    single = np.asarray([sampled_elbo(model, image, posterior, rng=key)[0] for key in keys])
+    averaged = sampled_elbo(model, image, posterior, rng=jax.random.key(4), samples=20_000)
     assert abs(float(averaged[0]) - single.mean()) < 4 * single.std() / math.sqrt(200)
 
 
 def test_importance_bound_is_elbo_for_one_sample_and_larger_for_many(model, image):
     # The bounds hold for any q; with a broad q they are further apart.
-    posterior = cvae.Posterior(*cvae.encode(model, image))._replace(log_var=jnp.full((1, 4), 2.0))
-    bound = jax.jit(elbo.importance_bound, static_argnames="samples")
+    posterior = encode(model, image)._replace(log_var=np.full((1, 4), 2.0, np.float32))
     keys = jax.random.split(jax.random.key(5), 100)
-    by_samples = {s: np.asarray([bound(model, image, posterior, rng=k, samples=s)[0] for k in keys]) for s in (1, 50)}
+
+    def bounds(samples):
+        by_key = [importance_bound(model, image, posterior, rng=key, samples=samples) for key in keys]
+        return np.asarray(jax.device_get(by_key))[:, 0]
+
+    by_samples = {samples: bounds(samples) for samples in (1, 50)}
     expected = np.sum(monte_carlo_with(posterior, model, image, jax.random.key(6), 20_000), axis=0).mean()
     errors = {s: values.std() / 10 for s, values in by_samples.items()}
     assert abs(by_samples[1].mean() - expected) < 4 * errors[1]
@@ -118,45 +128,47 @@ def test_importance_bound_is_elbo_for_one_sample_and_larger_for_many(model, imag
 def test_importance_bound_matches_integral_over_one_dimensional_latent(small_config, digits, image):
     model = learned_state(small_config, downsample(digits["3"]), latent_size=1).model("3")
     grid = np.linspace(-8, 8, 8001)
-    log_likelihood = cvae.log_likelihood(model, image, cvae.decode(model, jnp.asarray(grid[:, None], jnp.float32)))
-    log_joint = np.asarray(log_likelihood, np.float64) + mixture_log_density(model.prior, grid[:, None])
+    log_likelihoods = log_likelihood(model, image, decode(model, np.float32(grid[:, None])))
+    log_joint = np.asarray(log_likelihoods, np.float64) + mixture_log_density(model.prior, grid[:, None])
     exact = special.logsumexp(log_joint) + math.log(grid[1] - grid[0])
-    posterior = cvae.encode(model, image)
-    bound = elbo.importance_bound(model, image, posterior, rng=jax.random.key(8), samples=20_000)
+    posterior = encode(model, image)
+    bound = importance_bound(model, image, posterior, rng=jax.random.key(8), samples=20_000)
     assert float(bound[0]) == pytest.approx(exact, abs=0.05)
-    lower = elbo.sampled_elbo(model, image, posterior, rng=jax.random.key(9), samples=20_000)
+    lower = sampled_elbo(model, image, posterior, rng=jax.random.key(9), samples=20_000)
     assert float(lower[0]) < exact
 
 
 def test_log_likelihood_gaussian_matches_scipy(small_config, digits):
     model = untrained_model(small_config, noise_scale="own", noise_rank=0)
-    x = jnp.asarray(downsample(digits["3"])[:4].reshape(4, -1))
-    logits = 3 * jax.random.normal(jax.random.key(0), x.shape)
-    log_scale = np.random.default_rng(0).uniform(-4, 1, x.shape[1]).astype(np.float32)
-    model.category["scale"]["log_scale"] = jnp.asarray(log_scale)
+    x, rng = downsample(digits["3"])[:4].reshape(4, -1), np.random.default_rng(0)
+    logits = np.float32(3 * rng.normal(size=x.shape))
+    log_scale = np.float32(rng.uniform(-4, 1, x.shape[1]))
+    model.category["scale"]["log_scale"] = log_scale
     scale = np.exp(np.maximum(log_scale, -2.5))
     expected = stats.norm.logpdf(x, special.expit(np.asarray(logits, np.float64)), scale).sum(1)
-    np.testing.assert_allclose(cvae.log_likelihood(model, x, logits), expected, rtol=1e-4)
+    np.testing.assert_allclose(log_likelihood(model, x, logits), expected, rtol=1e-4)
 
 
 def test_log_likelihood_with_shared_scale_needs_no_parameters(small_config):
     config = small_config.with_settings({"log_scale": -1.2})
     state = add_category(lifelong.init(config, (7, 7), rng=jax.random.key(0)), "a", rng=jax.random.key(0))
     assert state.params["categories"]["a"]["scale"] == {}
-    x, logits = jax.random.uniform(jax.random.key(1), (4, 49)), jax.random.normal(jax.random.key(2), (4, 49))
+    rng = np.random.default_rng(1)
+    x, logits = np.float32(rng.random((4, 49))), np.float32(rng.normal(size=(4, 49)))
     means = special.expit(np.asarray(logits, np.float64))
     expected = stats.norm.logpdf(x, means, np.exp(-1.2)).sum(1)
-    np.testing.assert_allclose(cvae.log_likelihood(state.model("a"), x, logits), expected, rtol=1e-4)
+    np.testing.assert_allclose(log_likelihood(state.model("a"), x, logits), expected, rtol=1e-4)
 
 
 def test_log_likelihood_bernoulli_matches_scipy_and_stays_finite(small_config):
     model = untrained_model(small_config, likelihood="bernoulli")
-    x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (4, 49)), jnp.float32)
-    logits = 3 * jax.random.normal(jax.random.key(0), x.shape)
+    rng = np.random.default_rng(0)
+    x, logits = np.float32(rng.integers(0, 2, (4, 49))), np.float32(3 * rng.normal(size=(4, 49)))
     expected = stats.bernoulli.logpmf(x, special.expit(np.asarray(logits, np.float64))).sum(1)
-    np.testing.assert_allclose(cvae.log_likelihood(model, x, logits), expected, rtol=1e-4)
-    extreme = jnp.full((4, 49), 200.0)
-    values, gradient = jax.value_and_grad(lambda logits: cvae.log_likelihood(model, x, logits).sum())(extreme)
+    np.testing.assert_allclose(log_likelihood(model, x, logits), expected, rtol=1e-4)
+    extreme = np.full((4, 49), 200.0, np.float32)
+    value_and_gradient = jax.value_and_grad(lambda logits: cvae.log_likelihood(model, x, logits).sum())
+    values, gradient = jax.device_get(jax.jit(value_and_gradient)(extreme))
     assert np.isfinite(values)
     assert np.isfinite(gradient).all()
     assert model.category["scale"] == {}
@@ -166,38 +178,39 @@ def test_elbo_gradient_of_other_category_is_exactly_zero(small_config, digits, r
     state = lifelong.init(small_config, (28, 28), rng=rng)
     for name in ("a", "b"):
         state = add_category(state, name, rng=rng)
-    x = jnp.asarray(digits["3"][:8].reshape(8, -1) / np.float32(255))
+    x = digits["3"][:8].reshape(8, -1) / np.float32(255)
 
     def loss(params):
         model = state.replace(params=params).model("a")
         return elbo.sampled_elbo(model, x, cvae.encode(model, x), rng=rng).sum()
 
-    gradient = jax.jit(jax.grad(loss))(state.params)
+    gradient = jax.device_get(jax.jit(jax.grad(loss))(state.params))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient["categories"]["b"]))
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(gradient["categories"]["a"]["encoder"]))
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(gradient["mixed"]))
 
 
 def test_encode_with_precomputed_activations_is_equal(model, image):
-    activations = cvae.mixed_activations(model, "encoder", image)
-    for value, expected in zip(cvae.encode(model, image, activations), cvae.encode(model, image), strict=True):
+    activations = jax.jit(cvae.mixed_activations, static_argnums=1)(model, "encoder", image)
+    for value, expected in zip(encode(model, image, activations), encode(model, image), strict=True):
         np.testing.assert_array_equal(value, expected)
 
 
 def test_circulate_encodes_and_decodes(model, image, rng):
-    z0 = jnp.ones((1, model.networks.latent_size))
-    z, x = cvae.circulate(model, z0, image, 0, rng=rng)
+    z0 = np.ones((1, model.networks.latent_size), np.float32)
+    z, x = circulate(model, z0, image, 0, rng=rng)
     np.testing.assert_array_equal(z, z0)
     np.testing.assert_array_equal(x, image)
 
-    z, x = cvae.circulate(model, z0, image, 2, rng=rng)
+    z, x = circulate(model, z0, image, 2, rng=rng)
     expected = image
     for key in jax.random.split(rng, 2):
-        expected_z = cvae.encode(model, expected).sample(rng=key)
-        expected = cvae.decode_mean(model, expected_z)
+        posterior = jax.device_get(encode(model, expected))
+        expected_z = posterior.reparameterize(np.asarray(jax.random.normal(key, posterior.mean.shape)))
+        expected = decode_mean(model, expected_z)
     np.testing.assert_allclose(z, expected_z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
-    assert 0 <= float(x.min()) <= float(x.max()) <= 1
+    assert 0 <= np.min(x) <= np.max(x) <= 1
 
 
 class LinearNetworks:
@@ -218,10 +231,10 @@ class LinearNetworks:
         return jax.nn.sigmoid(outputs)
 
 
-def test_circulate_shrinks_variance_of_linear_model(rng):
+def test_circulate_shrinks_variance_of_linear_model():
     networks = LinearNetworks()
     model = cvae.CategoryModel({}, {}, networks)
-    z = jax.random.normal(rng, (20_000, 1))
+    z = np.float32(np.random.default_rng(0).normal(size=(20_000, 1)))
     for cycles, expected in ((1, networks.a**2 + 1 - networks.a), (40, 1 / (1 + networks.a))):
-        circulated, _ = cvae.circulate(model, z, cvae.decode_mean(model, z), cycles, rng=jax.random.key(cycles))
-        assert float(circulated.var()) == pytest.approx(expected, rel=0.04)
+        circulated, _ = circulate(model, z, decode_mean(model, z), cycles, rng=jax.random.key(cycles))
+        assert np.var(circulated) == pytest.approx(expected, rel=0.04)
