@@ -87,7 +87,7 @@ def size_study(run_config: RunConfig, strategy: str, image_shape: Sequence[int])
 
 
 def memory_study(run_config: RunConfig, strategy: str, images: int | str) -> list[Cell]:
-    """Freezes the mixed part, or lets it learn under memory playback, with so many images of each category."""
+    """Freezes the mixed part, or lets it learn under memory playback, with so many images a category."""
     run_config = _with_images(run_config, images, full_categories=0)
     return [
         Cell(

@@ -170,7 +170,7 @@ def _without_transparency(picture: Image.Image) -> Image.Image:
 def read_pictures(paths: list[Path], channels: int, *, image_size: int | None = None) -> np.ndarray:
     """Reads pictures of one size and type, at least one, by `read_picture`: `[n, h, w, channels]`.
 
-    Those that take more than `MEMORY_BYTES` are in a temporary file, where the environment variable TMPDIR says.
+    Those that take more than `MEMORY_BYTES` are in a temporary file.
 
     Raises:
         InputError: a file is no picture, or the pictures differ in size or type.
