@@ -86,9 +86,9 @@ def _compile(lower: Lower, lock: threading.Lock) -> None:
 def programs(state: LifelongState, plan: Plan) -> list[Lower]:
     """Returns functions that lower the programs, in the order in which they are needed."""
     new = _with_categories(state, (*plan.names, *plan.together))
-    size = plan.train_count * new.networks.pixels * np.dtype(plan.dtype).itemsize
+    category_bytes = plan.train_count * new.networks.pixels * np.dtype(plan.dtype).itemsize
     # The data of larger tasks have other shapes.
-    on_device = task_data.fit_on_device(size * max(len(plan.names), len(plan.together)))
+    on_device = task_data.fit_on_device(category_bytes * max(len(plan.names), len(plan.together)))
     lowered = [partial(_train_chunk, new, plan, plan.names if new.mixed_learns else plan.together)] * on_device
     held_out = _held_out(new, plan)
     if new.config.closed_form.has_features:  # beside training
