@@ -26,7 +26,8 @@ from lifelong_cvae.training.losses import (
 from lifelong_cvae.training.replay import sample_memory
 
 GROUPS, IMAGES = 5, 6
-NO_NOISE = jnp.zeros(())
+NO_NOISE = np.float32(0)
+encode, decode_mean = jax.jit(cvae.encode), jax.jit(cvae.decode_mean)
 jitted_replay_terms = jax.jit(replay_terms, static_argnums=3)
 jitted_replay_loss = jax.jit(replay_loss, static_argnames="networks")
 jitted_real_loss = jax.jit(real_loss, static_argnames="networks")
@@ -39,16 +40,14 @@ def replay(learner):
     sizes = {"groups": GROUPS, "images": IMAGES, "cycles": 1}
     rng = jax.random.key(4)
     memory = sample_memory(learner.params["mixed"], stack, rng=rng, networks=learner.networks, **sizes)
-    return ReplayData(stack, memory, rng, stack.count)
+    return ReplayData(*jax.device_get((stack, memory)), rng, stack.count)
 
 
 @pytest.fixture(scope="module")
 def moved_mixed(learner):
     """Mixed parameters that differ from the teacher's."""
-    leaves, structure = jax.tree.flatten(learner.params["mixed"])
-    keys = jax.random.split(jax.random.key(8), len(leaves))
-    moved = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-    return structure.unflatten(moved)
+    rng = np.random.default_rng(8)
+    return jax.tree.map(lambda leaf: leaf + np.float32(0.05 * rng.normal(size=leaf.shape)), learner.params["mixed"])
 
 
 def memory_group(replay, index):
@@ -73,25 +72,25 @@ def kl_divergence(mean, log_var, other_mean, other_log_var):
 
 def test_replay_terms_agree_with_second_computation(learner, moved_mixed, replay):
     memory = memory_group(replay, 0)
-    noise = jax.random.normal(jax.random.key(11), memory.z.shape)
+    noise = np.float32(np.random.default_rng(11).normal(size=memory.z.shape))
     model = group_model(moved_mixed, replay, 0, learner.networks)
     terms = jitted_replay_terms(model, memory, noise, REPLAY_TERMS)
     assert set(terms) == set(REPLAY_TERMS)
 
-    z, x, mean, log_var = float64_arrays(memory.z, memory.x, *cvae.encode(model, memory.x))
-    decoded = cvae.decode_mean(model, memory.z)
+    z, x, mean, log_var = float64_arrays(memory.z, memory.x, *encode(model, memory.x))
+    decoded = decode_mean(model, memory.z)
     squared = ((float64_arrays(decoded)[0] - x) ** 2).sum() / IMAGES
     assert float(terms["generate"]) == pytest.approx(squared, rel=1e-4)
 
     recognize = kl_divergence(*float64_arrays(*memory.teacher), mean, log_var).mean()
     assert float(terms["recognize"]) == pytest.approx(recognize, rel=1e-3)
 
-    decoded_mean, decoded_log_var = float64_arrays(*cvae.encode(model, decoded))
+    decoded_mean, decoded_log_var = float64_arrays(*encode(model, decoded))
     circulate = -stats.norm.logpdf(z, decoded_mean, np.exp(0.5 * decoded_log_var)).sum(axis=1).mean()
     assert float(terms["circulate"]) == pytest.approx(circulate, rel=1e-3)
 
-    sampled = mean + np.exp(0.5 * log_var) * np.asarray(noise)
-    pixels = float64_arrays(cvae.decode_mean(model, jnp.asarray(sampled, jnp.float32)))[0]
+    sampled = mean + np.exp(0.5 * log_var) * noise
+    pixels = float64_arrays(decode_mean(model, np.float32(sampled)))[0]
     scale = np.exp(learner.config.network.log_scale)
     logits, means, log_vars = float64_arrays(*(model.category["prior"][k] for k in ("logits", "means", "log_vars")))
     per_component = kl_divergence(mean[:, None], log_var[:, None], means, log_vars)
@@ -121,7 +120,7 @@ def test_replay_terms_compute_requested_terms_only(learner, replay, monkeypatch,
     for name in ("encode", "decode"):
         monkeypatch.setattr(cvae, name, partial(counted_call, name, getattr(cvae, name)))
     model = group_model(learner.params["mixed"], replay, 0, learner.networks)
-    terms = replay_terms(model, memory_group(replay, 0), NO_NOISE, names)
+    terms = jax.eval_shape(lambda *data: replay_terms(*data, names), model, memory_group(replay, 0), NO_NOISE)
     assert set(terms) == set(names)
     assert calls == calls_of_halves
 
