@@ -63,7 +63,13 @@ SMALL = {
     "recognizer": "elbo",
 }
 # Features for the closed-form recognizer, as small.
-SMALL_FEATURES = {"num_filters": "12", "pool_grid": "3", "random_features": "80", "recognizer": "closed_form"}
+SMALL_FEATURES = {
+    "num_filters": "12",
+    "filter_size": "3",
+    "pool_grid": "3",
+    "random_features": "80",
+    "recognizer": "closed_form",
+}
 
 
 def pytest_sessionfinish():

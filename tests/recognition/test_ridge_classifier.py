@@ -124,8 +124,8 @@ def test_recognize_by_closed_form_does_not_depend_on_batches_or_the_seed(state, 
 def test_recognize_breaks_ties_by_name(config, digits, rng):
     state = lifelong.init(config, (28, 28), rng=rng)
     for name, digit in (("same b", "0"), ("other", "1"), ("same a", "0")):
-        state, _ = lifelong.learn(state, {name: digits[digit][:60]}, rng=rng)
-    names, probabilities = lifelong.recognize(state, digits["0"][60:80])
+        state, _ = lifelong.learn(state, {name: digits[digit][:120]}, rng=rng)
+    names, probabilities = lifelong.recognize(state, digits["0"][120:140])
     np.testing.assert_array_equal(probabilities[:, 0], probabilities[:, 2])
     assert set(names) == {"same a"}
 
