@@ -99,7 +99,8 @@ def test_python_blocks_run(page, working_folder, mnist5k, monkeypatch):
     for kind, content in code_blocks(page):
         assert kind in ("python", "sh", *TEXT), f"{page.name}: expected a block of python, sh or text, got {kind!r}"
         if "runs/digits" in content and kind == "python" and not Path("runs").exists():
-            run_config = RunConfig("mnist5k", (("3",), ("1",)), config=config)  # the run of the page's first command
+            # The run of the page's first command.
+            run_config = RunConfig("mnist5k", (("3",), ("1",)), images_per_category=20, config=config)
             options = runner.RunOptions(draw=False, tensorboard=False, write_report=False, log_fn=lambda _: None)
             runner.run(Path("runs/digits"), run_config, mnist5k, options)
         if kind == "python":

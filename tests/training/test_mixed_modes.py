@@ -20,9 +20,9 @@ MIXED_LEARNS = {"playback": (1, 1, 1), "free": (1, 1, 1), "frozen": (1, 1, 0)}
 REPLAYED = {"playback": (0, 1, 1), "free": (0, 0, 0), "frozen": (0, 1, 0)}
 TASK_NUMBERS = range(len(TASKS))
 LONGER_TRAINING = {
-    "min_steps": 150,
+    "min_steps": 90,
     "batch_size": 32,
-    "steps_per_call": 50,
+    "steps_per_call": 30,
     "learning_rate": 3e-3,
     "memory_images": 16,
     "memory_size": 128,
@@ -144,7 +144,7 @@ def test_learn_trains_revisited_categories_and_does_not_replay_them(life, digits
     for name in "12":
         old, new = (s.params["categories"][name]["decoder"] for s in (states[3], state))
         assert all(changed_leaves(old, new))
-    # One memory serves three chunks of 50 steps.
+    # One memory serves three chunks of 30 steps.
     assert len(memory_calls) == (mode == "playback")
     for stack, memory in memory_calls:
         assert memory.x.shape == (8, 16, 784)
