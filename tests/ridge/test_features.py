@@ -4,7 +4,6 @@ import dataclasses
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import linear_model
@@ -166,10 +165,10 @@ def test_extract_appends_the_second_layer_to_the_first(shape):
     windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
     patches = normalize_patches(windows.reshape(-1, 9 * shape[2]), contrast_floor(shape[2]))
     responses = (patches @ np.asarray(made["filters"]) - np.asarray(made["offset"])).reshape(*windows.shape[:3], -1)
-    responses = np.asarray(second_layer.respond(made["second"], jnp.float32(responses)), np.float64)
+    responses = np.float64(jax.jit(second_layer.respond)(made["second"], np.float32(responses)))
     size = features.feature_sizes(TWO_LAYERS, shape).second_cells
     expected = [np.maximum(signed - features.THRESHOLD, 0) for signed in (responses, -responses)]
-    expected = [average_cells(average_cells(jnp.float32(sign), 1, size), 2, size) for sign in expected]
+    expected = [average_cells(average_cells(np.float32(sign), 1, size), 2, size) for sign in expected]
     assert second.std() > 5
     assert_rounded(second, features.SECOND_LEVELS * np.stack(expected, axis=1).reshape(8, -1))
     matrix = features.expansion_matrix(TWO_LAYERS, shape)
@@ -294,15 +293,15 @@ def test_average_cells_weights_positions_by_their_overlap(positions, cells):
     responses = np.random.default_rng(0).random((2, positions, 3), np.float32)
     # Every position is divided into as many parts as there are cells.
     parts = np.repeat(np.float64(responses), cells, axis=1).reshape(2, cells, positions, 3)
-    averages = np.asarray(average_cells(jnp.asarray(responses), 1, cells))
+    averages = np.asarray(average_cells(responses, 1, cells))
     np.testing.assert_allclose(averages, parts.mean(axis=2), rtol=1e-6)
-    along_the_last = average_cells(jnp.asarray(responses.transpose(0, 2, 1)), 2, cells)
+    along_the_last = average_cells(responses.transpose(0, 2, 1), 2, cells)
     np.testing.assert_allclose(along_the_last, averages.transpose(0, 2, 1), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("positions", "cells"), [(9, 2), (27, 2), (7, 3)])
 def test_average_cells_of_mirrored_responses_are_mirrored(positions, cells):
-    responses = jnp.asarray(np.random.default_rng(0).random((2, positions), np.float32))
+    responses = np.random.default_rng(0).random((2, positions), np.float32)
     mirrored = np.asarray(average_cells(responses[:, ::-1], 1, cells))
     np.testing.assert_allclose(mirrored[:, ::-1], average_cells(responses, 1, cells), rtol=1e-6)
 
@@ -313,6 +312,6 @@ def test_extract_of_images_one_pixel_wide_is_finite(shape):
     rows = np.random.default_rng(0).integers(0, 256, (8, int(np.prod(shape))), np.uint8)
     dictionary = features.make_dictionary(settings, shape)
     expand = features.expansion_matrix(settings, shape)
-    phi = np.asarray(features.extract(dictionary, expand, rows, image_shape=shape, settings=settings))
+    phi = np.asarray(extract_compiled(dictionary, expand, rows, image_shape=shape, settings=settings))
     assert np.isfinite(phi).all()
     assert np.abs(phi).max() <= features.MAX_LEVEL

@@ -4,7 +4,6 @@ from fractions import Fraction
 from math import floor
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -22,6 +21,11 @@ LIMIT = 2**47
 sizes = pytest.mark.parametrize("num_features", [1, 5, 8, 16, 41])
 int64 = st.integers(-(2**63), 2**63 - 1)
 int48 = st.integers(-LIMIT, LIMIT - 1)
+
+
+gram_elements = jax.jit(sums.gram_elements, static_argnums=3)
+extract = jax.jit(features.extract, static_argnames=("image_shape", "settings"))
+divide = jax.jit(sums._divide, static_argnums=(2, 3))
 
 
 def random_features(count, num_features):
@@ -53,7 +57,7 @@ def full_matrix(gram, num_features):
     """All elements of a Gram matrix."""
     rows, columns = (index.astype(np.int32) for index in np.indices((num_features, num_features)))
     with jax.enable_x64(True):
-        return np.asarray(sums.gram_elements(gram, rows, columns, num_features))
+        return np.asarray(gram_elements(gram, rows, columns, num_features))
 
 
 @pytest.mark.parametrize("num_features", [1, 5, 16, 41])
@@ -62,7 +66,7 @@ def test_gram_products_are_those_of_rows_and_the_columns_from_the_first_on(num_f
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, **branches: branches[branch](*arguments))
     phi = random_features(9, num_features)
     gram = phi.T @ phi
-    products = jax.jit(sums.gram_products)(jnp.float32(phi))
+    products = jax.jit(sums.gram_products)(np.float32(phi))
     for rows, product in zip(sums.row_blocks(num_features), products, strict=True):
         np.testing.assert_array_equal(product, gram[rows, rows.start :])
 
@@ -174,7 +178,7 @@ def test_add_does_not_depend_on_order_or_grouping(data, low):
 def test_divide_rounds_to_the_nearest(total, weight):
     for bits, low in ((sums.GRAM_BITS, np.uint16), (sums.VECTOR_BITS, np.uint32)):
         with jax.enable_x64(True):
-            divided = sums._divide(np.int64([total]), np.int64(weight), bits, low)
+            divided = divide(np.int64([total]), np.int64(weight), bits, low)
         rounded = floor(Fraction(total * 2**bits, weight) + Fraction(1, 2))
         assert_trees_equal(divided, exact_sum([rounded], low))
 
@@ -198,7 +202,7 @@ def computed(rows):
 @pytest.fixture(scope="module")
 def phi(rows):
     made, expand = features.make_dictionary(SETTINGS, SHAPE), features.expansion_matrix(SETTINGS, SHAPE)
-    return np.int64(features.extract(made, expand, rows, image_shape=SHAPE, settings=SETTINGS))
+    return np.int64(extract(made, expand, rows, image_shape=SHAPE, settings=SETTINGS))
 
 
 @pytest.mark.parametrize("weight", [1, 37, 185])

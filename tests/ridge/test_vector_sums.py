@@ -8,6 +8,7 @@ from lifelong_cvae.ridge import sums, vector_sums
 from tests.conftest import assert_trees_equal
 
 FEATURES, BATCH = 19, 8
+gram_elements = jax.jit(sums.gram_elements, static_argnums=3)
 
 
 def extract(rows):
@@ -30,7 +31,9 @@ def decode(exact, bits):
 def full_gram(packed):
     index = np.meshgrid(*[np.arange(FEATURES, dtype=np.int32)] * 2, indexing="ij")
     with jax.enable_x64(True):
-        return np.asarray(sums.gram_elements(packed, *index, FEATURES)) * 2.0**-sums.GRAM_BITS
+        return (
+            np.asarray(jax.jit(sums.gram_elements, static_argnums=3)(packed, *index, FEATURES)) * 2.0**-sums.GRAM_BITS
+        )
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -50,7 +51,7 @@ def model(small_config, rng):
     numbers, model = np.random.default_rng(1), state.model("one")
     networks = {half: model.category[half] for half in ("encoder", "decoder")}
     mixed, networks = jax.tree.map(
-        lambda leaf: leaf + 0.1 * numbers.normal(size=leaf.shape).astype(np.float32), (model.mixed, networks)
+        lambda leaf: np.asarray(leaf) + np.float32(0.1 * numbers.normal(size=leaf.shape)), (model.mixed, networks)
     )
     return model.replace(mixed=mixed, category={**model.category, **networks})
 
@@ -66,7 +67,7 @@ def test_flax_loss_equals_ours(model, images, baseline_settings, rng, precompute
     params = {half: model.category[half]["params"] for half in ("encoder", "decoder")}
     mixed = {f"mixed_{half}": model.mixed[half]["params"] for half in ("encoder", "decoder")}
     activations = twin_flax.encoder_activations(flax_model, mixed, images) if precompute else None
-    loss = twin_flax.loss(flax_model, {**mixed, **params}, images, activations, rng=rng)
+    loss = jax.jit(partial(twin_flax.loss, flax_model))({**mixed, **params}, images, activations, rng=rng)
     np.testing.assert_allclose(loss, our_loss(model, images, rng), rtol=1e-5)
 
 
@@ -90,7 +91,7 @@ def test_pytorch_loss_equals_ours(model, images, baseline_settings, rng, precomp
 
 def our_loss(model, images, rng):
     noise = StepNoise(None, jax.random.normal(rng, (len(images), model.networks.latent_size)))
-    return float(real_terms(model, images, noise)["real"])
+    return float(jax.jit(real_terms)(model, images, noise)["real"])
 
 
 def torch_weights(tree, prefix=""):
