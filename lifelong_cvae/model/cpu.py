@@ -14,6 +14,9 @@ import jax.numpy as jnp
 
 # Images per batch of filter responses. Powers of two, at most the smallest padded batch.
 CPU_IMAGES, ACCELERATOR_IMAGES = 4, 64
+# A CPU computes fewer responses of an image than this in one thread, one image at a time: in two threads they take half
+# as much processor time again.
+FEW_RESPONSES = 2**17
 # Tiles of (image, category) pairs that are evaluated at once.
 CPU_TILES, ACCELERATOR_TILES = 1, 64
 # Categories whose parts are fitted at once.
@@ -77,19 +80,48 @@ def map_valid(function: Callable[..., Any], valid: jax.Array, *arguments: Any) -
     return jax.lax.platform_dependent(valid, *arguments, cpu=loop, default=vectorized)
 
 
-def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array, *, responses: int) -> jax.Array:
     """Applies a function to images in small batches.
 
     Args:
         function: from images `[batch, pixels]` to `[batch, outputs]`.
         images: `[n, pixels]`.
+        responses: number of filter responses that the function computes for an image.
     """
+    cpu_images = CPU_IMAGES if responses >= FEW_RESPONSES else 1
 
     def in_batches_of(size: int) -> Callable[[jax.Array], jax.Array]:
         size = math.gcd(size, len(images))
         return lambda rows: jax.lax.map(function, rows.reshape(-1, size, rows.shape[1])).reshape(len(rows), -1)
 
-    return jax.lax.platform_dependent(images, cpu=in_batches_of(CPU_IMAGES), default=in_batches_of(ACCELERATOR_IMAGES))
+    return jax.lax.platform_dependent(images, cpu=in_batches_of(cpu_images), default=in_batches_of(ACCELERATOR_IMAGES))
+
+
+def correlate(images: jax.Array, filters: jax.Array) -> jax.Array:
+    """Computes the products of filters with every patch of images.
+
+    A CPU convolves, since copies of patches take it longer than their products. Elsewhere the same program multiplies
+    patches, whose sums do not depend on an algorithm that is selected by timing.
+
+    Args:
+        images: `[n, h, w, channels]`.
+        filters: `[side, side, channels, filters]`.
+
+    Returns:
+        `[n, h - side + 1, w - side + 1, filters]`.
+    """
+    side = len(filters)
+    down, across = images.shape[1] - side + 1, images.shape[2] - side + 1
+
+    def convolve(images: jax.Array, filters: jax.Array) -> jax.Array:
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(images, filters, (1, 1), "VALID", dimension_numbers=layout)
+
+    def multiply(images: jax.Array, filters: jax.Array) -> jax.Array:
+        shifted = [images[:, y : y + down, x : x + across] for y in range(side) for x in range(side)]
+        return jnp.concatenate(shifted, axis=-1) @ filters.reshape(-1, filters.shape[-1])
+
+    return jax.lax.platform_dependent(images, filters, cpu=convolve, default=multiply)
 
 
 def map_tiles(function: Callable[[jax.Array], jax.Array], valid: jax.Array, shape: Sequence[int]) -> jax.Array:

@@ -154,7 +154,7 @@ def _sample_levels(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 def extract(
     dictionary: Dictionary, expand: jax.Array, rows: jax.Array, *, image_shape: Shape, settings: ClosedFormConfig
 ) -> jax.Array:
-    """Computes the features of images, whole numbers in float32: `[n, features]`. Traceable.
+    """Computes the features of images, int8 `[n, features]`. Traceable.
 
     Args:
         dictionary: from `make_dictionary`.
@@ -167,7 +167,8 @@ def extract(
     parts = [pooled] if settings.pooled_features else []
     if settings.random_features:
         parts.append(_expand(pooled, expand))
-    return jnp.concatenate(parts, axis=1) - MAX_LEVEL
+    # Converted first, so that few bytes are copied.
+    return jnp.concatenate([(part - MAX_LEVEL).astype(jnp.int8) for part in parts], axis=1)
 
 
 @partial(jax.jit, static_argnames=("image_shape", "settings"))
@@ -180,7 +181,7 @@ def extract_batch(
     """
     if is_vector(image_shape):
         return vector_features.extract(dictionary, expand, rows)
-    return extract(dictionary, expand, rows, image_shape=image_shape, settings=settings).astype(jnp.int8)
+    return extract(dictionary, expand, rows, image_shape=image_shape, settings=settings)
 
 
 def feature_batches(
@@ -226,19 +227,14 @@ def pool_responses(
         each in the order sign, row, column, filter.
     """
     size, (height, width, channels) = feature_sizes(settings, image_shape), image_shape
-    side = size.side
-    down, across = height - side + 1, width - side + 1
-    # The offset is the weight of a constant pixel of 1.
-    filters = jnp.concatenate([dictionary["filters"], -dictionary["offset"][None]])
+    responses = (height - size.side + 1) * (width - size.side + 1) * settings.num_filters
+    filters = dictionary["filters"].reshape(size.side, size.side, channels, -1)
 
     def pool_batch(batch: jax.Array) -> jax.Array:
-        images = jnp.moveaxis(to_float(batch).reshape(-1, *image_shape), -1, 0)
-        # [patch, positions], so that contiguous runs of pixels are copied.
-        shifted = [images[:, :, y : y + down, x : x + across] for y in range(side) for x in range(side)]
-        patches = jnp.concatenate(shifted).reshape(side * side * channels, -1)
-        patches = patches * jax.lax.rsqrt(patches.var(axis=0, keepdims=True) + contrast_floor(channels))
-        patches = jnp.pad(patches, ((0, 1), (0, 0)), constant_values=1.0)
-        responses = (patches.T @ filters).reshape(len(batch), down, across, -1)
+        images = to_float(batch).reshape(-1, *image_shape)
+        # Filters have mean 0, so patches need not be centered, and are scaled after the product.
+        responses = cpu.correlate(images, filters) * _contrast_scale(images, size.side)[..., None]
+        responses -= dictionary["offset"].reshape(1, 1, 1, -1)
         pooled = [_pool(responses, size.cells, POOLED_LEVELS, fold=settings.fold_mirrors)]
         if settings.second_filters:
             responses = second_layer.respond(dictionary["second"], responses)
@@ -246,7 +242,23 @@ def pool_responses(
         return jnp.concatenate(pooled, axis=1)
 
     with jax.default_matmul_precision("float32"):
-        return cpu.map_images(pool_batch, rows)
+        return cpu.map_images(pool_batch, rows, responses=responses)
+
+
+def _contrast_scale(images: jax.Array, side: int) -> jax.Array:
+    """Returns 1 / sqrt(variance + floor) of each patch of images `[n, h, w, c]`: `[n, down, across]`."""
+    height, width, channels = images.shape[1:]
+    totals = jnp.stack([images.sum(axis=-1), jnp.square(images).sum(axis=-1)])
+    # Sums over the rows, and over the columns of each patch, as products with bands of ones.
+    rows, columns = (_band(length, side) for length in (height, width))
+    mean, mean_square = jnp.einsum("knyx,yi,xj->knij", totals, rows, columns) / (side**2 * channels)
+    return jax.lax.rsqrt(jnp.maximum(mean_square - jnp.square(mean), 0) + contrast_floor(channels))
+
+
+def _band(length: int, side: int) -> np.ndarray:
+    """Returns 1 at [i, j] if i is one of `side` positions from j on: `[length, length - side + 1]`."""
+    offset = np.arange(length)[:, None] - np.arange(length - side + 1)
+    return np.float32((offset >= 0) & (offset < side))
 
 
 def _pool(responses: jax.Array, cells: int, levels: float, *, fold: bool) -> jax.Array:

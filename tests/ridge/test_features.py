@@ -39,7 +39,7 @@ def extract(rows, shape, settings=SETTINGS, **changes):
     """Features of rows as numpy, with some arrays of the dictionary replaced."""
     made = {**features.make_dictionary(settings, shape), **changes}
     expand = features.expansion_matrix(settings, shape)
-    return np.asarray(extract_compiled(made, expand, rows, image_shape=shape, settings=settings))
+    return np.int32(extract_compiled(made, expand, rows, image_shape=shape, settings=settings))
 
 
 def overlap(position, positions, cell, cells):
@@ -118,19 +118,28 @@ def test_extract_expands_the_pooled_levels(settings):
 
 
 @pytest.mark.parametrize("shape", [GRAY, COLOR])
-def test_extract_returns_whole_numbers_within_the_largest_level(shape):
-    values = extract(sample_rows(8, shape), shape)
-    assert values.dtype == np.float32
+def test_extract_returns_levels_of_8_bits(shape):
+    made, expand = features.make_dictionary(SETTINGS, shape), features.expansion_matrix(SETTINGS, shape)
+    values = extract_compiled(made, expand, sample_rows(8, shape), image_shape=shape, settings=SETTINGS)
+    assert values.dtype == np.int8
     assert values.shape == (8, features.feature_sizes(SETTINGS, shape).features) == (8, 72)
-    np.testing.assert_array_equal(values, np.rint(values))
-    assert abs(values).max() <= features.MAX_LEVEL
+    assert abs(np.int32(values)).max() <= features.MAX_LEVEL
+
+
+@pytest.mark.parametrize("branch", ["cpu", "default"])
+def test_correlate_multiplies_filters_with_every_patch(monkeypatch, branch):
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, **branches: branches[branch](*arguments))
+    numbers = np.random.default_rng(4)
+    images, filters = numbers.standard_normal((3, 7, 9, 2)), numbers.standard_normal((4, 4, 2, 5))
+    windows = np.lib.stride_tricks.sliding_window_view(images, (4, 4), axis=(1, 2))
+    found = cpu.correlate(np.float32(images), np.float32(filters))
+    np.testing.assert_allclose(found, np.einsum("nijcyx,yxck->nijk", windows, filters), rtol=1e-4, atol=1e-5)
 
 
 def test_extract_clips_large_responses():
     filters = 100 * features.make_dictionary(SETTINGS, GRAY)["filters"]
     values = extract(sample_rows(8, GRAY), GRAY, filters=filters)
     assert (values.min(), values.max()) == (-features.MAX_LEVEL, features.MAX_LEVEL)
-    np.testing.assert_array_equal(values, np.rint(values))
 
 
 def test_extract_of_uint8_and_float_is_equal():
