@@ -5,8 +5,8 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import sampling
-from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.state import category_rng
+from tests.compiled import circulate, decode_mean, encode, sample_image, sample_prior
 from tests.conftest import assert_trees_equal
 
 
@@ -47,10 +47,10 @@ def test_imagine_follows_prior_decoder_and_circle(state, temperature, rng):
     model = state.model("0")
     name_rng = category_rng(rng, "0", 0)
     latent_rng, circle_rng = jax.random.split(name_rng)
-    z = mixture_prior.sample(model.category["prior"], 3, temperature=temperature, rng=latent_rng)
-    z_after, x_after = cvae.circulate(model, z, cvae.decode_mean(model, z), 1, rng=circle_rng)
-    expected = cvae.sample_image(model, z_after, rng=jax.random.fold_in(name_rng, 2))
-    np.testing.assert_allclose(cvae.decode_mean(model, z_after), x_after, rtol=1e-5, atol=1e-6)
+    z = sample_prior(model.category["prior"], 3, temperature=temperature, rng=latent_rng)
+    z_after, x_after = circulate(model, z, decode_mean(model, z), 1, rng=circle_rng)
+    expected = sample_image(model, z_after, rng=jax.random.fold_in(name_rng, 2))
+    np.testing.assert_allclose(decode_mean(model, z_after), x_after, rtol=1e-5, atol=1e-6)
     images = lifelong.imagine(state, ["0"], 3, rng=rng, cycles=1)["0"]
     np.testing.assert_allclose(images.reshape(3, -1), expected, rtol=1e-4, atol=1e-5)
 
@@ -88,7 +88,7 @@ def test_encode_returns_means_of_the_posterior(state, mnist5k):
     x = images.reshape(3, -1) / np.float32(255)
     codes = lifelong.encode(state, "0", images)
     assert (codes.shape, codes.dtype) == ((3, 4), jnp.float32)
-    np.testing.assert_allclose(codes, cvae.encode(state.model("0"), x).mean, atol=1e-4)
+    np.testing.assert_allclose(codes, encode(state.model("0"), x).mean, atol=1e-4)
     np.testing.assert_allclose(lifelong.encode(state, "0", images / np.float64(255)), codes, atol=1e-4)
 
 

@@ -9,18 +9,25 @@ from scipy import special, stats
 import lifelong_cvae as lifelong
 from lifelong_cvae.model import cvae, elbo, mixture_prior
 from lifelong_cvae.state import add_category
+from tests.compiled import (
+    circulate,
+    decode,
+    decode_mean,
+    encode,
+    encode_and_sample,
+    importance_bound,
+    kl_to_prior,
+    log_likelihood,
+    mixed_activations,
+    sampled_elbo,
+)
 from tests.conftest import mixture_log_density
 
 SAMPLES = 100_000
-encode, decode, decode_mean = (jax.jit(function) for function in (cvae.encode, cvae.decode, cvae.decode_mean))
-log_likelihood = jax.jit(cvae.log_likelihood)
-sampled_elbo = jax.jit(elbo.sampled_elbo, static_argnames="samples")
-importance_bound = jax.jit(elbo.importance_bound, static_argnames="samples")
-circulate = jax.jit(cvae.circulate, static_argnums=3)
 
 
-def kl_to_prior(model, image):
-    return float(jax.jit(mixture_prior.kl_to_prior)(*encode(model, image), model.prior)[0])
+def kl_of_posterior(model, image):
+    return float(kl_to_prior(*encode(model, image), model.prior)[0])
 
 
 def downsample(images):
@@ -79,7 +86,7 @@ def test_elbo_matches_monte_carlo_with_standard_normal_prior(small_config, digit
     model = learned_state(small_config, downsample(digits["3"]), **settings).model("3")
     assert model.prior["means"].shape == (1, 4)
     log_likelihoods, log_ratio = monte_carlo(model, image, rng)
-    assert abs(kl_to_prior(model, image) + log_ratio.mean()) < 4 * log_ratio.std() / math.sqrt(SAMPLES)
+    assert abs(kl_of_posterior(model, image) + log_ratio.mean()) < 4 * log_ratio.std() / math.sqrt(SAMPLES)
 
     expected = log_likelihoods + log_ratio
     mean, deviation = average_elbo(model, image)
@@ -95,7 +102,7 @@ def test_elbo_is_slightly_below_monte_carlo_with_mixture_prior(model, image, rng
     mean, deviation = average_elbo(model, image)
     error = math.hypot(expected.std(), deviation) / math.sqrt(SAMPLES)
     assert -0.5 - 4 * error < mean - expected.mean() < 4 * error
-    assert abs(mean - (log_likelihoods.mean() - kl_to_prior(model, image))) < 4 * error
+    assert abs(mean - (log_likelihoods.mean() - kl_of_posterior(model, image))) < 4 * error
 
 
 @pytest.mark.slow
@@ -191,7 +198,7 @@ def test_elbo_gradient_of_other_category_is_exactly_zero(small_config, digits, r
 
 
 def test_encode_with_precomputed_activations_is_equal(model, image):
-    activations = jax.jit(cvae.mixed_activations, static_argnums=1)(model, "encoder", image)
+    activations = mixed_activations(model, "encoder", image)
     for value, expected in zip(encode(model, image, activations), encode(model, image), strict=True):
         np.testing.assert_array_equal(value, expected)
 
@@ -205,8 +212,7 @@ def test_circulate_encodes_and_decodes(model, image, rng):
     z, x = circulate(model, z0, image, 2, rng=rng)
     expected = image
     for key in jax.random.split(rng, 2):
-        posterior = jax.device_get(encode(model, expected))
-        expected_z = posterior.reparameterize(np.asarray(jax.random.normal(key, posterior.mean.shape)))
+        expected_z = encode_and_sample(model, expected, rng=key)
         expected = decode_mean(model, expected_z)
     np.testing.assert_allclose(z, expected_z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)

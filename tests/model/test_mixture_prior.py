@@ -4,11 +4,8 @@ import pytest
 from scipy import special, stats
 
 from lifelong_cvae.model import mixture_prior
+from tests.compiled import kl_to_prior, prior_log_prob, sample_prior
 from tests.conftest import mixture_log_density
-
-log_prob = jax.jit(mixture_prior.log_prob)
-kl_to_prior = jax.jit(mixture_prior.kl_to_prior)
-sample = jax.jit(mixture_prior.sample, static_argnums=1, static_argnames="temperature")
 
 
 @pytest.fixture
@@ -29,12 +26,12 @@ def test_log_prob_matches_scipy(mixture):
             for weight, mean, log_var in zip(weights, mixture["means"], mixture["log_vars"], strict=True)
         )
     )
-    np.testing.assert_allclose(log_prob(mixture, z), expected, rtol=1e-5)
+    np.testing.assert_allclose(prior_log_prob(mixture, z), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.3])
 def test_sample_has_mean_and_variance_of_mixture(mixture, temperature, rng):
-    z = np.asarray(sample(mixture, 200_000, temperature=temperature, rng=rng), np.float64)
+    z = np.asarray(sample_prior(mixture, 200_000, temperature=temperature, rng=rng), np.float64)
     weights = special.softmax(np.asarray(mixture["logits"], np.float64))
     means, variances = np.asarray(mixture["means"]), np.exp(np.asarray(mixture["log_vars"]))
     mean = weights @ means
@@ -46,7 +43,7 @@ def test_sample_has_mean_and_variance_of_mixture(mixture, temperature, rng):
 def test_standard_normal_matches_scipy():
     z = np.float32(np.random.default_rng(0).normal(size=(20, 3)))
     expected = stats.norm.logpdf(z).sum(axis=1)
-    np.testing.assert_allclose(log_prob(mixture_prior.standard_normal(3), z), expected, rtol=1e-5)
+    np.testing.assert_allclose(prior_log_prob(mixture_prior.standard_normal(3), z), expected, rtol=1e-5)
 
 
 def test_kl_to_prior_matches_monte_carlo_and_numerical_integration(rng):
@@ -115,7 +112,7 @@ def test_mean_and_covariance_match_samples():
         "means": np.float32([[1.0, 2.0], [-1.0, 0.5], [90.0, 90.0]]),
         "log_vars": np.float32([[0.0, -1.0], [0.5, 0.2], [5.0, 5.0]]),
     }
-    z = np.asarray(sample(mixture, 200_000, rng=jax.random.key(0)))
+    z = np.asarray(sample_prior(mixture, 200_000, rng=jax.random.key(0)))
     mean, covariance = mixture_prior.mean_and_covariance(mixture)
     np.testing.assert_allclose(mean, z.mean(axis=0), atol=0.02)
     np.testing.assert_allclose(covariance, np.cov(z, rowvar=False), atol=0.03)

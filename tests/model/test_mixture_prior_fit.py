@@ -7,12 +7,11 @@ from scipy import special
 from sklearn.mixture import GaussianMixture
 
 from lifelong_cvae.model import mixture_prior
+from tests.compiled import prior_log_prob, sample_prior
 from tests.conftest import mixture_log_density
 
 jitted_fit = jax.jit(mixture_prior.fit, static_argnames="components")
-sample = jax.jit(mixture_prior.sample, static_argnums=1)
 shift = jax.jit(mixture_prior.shift)
-log_prob = jax.jit(mixture_prior.log_prob)
 
 
 def fit(*arguments, **options):
@@ -33,7 +32,7 @@ OVERLAPPING = mixture([0.6, 0.4], [[0.0, 0.0], [1.5, 1.0]], [[1.0, 0.5], [0.3, 1
 
 
 def sample_points(prior, count, seed):
-    return np.asarray(sample(prior, count, rng=jax.random.key(100 + seed)))
+    return np.asarray(sample_prior(prior, count, rng=jax.random.key(100 + seed)))
 
 
 def used_components(fitted):
@@ -85,12 +84,12 @@ def test_fit_ignores_unused_components():
     assert used_components(fitted).tolist() == [True] * 3 + [False] * 6
     z = np.float32(3 * np.random.default_rng(1).normal(size=(50, 2)))
     expected = mixture_log_density({name: values[:3] for name, values in fitted.items()}, z)
-    np.testing.assert_allclose(log_prob(fitted, z), expected, rtol=1e-5)
+    np.testing.assert_allclose(prior_log_prob(fitted, z), expected, rtol=1e-5)
     # Parameters of unused components have no effect.
     changed = jax.tree.map(np.copy, fitted)
     changed["means"][3:], changed["log_vars"][3:] = 1e3, 7.0
-    np.testing.assert_array_equal(log_prob(changed, z), log_prob(fitted, z))
-    assert np.abs(sample(changed, 2000, rng=jax.random.key(2))).max() < 30
+    np.testing.assert_array_equal(prior_log_prob(changed, z), prior_log_prob(fitted, z))
+    assert np.abs(sample_prior(changed, 2000, rng=jax.random.key(2))).max() < 30
 
 
 def penalized_log_likelihood(fitted, z, components, floor):
@@ -133,7 +132,7 @@ def test_fit_to_ten_images_is_broad():
         variances = np.exp(np.asarray(fitted["log_vars"][0]))
         assert (variances > 0.5 * points.var(axis=0)).all()
         assert variances.min() > 50 * mixture_prior.VARIANCE_FLOOR
-        sampled = np.asarray(sample(fitted, 500, rng=jax.random.key(1)))
+        sampled = np.asarray(sample_prior(fitted, 500, rng=jax.random.key(1)))
         independent = np.random.default_rng(2).normal(size=(500, 4))
         nearest, expected = (nearest_distances(z, points) for z in (sampled, independent))
         assert np.median(nearest) > 0.7 * np.median(expected)
@@ -144,7 +143,7 @@ def test_fit_to_fifty_images_does_not_memorize():
     points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     fitted = fit(np.repeat(points, 40, axis=0), components=50, images=50, rng=jax.random.key(0))
     assert used_components(fitted).sum() == 2
-    sampled = np.asarray(sample(fitted, 1000, rng=jax.random.key(1)))
+    sampled = np.asarray(sample_prior(fitted, 1000, rng=jax.random.key(1)))
     independent = np.random.default_rng(2).normal(size=(1000, 4))
     nearest, expected = (np.median(nearest_distances(z, points)) for z in (sampled, independent))
     assert nearest > 0.7 * expected
@@ -157,7 +156,7 @@ def test_fit_uses_one_component_per_twenty_images(images):
     fitted = fit(points, components=7, images=np.int32(images), rng=jax.random.key(1))
     assert used_components(fitted).sum() == np.clip(images // 20, 1, 7)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
-    assert np.isfinite(sample(fitted, 100, rng=jax.random.key(2))).all()
+    assert np.isfinite(sample_prior(fitted, 100, rng=jax.random.key(2))).all()
 
 
 def test_fit_works_inside_jit_and_vmap():
@@ -173,7 +172,7 @@ def test_fit_works_inside_jit_and_vmap():
         single = fit(points[index], components=5, images=count, rng=rngs[index])
         row = jax.tree.map(lambda leaf, i=index: leaf[i], stacked)
         z = points[index]
-        np.testing.assert_allclose(log_prob(row, z), log_prob(single, z), atol=1e-2)
+        np.testing.assert_allclose(prior_log_prob(row, z), prior_log_prob(single, z), atol=1e-2)
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -185,9 +184,9 @@ def test_fit_to_equal_points_has_floor_variance(count):
     assert used.sum() == max(1, min(count // 20, 4))
     np.testing.assert_allclose(np.exp(fitted["log_vars"]), mixture_prior.VARIANCE_FLOOR, rtol=1e-5)
     np.testing.assert_allclose(fitted["means"][used], np.repeat(point, used.sum(), 0), rtol=1e-5)
-    samples = sample(fitted, 100, rng=jax.random.key(1))
+    samples = sample_prior(fitted, 100, rng=jax.random.key(1))
     np.testing.assert_allclose(samples, np.repeat(point, 100, axis=0), atol=5 * mixture_prior.VARIANCE_FLOOR**0.5)
-    assert np.isfinite(log_prob(fitted, point)).all()
+    assert np.isfinite(prior_log_prob(fitted, point)).all()
 
 
 def test_fit_ignores_constant_dimension():

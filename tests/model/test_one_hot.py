@@ -5,15 +5,14 @@ from scipy import special
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import sampling
-from lifelong_cvae.model import cvae, elbo, mixture_prior
+from lifelong_cvae.model import mixture_prior
 from lifelong_cvae.state import add_category, category_rng, parameters_per_category
+from tests.compiled import decode, decode_mean, elbo_at, encode, log_likelihood, sample_prior
 from tests.conftest import assert_trees_equal, one_line
 from tests.model.test_networks import silu
 
 SHAPE = (5, 4)
 NAMES = ("b", "ä/c", "a")
-encode, decode, decode_mean = (jax.jit(function) for function in (cvae.encode, cvae.decode, cvae.decode_mean))
-log_likelihood = jax.jit(cvae.log_likelihood)
 
 
 def random_state(config, seed=3):
@@ -158,7 +157,7 @@ def test_trained_state_imagines_recognizes_and_reconstructs(trained, digits, rng
     state = trained[0][-1]
     imagined = lifelong.imagine(state, ["2", "0"], 3, rng=rng, cycles=1)
     key = jax.random.split(category_rng(rng, "0", 0))[0]
-    z = jax.jit(mixture_prior.sample, static_argnums=1)(mixture_prior.standard_normal(4), 3, rng=key)
+    z = sample_prior(mixture_prior.standard_normal(4), 3, rng=key)
     assert imagined["0"].shape == (3, 28, 28, 1)
     assert 0 <= np.min(imagined["0"]) < np.max(imagined["0"]) <= 1
     without_cycles = lifelong.imagine(state, ["0"], 3, rng=rng)["0"].reshape(3, -1)
@@ -171,7 +170,7 @@ def test_trained_state_imagines_recognizes_and_reconstructs(trained, digits, rng
     for column, name in enumerate(state.names):
         model = state.model(name)
         posterior = encode(model, x)
-        expected = jax.jit(elbo.elbo_at)(model, x, posterior, posterior.mean)
+        expected = elbo_at(model, x, posterior, posterior.mean)
         np.testing.assert_allclose(values[:, column], expected, rtol=1e-4)
     names, probabilities = lifelong.recognize(state, images)
     assert set(names) <= set("012")

@@ -1,14 +1,13 @@
 """Figures of a run: the images in each row of each grid."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lifelong_cvae import plotting, sampling
-from lifelong_cvae.model import cvae, mixture_prior
 from lifelong_cvae.runs import figures
 from lifelong_cvae.state import category_rng
+from tests.compiled import circulate, encode, sample_image, sample_prior
 
 
 @pytest.fixture
@@ -47,17 +46,17 @@ def test_plot_circle_shows_real_and_imagined_image_after_each_turn(learner, mnis
     # The second column is one turn of the first, and turns change images.
     model, x = learner.model("2"), real[0].reshape(1, -1)
     keys = jax.random.split(category_rng(rng, "2", 0), max(figures.TURNS))
-    z, mean = cvae.circulate(model, np.zeros((1, 4), np.float32), x, 1, rng=keys[0])
-    np.testing.assert_allclose(real[1].reshape(1, -1), cvae.sample_image(model, z), atol=1e-4)
+    z, mean = circulate(model, np.zeros((1, 4), np.float32), x, 1, rng=keys[0])
+    np.testing.assert_allclose(real[1].reshape(1, -1), sample_image(model, z), atol=1e-4)
     # The mean goes on to the next turn, not the displayed image.
-    z, mean = cvae.circulate(model, z, mean, 1, rng=keys[1])
-    np.testing.assert_allclose(real[2].reshape(1, -1), cvae.sample_image(model, z), atol=1e-4)
+    z, mean = circulate(model, z, mean, 1, rng=keys[1])
+    np.testing.assert_allclose(real[2].reshape(1, -1), sample_image(model, z), atol=1e-4)
     assert np.abs(real[1] - real[2]).max() > 0.01
     # The last column is after ten turns.
     for key in keys[2:]:
-        z, mean = cvae.circulate(model, z, mean, 1, rng=key)
+        z, mean = circulate(model, z, mean, 1, rng=key)
     assert figures.TURNS[-1] == len(keys) == 10
-    np.testing.assert_allclose(real[-1].reshape(1, -1), cvae.sample_image(model, z), atol=1e-3)
+    np.testing.assert_allclose(real[-1].reshape(1, -1), sample_image(model, z), atol=1e-3)
 
 
 def test_plot_latent_walk_spans_two_deviations_of_widest_direction(learner, grids, tmp_path):
@@ -66,10 +65,10 @@ def test_plot_latent_walk_spans_two_deviations_of_widest_direction(learner, grid
     assert list(rows) == list(learner.names)
     for name in learner.names:
         model = learner.model(name)
-        z = mixture_prior.sample(model.prior, 20_000, rng=jax.random.key(3))
-        mean, direction = np.mean(z, axis=0), np.linalg.svd(np.cov(np.asarray(z), rowvar=False))[0][:, 0]
+        z = np.asarray(sample_prior(model.prior, 20_000, rng=jax.random.key(3)))
+        mean, direction = np.mean(z, axis=0), np.linalg.svd(np.cov(z, rowvar=False))[0][:, 0]
         reach = 2 * np.std(z @ direction) * direction
-        ends = np.asarray(cvae.sample_image(model, jnp.asarray([mean - reach, mean + reach])))
+        ends = np.asarray(sample_image(model, np.float32([mean - reach, mean + reach])))
         shown = rows[name][[0, -1]].reshape(2, -1)
         # The sign of a direction is arbitrary.
         forward, backward = (np.abs(shown - expected).mean() for expected in (ends, ends[::-1]))
@@ -85,5 +84,5 @@ def test_plot_interpolation_starts_and_ends_at_reconstructions(learner, grids, t
         assert row.shape == (figures.IMAGES_PER_ROW, 28, 28, 1)
         for name, image in ((first, row[0]), (second, row[-1])):
             model, x = learner.model(name), imagined[name].reshape(1, -1)
-            expected = cvae.sample_image(model, cvae.encode(model, x).mean)
+            expected = sample_image(model, encode(model, x).mean)
             np.testing.assert_allclose(image.reshape(1, -1), expected, atol=1e-4)

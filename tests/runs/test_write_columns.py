@@ -13,8 +13,8 @@ import lifelong_cvae as lifelong
 from lifelong_cvae import recognition, sampling
 from lifelong_cvae.errors import InputError, MissingExtraError
 from lifelong_cvae.images import flatten_images, to_float
-from lifelong_cvae.model import cvae, elbo
 from lifelong_cvae.runs import columns
+from tests.compiled import elbo_at, encode
 from tests.conftest import one_line
 
 COMMA = 'T-shirt/top, "ζ"'
@@ -155,8 +155,8 @@ def test_write_predictions_equals_single_categories(learned_state, images, tmp_p
     nats = []
     for name in learned_state.names:
         model = learned_state.model(name)
-        posterior = cvae.encode(model, x)
-        nats.append(np.asarray(elbo.elbo_at(model, x, posterior, posterior.mean), np.float64))
+        posterior = encode(model, x)
+        nats.append(np.asarray(elbo_at(model, x, posterior, posterior.mean), np.float64))
     for row, values in zip(read_rows(tmp_path / "predictions.csv"), np.transpose(nats), strict=True):
         best = int(values.argmax())
         assert row["category"] == NAMES[best]

@@ -1,7 +1,6 @@
 """Fits after training: mixture priors, their shift with the mixed part, and output contrast."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +8,15 @@ from hypothesis import strategies as st
 from scipy import optimize, special
 
 import lifelong_cvae as lifelong
-from lifelong_cvae.model import cvae, mixture_prior
+from lifelong_cvae.model import mixture_prior
 from lifelong_cvae.state import add_category
 from lifelong_cvae.training import category_fits
 from lifelong_cvae.training.task_data import make_task_data
 from lifelong_cvae.training.teacher import Teacher
+from tests.compiled import decode_mean, encode_and_sample, sample_image
 from tests.conftest import assert_trees_equal, mixture_log_density
+
+fit_contrast = jax.jit(category_fits.fit_contrast)
 
 
 def mean_log_densities(state, digits, priors):
@@ -22,7 +24,7 @@ def mean_log_densities(state, digits, priors):
     values = {}
     for name in state.names:
         x = digits[name].reshape(-1, 784) / np.float32(255)
-        z = cvae.encode(state.model(name), x).sample(rng=jax.random.key(5))
+        z = np.asarray(encode_and_sample(state.model(name), x, rng=jax.random.key(5)))
         values[name] = mixture_log_density(priors[name], z).mean()
     return values
 
@@ -82,8 +84,8 @@ def grayness(pixels):
 def test_sample_image_is_as_gray_as_real_images(learner, digits):
     for name in learner.names:
         model, x = learner.model(name), digits[name].reshape(-1, 784) / np.float32(255)
-        z = cvae.encode(model, x).sample(rng=jax.random.key(7))
-        mean, sample = (np.asarray(decode(model, z)) for decode in (cvae.decode_mean, cvae.sample_image))
+        z = encode_and_sample(model, x, rng=jax.random.key(7))
+        mean, sample = (np.asarray(decode(model, z)) for decode in (decode_mean, sample_image))
         assert grayness(mean) > 1.2 * grayness(x), "the mean averages over images that z does not tell apart"
         assert grayness(sample) == pytest.approx(grayness(x), rel=0.05)
 
@@ -93,16 +95,16 @@ def test_sample_image_is_as_gray_as_real_images(learner, digits):
 def test_fit_contrast_recovers_contrast(contrast):
     logits = np.random.default_rng(0).normal(size=(20, 30), scale=2).astype(np.float32)
     x = special.expit(contrast * logits)
-    fitted = category_fits.fit_contrast(jnp.asarray(logits), jnp.asarray(x))
+    fitted = fit_contrast(logits, np.float32(x))
     assert fitted == pytest.approx(contrast, rel=1e-3)
     root = optimize.brentq(lambda factor: grayness(special.expit(factor * logits)) - grayness(x), 0.25, 4)
     assert fitted == pytest.approx(root, rel=1e-3)
 
 
 def test_fit_contrast_has_limits():
-    logits = jnp.asarray([[1.0, -2.0, 0.5]])
-    assert category_fits.fit_contrast(logits, jnp.asarray([[0.0, 1.0, 1.0]])) == pytest.approx(4, abs=1e-3)
-    assert category_fits.fit_contrast(logits, jnp.full((1, 3), 0.5)) == pytest.approx(0.25, abs=1e-3)
+    logits = np.float32([[1.0, -2.0, 0.5]])
+    assert fit_contrast(logits, np.float32([[0.0, 1.0, 1.0]])) == pytest.approx(4, abs=1e-3)
+    assert fit_contrast(logits, np.full((1, 3), 0.5, np.float32)) == pytest.approx(0.25, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +123,4 @@ def test_sample_image_without_fitted_parts_is_mean(small_config, rng, digits, se
     for part in ("prior", "low_rank_noise", "contrast"):
         assert_trees_equal(model.category[part], before.category[part])
     z = jax.random.normal(rng, (3, 4))
-    np.testing.assert_array_equal(cvae.sample_image(model, z), cvae.decode_mean(model, z))
+    np.testing.assert_array_equal(sample_image(model, z), decode_mean(model, z))

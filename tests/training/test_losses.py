@@ -24,10 +24,10 @@ from lifelong_cvae.training.losses import (
     sample_step_noise,
 )
 from lifelong_cvae.training.replay import sample_memory
+from tests.compiled import decode_mean, encode
 
 GROUPS, IMAGES = 5, 6
 NO_NOISE = np.float32(0)
-encode, decode_mean = jax.jit(cvae.encode), jax.jit(cvae.decode_mean)
 jitted_replay_terms = jax.jit(replay_terms, static_argnums=3)
 jitted_replay_loss = jax.jit(replay_loss, static_argnames="networks")
 jitted_real_loss = jax.jit(real_loss, static_argnames="networks")

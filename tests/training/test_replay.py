@@ -15,6 +15,7 @@ from lifelong_cvae.training.optimizer import make_optimizer
 from lifelong_cvae.training.replay import sample_memory
 from lifelong_cvae.training.task_data import make_task_data
 from lifelong_cvae.training.train import init_carry, train_chunk
+from tests.compiled import decode_mean
 from tests.conftest import assert_trees_equal
 from tests.training.conftest import config_in_mode, state_with_random_values
 
@@ -82,7 +83,7 @@ def test_sample_memory_equals_circle_by_hand(five_categories, rng, cycles):
 @pytest.mark.parametrize("cycles", [0, 1])
 def test_sample_memory_images_are_decoded_latents(five_categories, rng, cycles):
     memory = replay_memory(five_categories, five_categories.names[:1], rng, cycles)
-    decoded = cvae.decode_mean(five_categories.model(five_categories.names[0]), memory.z.reshape(-1, 4))
+    decoded = decode_mean(five_categories.model(five_categories.names[0]), memory.z.reshape(-1, 4))
     np.testing.assert_allclose(memory.x.reshape(-1, 784), decoded, rtol=1e-4, atol=1e-5)
 
 

@@ -9,10 +9,11 @@ import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae import InputError, checkpoints, sampling
-from lifelong_cvae.model import cvae, mixture_prior
+from lifelong_cvae.model import mixture_prior
 from lifelong_cvae.runs.lock import lock_workdir
 from lifelong_cvae.webapp import session as session_module
 from lifelong_cvae.webapp.session import TURNS, BusyError, Session
+from tests.compiled import circulate, sample_image
 from tests.conftest import assert_trees_equal, one_line
 
 
@@ -52,8 +53,8 @@ def test_answer_circle_starts_at_image(session, learner, mnist5k, rng):
     x = image.reshape(1, -1) / np.float32(255)
     keys = jax.random.split(rng, TURNS)
     for turn in range(2):
-        z, x = cvae.circulate(model, np.zeros((1, 4), np.float32), x, 1, rng=keys[turn])
-        np.testing.assert_allclose(answer.turns[turn].reshape(1, -1), cvae.sample_image(model, z), atol=1e-4)
+        z, x = circulate(model, np.zeros((1, 4), np.float32), x, 1, rng=keys[turn])
+        np.testing.assert_allclose(answer.turns[turn].reshape(1, -1), sample_image(model, z), atol=1e-4)
 
 
 def test_answer_shows_most_probable_categories_in_order_of_learning(session, mnist5k, monkeypatch):
@@ -74,7 +75,7 @@ def test_answer_rejects_noise_as_unknown(session):
 def test_image_at_origin_is_mean_of_prior(session, learner):
     model = learner.model("2")
     mean, _ = mixture_prior.mean_and_covariance(model.prior)
-    expected = cvae.sample_image(model, mean[None].astype(np.float32)).reshape(28, 28, 1)
+    expected = sample_image(model, mean[None].astype(np.float32)).reshape(28, 28, 1)
     np.testing.assert_allclose(session.image_at("2", [0, 0]), expected, atol=1e-5)
     np.testing.assert_allclose(session.image_at("2", []), expected, atol=1e-5)
 
@@ -85,7 +86,7 @@ def test_image_at_follows_widest_directions_first(session, learner):
     mean, directions = z.mean(axis=0), np.linalg.svd(np.cov(z, rowvar=False))[0]
     for index in range(2):
         reach = 2 * np.std(z @ directions[:, index]) * directions[:, index]
-        ends = [cvae.sample_image(model, (mean + sign * reach)[None].astype(np.float32)) for sign in (1, -1)]
+        ends = [sample_image(model, (mean + sign * reach)[None].astype(np.float32)) for sign in (1, -1)]
         image = session.image_at("0", [0] * index + [2]).reshape(1, -1)
         # The sign of a direction is arbitrary.
         forward, backward = (np.abs(image - end).mean() for end in ends)
