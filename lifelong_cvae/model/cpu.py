@@ -100,8 +100,8 @@ def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array, *,
 def correlate(images: jax.Array, filters: jax.Array) -> jax.Array:
     """Computes the products of filters with every patch of images.
 
-    A CPU convolves, since copies of patches take it longer than their products. Elsewhere the same program multiplies
-    patches, whose sums do not depend on an algorithm that is selected by timing.
+    A CPU convolves with few filters, since copies of patches would take longer than their products. Otherwise patches
+    are multiplied, so that no algorithm is selected by timing.
 
     Args:
         images: `[n, h, w, channels]`.
@@ -110,7 +110,7 @@ def correlate(images: jax.Array, filters: jax.Array) -> jax.Array:
     Returns:
         `[n, h - side + 1, w - side + 1, filters]`.
     """
-    side = len(filters)
+    side, count = len(filters), filters.shape[-1]
     down, across = images.shape[1] - side + 1, images.shape[2] - side + 1
 
     def convolve(images: jax.Array, filters: jax.Array) -> jax.Array:
@@ -119,9 +119,11 @@ def correlate(images: jax.Array, filters: jax.Array) -> jax.Array:
 
     def multiply(images: jax.Array, filters: jax.Array) -> jax.Array:
         shifted = [images[:, y : y + down, x : x + across] for y in range(side) for x in range(side)]
-        return jnp.concatenate(shifted, axis=-1) @ filters.reshape(-1, filters.shape[-1])
+        patches = jnp.concatenate(shifted, axis=-1).reshape(-1, filters.size // count)
+        return (patches @ filters.reshape(-1, count)).reshape(len(images), down, across, count)
 
-    return jax.lax.platform_dependent(images, filters, cpu=convolve, default=multiply)
+    on_cpu = convolve if down * across * count < FEW_RESPONSES else multiply
+    return jax.lax.platform_dependent(images, filters, cpu=on_cpu, default=multiply)
 
 
 def map_tiles(function: Callable[[jax.Array], jax.Array], valid: jax.Array, shape: Sequence[int]) -> jax.Array:

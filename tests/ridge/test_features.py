@@ -126,8 +126,9 @@ def test_extract_returns_levels_of_8_bits(shape):
     assert abs(np.int32(values)).max() <= features.MAX_LEVEL
 
 
-@pytest.mark.parametrize("branch", ["cpu", "default"])
-def test_correlate_multiplies_filters_with_every_patch(monkeypatch, branch):
+@pytest.mark.parametrize(("branch", "few"), [("cpu", 2**17), ("cpu", 0), ("default", 2**17)])
+def test_correlate_multiplies_filters_with_every_patch(monkeypatch, branch, few):
+    monkeypatch.setattr(cpu, "FEW_RESPONSES", few)
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arguments, **branches: branches[branch](*arguments))
     numbers = np.random.default_rng(4)
     images, filters = numbers.standard_normal((3, 7, 9, 2)), numbers.standard_normal((4, 4, 2, 5))
