@@ -43,6 +43,7 @@ class LearningConfig:
         batch_size: images per category and step.
         pixel_positions: pixels of an image that each of its category's pixel models learns from in a step.
         learning_rate: peak of the cosine schedule of Adam.
+        adam_b2: decay of Adam's mean squared gradient, in [0, 1). Few steps need a mean over few steps.
         steps_per_call: steps in one call of the jitted train function. A task is a whole number of calls.
         playback_weight: weight of -ELBO_c(x*) for a replayed image x*. A weight of 0 leaves its term out.
         generate_weight: weight of ||decode(z*) - x*||^2 for a replayed pair (z*, x*).
@@ -64,6 +65,7 @@ class LearningConfig:
     batch_size: int = 128
     pixel_positions: int = 16
     learning_rate: float = 4e-3
+    adam_b2: float = 0.999
     steps_per_call: int = 100
     playback_weight: float = 1.0
     generate_weight: float = 1.0
@@ -84,6 +86,7 @@ class LearningConfig:
             check_positive(name, getattr(self, name))
         for name in ("min_steps", "cycles", *(f"{term}_weight" for term in REPLAY_TERMS)):
             check_not_negative(name, getattr(self, name))
+        check(0 <= self.adam_b2 < 1, f"setting adam_b2: expected a number from 0 to below 1, got {self.adam_b2}")
         pairs = self.memory_categories * self.memory_images
         check(
             self.memory_size >= pairs,

@@ -3,6 +3,7 @@
 import jax
 
 from lifelong_cvae.model import cvae, elbo, mixture_prior
+from lifelong_cvae.ridge import features, sums
 
 mixed_activations = jax.jit(cvae.mixed_activations, static_argnums=1)
 encode = jax.jit(cvae.encode)
@@ -17,6 +18,8 @@ importance_bound = jax.jit(elbo.importance_bound, static_argnames="samples")
 sample_prior = jax.jit(mixture_prior.sample, static_argnums=1, static_argnames="temperature")
 prior_log_prob = jax.jit(mixture_prior.log_prob)
 kl_to_prior = jax.jit(mixture_prior.kl_to_prior)
+extract_features = jax.jit(features.extract, static_argnames=("image_shape", "settings"))
+gram_elements = jax.jit(sums.gram_elements, static_argnums=3)
 
 
 @jax.jit

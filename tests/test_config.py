@@ -76,6 +76,7 @@ def configs(draw):
             min_steps=draw(st.integers(0, 10**9)),
             batch_size=draw(positive),
             learning_rate=draw(st.floats(0, 1e3, exclude_min=True)),
+            adam_b2=draw(st.floats(0, 1, exclude_max=True)),
             steps_per_call=draw(positive),
         ),
         closed_form=ClosedFormConfig(
@@ -369,11 +370,11 @@ def test_for_shape_refuses_pixel_models_of_vectors():
     one_line(error, "pixel_widths", "vectors", "(8,)")
 
 
-def test_from_dict_reads_configurations_without_pixel_models():
-    values = Config().to_dict()
+def test_from_dict_reads_configurations_of_earlier_versions():
+    values = Config().with_settings({"adam_b2": 0.999}).to_dict()
     del values["network"]["pixel_widths"], values["network"]["sample_temperature"]
-    del values["learning"]["pixel_positions"]
-    assert Config.from_dict(values) == Config()
+    del values["learning"]["pixel_positions"], values["learning"]["adam_b2"]
+    assert Config.from_dict(values) == Config().with_settings({"adam_b2": 0.999})
 
 
 def test_for_shape_replaces_zeros_by_values_for_the_channels():

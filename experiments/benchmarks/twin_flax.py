@@ -20,7 +20,6 @@ from flax import linen as nn
 
 # Images per call of the jitted functions outside training.
 BLOCK = 1000
-ADAM = optax.scale_by_adam()
 
 
 class MixedNeurons(nn.Module):
@@ -196,15 +195,25 @@ def loss(model: CVAE, params: dict[str, Any], x: jax.Array, activations: Any, *,
     return -jnp.mean(model.apply({"params": params}, x, noise, activations))
 
 
-@partial(jax.jit, static_argnames="model", donate_argnames=("trained", "moments"))
+@partial(jax.jit, static_argnames=("model", "adam_b2"), donate_argnames=("trained", "moments"))
 def train_step(
-    model: CVAE, trained: Any, moments: Any, frozen: Any, x: Any, activations: Any, rate: Any, step: Any, rng: Any
+    model: CVAE,
+    trained: Any,
+    moments: Any,
+    frozen: Any,
+    x: Any,
+    activations: Any,
+    rate: Any,
+    step: Any,
+    rng: Any,
+    *,
+    adam_b2: float,
 ) -> tuple[Any, Any, jax.Array]:
     """Runs one step of Adam on `trained`; the other parameters are `frozen`."""
     value, gradients = jax.value_and_grad(
         lambda trained: loss(model, {**frozen, **trained}, x, activations, rng=jax.random.fold_in(rng, step))
     )(trained)
-    updates, moments = ADAM.update(gradients, moments)
+    updates, moments = optax.scale_by_adam(b2=adam_b2).update(gradients, moments)
     trained = jax.tree.map(lambda leaf, update: leaf - rate * update, trained, updates)
     return trained, moments, value
 
@@ -227,19 +236,24 @@ def train_steps(
         trained: parameters to train; donated.
         frozen: the other parameters.
         images: `[n, pixels]` in [0, 1].
-        settings: batch_size, learning_rate.
+        settings: batch_size, learning_rate, adam_b2.
         steps: number of steps.
         rng: key of the noise and of the batches.
         activations: the encoder's mixed activations of all images, if the mixed part is frozen; None computes them in
             every step.
     """
-    moments, numbers = ADAM.init(trained), np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    adam_b2 = settings["adam_b2"]
+    moments, numbers = (
+        optax.scale_by_adam(b2=adam_b2).init(trained),
+        np.random.default_rng(np.asarray(jax.random.key_data(rng))),
+    )
     schedule = 0.5 * settings["learning_rate"] * (1 + np.cos(np.pi * np.arange(steps) / steps))
     for step, rate in enumerate(schedule.astype(np.float32)):
         index = numbers.integers(len(images), size=settings["batch_size"])
         batch_activations = None if activations is None else [layer[index] for layer in activations]
         x = images[index]
-        trained, moments, value = train_step(model, trained, moments, frozen, x, batch_activations, rate, step, rng)
+        arguments = (frozen, x, batch_activations, rate, step, rng)
+        trained, moments, value = train_step(model, trained, moments, *arguments, adam_b2=adam_b2)
         yield trained, value
 
 

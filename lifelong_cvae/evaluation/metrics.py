@@ -62,6 +62,7 @@ def log_posteriors_by_category(
     *,
     rng: jax.Array,
     cache: EvaluationCache | None = None,
+    classifier: ridge_classifier.RidgeClassifier | None = None,
     mesh: Mesh | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Computes log p(c|x), up to a constant per image, of a split by the run's recognizer and by `elbo`.
@@ -75,13 +76,14 @@ def log_posteriors_by_category(
         rng: key for bounds that need samples.
         cache: values of the evaluation after an earlier task of the same run. Features are kept of at most
             `MAX_CACHED_IMAGES` images.
+        classifier: as in `recognition.make_recognizer`.
         mesh: as in `recognition.evidence`.
 
     Returns:
         Recognizer to true category to `[n, categories]`. Values of `elbo` are those of `evidence_by_category`.
     """
     kind, cache = state.config.recognition.recognizer, cache or empty_cache()
-    recognizer = None if kind == "elbo" else recognition.make_recognizer(state, kind)
+    recognizer = None if kind == "elbo" else recognition.make_recognizer(state, kind, classifier=classifier)
     log_posteriors: dict[str, dict[str, np.ndarray]] = {"elbo": {}, kind: {}}
     for name in state.names:
         images = source.read(split, name)

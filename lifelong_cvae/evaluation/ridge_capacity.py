@@ -14,7 +14,7 @@ import numpy as np
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, check_image_shape, every_nth, flatten_images, padded_batches
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.ridge import features, regression, sums
+from lifelong_cvae.ridge import features, penalty, regression, sums
 
 # Features of gray images, and of images in color, whose mirror images are learned too.
 GRAY = ClosedFormConfig(num_filters=128, pool_grid=4, random_features=0, filter_seed=1)
@@ -27,7 +27,7 @@ HELD_OUT_EVERY = 10
 def ridge_capacity(images: Mapping[str, Any], real: Mapping[str, Any]) -> float:
     """Computes the accuracy on real images of a ridge regression trained on others, as a fraction.
 
-    Every tenth image to train on selects the penalty from `regression.RIDGES`; then all of them are used.
+    Every tenth image to train on selects the penalty from `penalty.RIDGES`; then all of them are used.
 
     Args:
         images: images by category to train on, uint8 or float in [0, 1], `[n, h, w, c]`.
@@ -41,11 +41,11 @@ def ridge_capacity(images: Mapping[str, Any], real: Mapping[str, Any]) -> float:
     held_out = {name: every_nth(len(phi), HELD_OUT_EVERY) for name, phi in taught.items()}
     fit = _sums({name: phi[~held_out[name]] for name, phi in taught.items()})
     kept = {name: phi[held_out[name]] for name, phi in taught.items()}
-    best = regression.FIRST_RIDGE
+    best = penalty.FIRST_RIDGE
     if any(map(len, kept.values())):
-        best = max(regression.RIDGES, key=lambda ridge: _accuracy(regression.solve(*fit, np.float32(ridge)), kept))
+        best = max(penalty.RIDGES, key=lambda ridge: _accuracy(regression.solve(*fit, np.float32(ridge))[0], kept))
     tested = {name: extract(values) for name, values in real.items()}
-    return _accuracy(regression.solve(*_sums(taught), np.float32(best)), tested)
+    return _accuracy(regression.solve(*_sums(taught), np.float32(best))[0], tested)
 
 
 def _extract(

@@ -80,15 +80,30 @@ def map_valid(function: Callable[..., Any], valid: jax.Array, *arguments: Any) -
     return jax.lax.platform_dependent(valid, *arguments, cpu=loop, default=vectorized)
 
 
-def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array, *, responses: int) -> jax.Array:
+def has_few_responses(image_shape: Sequence[int], filters: Sequence[int]) -> bool:
+    """Returns whether an image has few responses to filters.
+
+    Args:
+        image_shape: (height, width, channels).
+        filters: shape of the filters, (side, side, channels, number).
+    """
+    return math.prod(_positions(image_shape, filters)) * filters[-1] < FEW_RESPONSES
+
+
+def _positions(image_shape: Sequence[int], filters: Sequence[int]) -> tuple[int, int]:
+    """Returns the rows and columns of positions of a filter in an image."""
+    return image_shape[0] - filters[0] + 1, image_shape[1] - filters[0] + 1
+
+
+def map_images(function: Callable[[jax.Array], jax.Array], images: jax.Array, *, one_by_one: bool) -> jax.Array:
     """Applies a function to images in small batches.
 
     Args:
         function: from images `[batch, pixels]` to `[batch, outputs]`.
         images: `[n, pixels]`.
-        responses: number of filter responses that the function computes for an image.
+        one_by_one: whether a CPU takes one image at a time, which needs only one thread (`has_few_responses`).
     """
-    cpu_images = CPU_IMAGES if responses >= FEW_RESPONSES else 1
+    cpu_images = 1 if one_by_one else CPU_IMAGES
 
     def in_batches_of(size: int) -> Callable[[jax.Array], jax.Array]:
         size = math.gcd(size, len(images))
@@ -111,7 +126,7 @@ def correlate(images: jax.Array, filters: jax.Array) -> jax.Array:
         `[n, h - side + 1, w - side + 1, filters]`.
     """
     side, count = len(filters), filters.shape[-1]
-    down, across = images.shape[1] - side + 1, images.shape[2] - side + 1
+    down, across = _positions(images.shape[1:], filters.shape)
 
     def convolve(images: jax.Array, filters: jax.Array) -> jax.Array:
         layout = ("NHWC", "HWIO", "NHWC")
@@ -122,7 +137,7 @@ def correlate(images: jax.Array, filters: jax.Array) -> jax.Array:
         patches = jnp.concatenate(shifted, axis=-1).reshape(-1, filters.size // count)
         return (patches @ filters.reshape(-1, count)).reshape(len(images), down, across, count)
 
-    on_cpu = convolve if down * across * count < FEW_RESPONSES else multiply
+    on_cpu = convolve if has_few_responses(images.shape[1:], filters.shape) else multiply
     return jax.lax.platform_dependent(images, filters, cpu=on_cpu, default=multiply)
 
 

@@ -112,7 +112,13 @@ def log_posteriors(log_evidence: jax.Array, log_prior: jax.Array | None = None) 
 
 
 @own_types()
-def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates: int | None = None) -> Recognizer:
+def make_recognizer(
+    state: LifelongState,
+    kind: str | None = None,
+    *,
+    candidates: int | None = None,
+    classifier: ridge_classifier.RidgeClassifier | None = None,
+) -> Recognizer:
     """Prepares a state for many calls of `recognize`.
 
     Args:
@@ -122,6 +128,7 @@ def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates
         candidates: length of the shortlist. Evidence is computed only for that many categories per image; the others
             get probability 0. The regression selects the shortlist. None, or at least the number of categories,
             evaluates all categories.
+        classifier: the solved regression of the state, if it is at hand (`Report.classifier`).
 
     Raises:
         InputError: the kind is unknown, there is no category, the state has no sums, `candidates` is below 1, or
@@ -139,15 +146,14 @@ def make_recognizer(state: LifelongState, kind: str | None = None, *, candidates
     if candidates is not None and candidates >= len(state.names):
         candidates = None
     recognizer = Recognizer(state, kind, candidates=candidates)
+    if kind != "elbo" or candidates is not None:
+        recognizer = recognizer._replace(classifier=classifier or ridge_classifier.solve(state))
     if kind != "elbo":
-        classifier = ridge_classifier.solve(state)
         grids = [state.params["categories"][name]["ridge"]["calibration"] for name in state.names]
         elbo_weight, score_weight = 0.0, 1 / temperature_scaling.CLOSED_FORM_TEMPERATURE
         if kind == "combined":
             elbo_weight, score_weight = temperature_scaling.expert_weights(grids)
-        recognizer = recognizer._replace(elbo_weight=elbo_weight, score_weight=score_weight, classifier=classifier)
-    elif candidates is not None:
-        recognizer = recognizer._replace(classifier=ridge_classifier.solve(state))
+        recognizer = recognizer._replace(elbo_weight=elbo_weight, score_weight=score_weight)
     groups = category_groups(state)
     if kind != "closed_form" and (candidates is not None or len(groups) == 1):
         capacity = group_capacity(state)

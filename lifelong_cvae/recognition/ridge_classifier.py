@@ -13,7 +13,7 @@ from lifelong_cvae.images import Shape, concat_unpadded, pad_rows, power_of_two
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.model.vectors import is_vector, to_rows
 from lifelong_cvae.recognition import ridge_sums
-from lifelong_cvae.ridge import features, regression
+from lifelong_cvae.ridge import features, leave_one_out, regression
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.state import LifelongState
 
@@ -60,6 +60,11 @@ def solve(state: LifelongState) -> RidgeClassifier:
     Raises:
         InputError: there is no category, or the state has no sums.
     """
+    return _solve(state)[0]
+
+
+def _solve(state: LifelongState) -> tuple[RidgeClassifier, regression.Factored]:
+    """Returns the result of `solve`, and the factor that it was solved with."""
     ridge_sums.check_sums(state)
     names, settings = sorted(state.names), state.config.closed_form
     vectors = ridge_sums.sums_by_category(state, names, "all")
@@ -67,8 +72,8 @@ def solve(state: LifelongState) -> RidgeClassifier:
     # The order of the names, in which nothing depends on that of learning, is that of the solution.
     order = [*map(names.index, state.names), *range(len(names), vectors.shape[1])]
     rounding = ridge_sums.rounding(state)
-    solution = regression.solve(gram, vectors, ridge, order=np.asarray(order), rounding=rounding)
-    return RidgeClassifier(
+    solution, factored = regression.solve(gram, vectors, ridge, order=np.asarray(order), rounding=rounding)
+    classifier = RidgeClassifier(
         **solution._asdict(),
         dictionary=ridge_sums.dictionary(state),
         expand=features.expansion_matrix(settings, state.image_shape),
@@ -77,6 +82,7 @@ def solve(state: LifelongState) -> RidgeClassifier:
         settings=settings,
         max_value=state.max_value,
     )
+    return classifier, factored
 
 
 @own_types()
@@ -108,8 +114,46 @@ def scores_from_features(classifier: RidgeClassifier, phi: Features) -> jax.Arra
 
 
 @own_types()
+def leave_one_out_scores(
+    state: LifelongState, phi: Mapping[str, Features], totals: Mapping[str, int]
+) -> tuple[dict[str, np.ndarray], RidgeClassifier] | None:
+    """Computes scores of images that the regression has learned, each by a regression without this image.
+
+    Args:
+        state: state whose sums contain the images.
+        phi: features of the images by category.
+        totals: number of images of the visit that they are from, by category.
+
+    Returns:
+        The scores `[n, categories]` by category, and the regression on all images. None where the scores would have
+        too few digits (`leave_one_out.MAX_LEVERAGE`), and where there are many categories (`held_out_scores`).
+
+    Raises:
+        InputError: as in `solve`.
+    """
+    if _has_many_categories(state, phi):
+        return None
+    classifier, factored = _solve(state)
+    size, found = ridge_sums.num_features(state), {}
+    for name, part in phi.items():
+        rows = np.asarray(concat_unpadded(part.batches, part.count, size))
+        leverage = leave_one_out.leverages(factored, rows, 1 / totals[name])
+        if leverage.max() > leave_one_out.MAX_LEVERAGE:
+            return None
+        fitted = np.asarray(scores_from_features(classifier, part))
+        found[name] = leave_one_out.scores(fitted, leverage, state.names.index(name))
+    return found, classifier
+
+
+def _has_many_categories(state: LifelongState, phi: Mapping[str, Features]) -> bool:
+    """Returns whether there are so many categories, and so few images, that weights are not solved for."""
+    count = sum(part.count for part in phi.values())
+    return count > 0 and len(state.names) >= max(MANY_CATEGORIES, CATEGORIES_PER_IMAGE * count)
+
+
+@own_types()
 def held_out_scores(state: LifelongState, phi: Mapping[str, Features]) -> tuple[dict[str, Any], jax.Array]:
-    """Computes the regression scores of held-out images, given their features by category.
+    """Computes scores of images that the regression has not learned, given their features by category.
 
     Where there are many categories, and few images, the weights are not solved for (`regression.scores`).
 
@@ -119,15 +163,14 @@ def held_out_scores(state: LifelongState, phi: Mapping[str, Features]) -> tuple[
     Raises:
         InputError: as in `solve`.
     """
-    count = sum(part.count for part in phi.values())
-    if not count or len(state.names) < max(MANY_CATEGORIES, CATEGORIES_PER_IMAGE * count):
+    if not _has_many_categories(state, phi):
         classifier = solve(state)
         return {name: scores_from_features(classifier, part) for name, part in phi.items()}, classifier.own_mean
     ridge_sums.check_sums(state)
     size, names = ridge_sums.num_features(state), sorted(state.names)
     rows = np.concatenate([concat_unpadded(part.batches, part.count, size) for part in phi.values()])
     gram, vectors = ridge_sums.common_gram(state, "all"), ridge_sums.sums_by_category(state, names, "all")
-    padded, options = pad_rows(rows, power_of_two(count, MIN_IMAGES)), {"rounding": ridge_sums.rounding(state)}
+    padded, options = pad_rows(rows, power_of_two(len(rows), MIN_IMAGES)), {"rounding": ridge_sums.rounding(state)}
     values, own_mean = regression.scores(gram, vectors, state.params["ridge"]["ridge"], padded, **options)
     values = np.asarray(values)[:, [names.index(name) for name in state.names]]
     ends = np.cumsum([part.count for part in phi.values()])

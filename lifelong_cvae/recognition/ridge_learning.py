@@ -1,13 +1,12 @@
 """Learning of the ridge regression from a task's images. Networks are neither read nor changed."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lifelong_cvae.recognition import ridge_classifier, ridge_sums
+from lifelong_cvae.recognition.ridge_classifier import RidgeClassifier
 from lifelong_cvae.state import LifelongState
 
 
@@ -16,14 +15,16 @@ class LearnedRegression(NamedTuple):
 
     Attributes:
         state: state with the sums of all images of the task, and the selected penalty.
-        scores: scores of held-out images `[n, categories]` by category, of the regression without them. Empty if
-            there is no other category, or nothing is held out.
-        own_mean: `RidgeClassifier.own_mean` of that regression, float32.
+        scores: scores of held-out images `[n, categories]` by category, each by a regression without this image or
+            without all held-out ones. Empty if there is no other category, or nothing is held out.
+        own_mean: `RidgeClassifier.own_mean` of a regression with or without them, float32.
+        classifier: the solved regression of the state. None if it was not needed for the scores.
     """
 
     state: LifelongState
-    scores: Mapping[str, jax.Array]
-    own_mean: jax.Array
+    scores: Mapping[str, Any] = {}
+    own_mean: Any = 0.0
+    classifier: RidgeClassifier | None = None
 
 
 def learn_regression(state: LifelongState, images: Mapping[str, np.ndarray]) -> LearnedRegression:
@@ -33,16 +34,20 @@ def learn_regression(state: LifelongState, images: Mapping[str, np.ndarray]) -> 
         state: state with the task's categories.
         images: images of the task by category, `[n, pixels]` with n >= 1.
     """
-    scores, own_mean = {}, jnp.float32(0)
     without, held_out = ridge_sums.update(state, images)
     completed = ridge_sums.add_held_out(without, held_out)
-    if held_out and len(state.names) > 1:
-        completed = ridge_sums.select_ridge(completed)
+    if not held_out or len(state.names) == 1:
+        return LearnedRegression(completed)
+    completed = ridge_sums.select_ridge(completed)
+    phi = {name: part.phi for name, part in held_out.items() if part.phi.count}
+    if not phi:
+        return LearnedRegression(completed)
+    found = ridge_classifier.leave_one_out_scores(completed, phi, {name: len(rows) for name, rows in images.items()})
+    if found is None:
         without = ridge_sums.with_ridge(without, completed.params["ridge"]["ridge"])
-        phi = {name: part.phi for name, part in held_out.items() if part.phi.count}
-        if phi:
-            scores, own_mean = ridge_classifier.held_out_scores(without, phi)
-    return LearnedRegression(completed, scores, own_mean)
+        return LearnedRegression(completed, *ridge_classifier.held_out_scores(without, phi))
+    scores, classifier = found
+    return LearnedRegression(completed, scores, classifier.own_mean, classifier)
 
 
 def take_regression(state: LifelongState, learned: LearnedRegression, names: Sequence[str]) -> LifelongState:

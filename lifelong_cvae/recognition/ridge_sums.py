@@ -18,7 +18,7 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape
 from lifelong_cvae.model.rows import Rows
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.ridge import features, initial_sums, regression, sums, vector_sums
+from lifelong_cvae.ridge import features, initial_sums, penalty, sums, vector_sums
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState, drop_category
@@ -128,7 +128,7 @@ def _strided_sums(
     state: LifelongState, gram: sums.ExactSum, vectors: Mapping[str, sums.ExactSum]
 ) -> tuple[sums.ExactSum, dict[str, sums.ExactSum]]:
     """Returns sums over held-out images as `select_ridge` needs them: of every `SEARCH_STRIDE`-th feature."""
-    stride = regression.SEARCH_STRIDE
+    stride = penalty.SEARCH_STRIDE
     strided = {name: sums.strided_vector(vector, stride) for name, vector in vectors.items()}
     return sums.strided_gram(gram, num_features(state), stride), strided
 
@@ -188,13 +188,13 @@ def select_ridge(state: LifelongState) -> LifelongState:
         InputError: as in `check_sums`.
     """
     check_sums(state)
-    names, stride = sorted(state.names), regression.SEARCH_STRIDE
+    names, stride = sorted(state.names), penalty.SEARCH_STRIDE
     all_gram = sums.strided_gram(common_gram(state, "all"), num_features(state), stride)
     grams = all_gram, common_gram(state, "held_out")
     fit_vectors = sums.select_features(sums_by_category(state, names, "all"), stride)
     held_out_vectors = sums_by_category(state, names, "held_out")
     fit_vectors -= held_out_vectors
-    ridge = regression.select_ridge(*grams, fit_vectors, held_out_vectors, rounding=rounding(state))
+    ridge = penalty.select_ridge(*grams, fit_vectors, held_out_vectors, rounding=rounding(state))
     return with_ridge(state, ridge)
 
 
@@ -219,7 +219,7 @@ def drop(state: LifelongState, name: str) -> LifelongState:
     if "ridge" not in dropped.params or dropped.config.closed_form.gram_sharing == "mixed":
         return dropped
     if len(dropped.names) < 2:
-        return with_ridge(dropped, regression.FIRST_RIDGE)
+        return with_ridge(dropped, penalty.FIRST_RIDGE)
     return select_ridge(dropped)
 
 

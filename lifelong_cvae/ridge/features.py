@@ -226,9 +226,8 @@ def pool_responses(
         Levels, whole numbers from 0 to 2 MAX_LEVEL in float32 `[n, pooled]`: of the first layer, then of the second,
         each in the order sign, row, column, filter.
     """
-    size, (height, width, channels) = feature_sizes(settings, image_shape), image_shape
-    responses = (height - size.side + 1) * (width - size.side + 1) * settings.num_filters
-    filters = dictionary["filters"].reshape(size.side, size.side, channels, -1)
+    size = feature_sizes(settings, image_shape)
+    filters = dictionary["filters"].reshape(size.side, size.side, image_shape[2], -1)
 
     def pool_batch(batch: jax.Array) -> jax.Array:
         images = to_float(batch).reshape(-1, *image_shape)
@@ -242,7 +241,7 @@ def pool_responses(
         return jnp.concatenate(pooled, axis=1)
 
     with jax.default_matmul_precision("float32"):
-        return cpu.map_images(pool_batch, rows, responses=responses)
+        return cpu.map_images(pool_batch, rows, one_by_one=cpu.has_few_responses(image_shape, filters.shape))
 
 
 def _contrast_scale(images: jax.Array, side: int) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.images import Shape, every_nth
 from lifelong_cvae.model import rejection
-from lifelong_cvae.ridge import features, regression, sums, temperature_scaling
+from lifelong_cvae.ridge import features, penalty, sums, temperature_scaling
 from lifelong_cvae.ridge.sums import ExactSum
 
 # Of so many images one is held out for calibration. Of fewer images two are, but at most one of `FEWEST`.
@@ -19,7 +19,7 @@ def empty_common_sums(settings: ClosedFormConfig, image_shape: Shape) -> dict[st
     """Returns the parts common to all categories before the first task."""
     common = {
         "dictionary": features.empty_dictionary(settings, image_shape),
-        "ridge": jax.device_put(np.float32(regression.FIRST_RIDGE)),
+        "ridge": jax.device_put(np.float32(penalty.FIRST_RIDGE)),
     }
     return common if settings.gram_sharing == "own" else {**common, "gram": _empty_gram(settings, image_shape)}
 
@@ -39,7 +39,7 @@ def _empty_gram(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, Exa
 def _part_sizes(settings: ClosedFormConfig, image_shape: Shape) -> dict[str, int]:
     """Returns the number of features in sums over all images, and over held-out ones."""
     size = features.feature_sizes(settings, image_shape).features
-    return {"all": size, "held_out": -(-size // regression.SEARCH_STRIDE)}
+    return {"all": size, "held_out": -(-size // penalty.SEARCH_STRIDE)}
 
 
 def held_out_mask(count: int) -> np.ndarray:

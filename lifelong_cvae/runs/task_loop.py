@@ -50,7 +50,7 @@ def learn_tasks(this: Run, state: LifelongState, history: list[dict[str, Any]]) 
         while len(history) < len(tasks):
             for learned, report in _learn_group(this, state, len(history), jobs, first_step=_steps(history)):
                 state = learned
-                log_posteriors = _evaluate(this, state, cache)
+                log_posteriors = _evaluate(this, state, cache, report)
                 history.append(task_metrics(len(history) + 1, report, log_posteriors, state))
                 imagined = _imagine_grid(this, state, history)
                 if options.draw and imagined:  # before the checkpoint, since a resumed run draws the last figure only
@@ -80,9 +80,12 @@ def _steps(history: Sequence[Mapping[str, Any]]) -> int:
     return sum(line["steps"] for line in history)
 
 
-def _evaluate(this: Run, state: LifelongState, cache: metrics.EvaluationCache) -> LogPosteriors:
+def _evaluate(
+    this: Run, state: LifelongState, cache: metrics.EvaluationCache, report: Report | None = None
+) -> LogPosteriors:
+    options = {"classifier": report and report.classifier, "mesh": this.options.mesh}
     return metrics.log_posteriors_by_category(
-        state, this.source, this.config.evaluate_on, rng=this.rng, cache=cache, mesh=this.options.mesh
+        state, this.source, this.config.evaluate_on, rng=this.rng, cache=cache, **options
     )
 
 

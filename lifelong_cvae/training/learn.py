@@ -14,6 +14,7 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import mean_image
 from lifelong_cvae.model.types import own_types
 from lifelong_cvae.recognition.calibrate import calibrate
+from lifelong_cvae.recognition.ridge_classifier import RidgeClassifier
 from lifelong_cvae.recognition.ridge_learning import learn_regression
 from lifelong_cvae.stacked import unstack_subtrees
 from lifelong_cvae.state import LifelongState, add_category, add_image_counts, append_subtree, parameters_per_category
@@ -37,6 +38,7 @@ class Report(NamedTuple):
     images_per_second: float  # real images in training steps
     compilations: int  # of the train step
     parameters_per_category: int
+    classifier: RidgeClassifier | None = None  # the solved regression, if the task needed it
 
 
 @own_types()
@@ -183,7 +185,8 @@ def _learn_tasks(
         steps = data.total_steps[first : first + len(task.names)]
         share = float(steps.sum() / data.total_steps.sum())
         seconds = share * training_seconds + time.perf_counter() - completing
-        yield learned, make_report(state, trained, task.names, int(steps[0]), compiled.count, seconds)
+        report = make_report(state, trained, task.names, int(steps[0]), compiled.count, seconds)
+        yield learned, report._replace(classifier=regression.classifier)
         state, first = learned, first + len(task.names)
 
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from lifelong_cvae.evaluation import ridge_capacity as module
-from lifelong_cvae.ridge import features, regression
+from lifelong_cvae.ridge import features, moments, penalty
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,14 @@ def test_ridge_capacity_depends_on_the_labels_of_the_images(images):
 
 def test_ridge_capacity_is_the_accuracy_of_scikit_learn(images, monkeypatch):
     train, test = images
-    monkeypatch.setattr(regression, "RIDGES", (0.1,))
+    monkeypatch.setattr(penalty, "RIDGES", (0.1,))
     settings, shape = module.GRAY, (28, 28, 1)
     made = features.make_dictionary(settings, shape), features.expansion_matrix(settings, shape)
     x, y = (
         np.concatenate([module._extract(*made, v, image_shape=shape, settings=settings) for v in part.values()])
         for part in (train, test)
     )
-    scale = x.std(axis=0) + regression.SCALE_FLOOR * x.std(axis=0).mean()
+    scale = x.std(axis=0) + moments.SCALE_FLOOR * x.std(axis=0).mean()
     targets = np.repeat(np.eye(3), 60, axis=0)
     model = Ridge(0.1 * len(x)).fit((x - x.mean(axis=0)) / scale, targets)
     answers = model.predict((y - x.mean(axis=0)) / scale).argmax(axis=1)

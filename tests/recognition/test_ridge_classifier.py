@@ -9,9 +9,10 @@ import pytest
 import lifelong_cvae as lifelong
 from lifelong_cvae import recognition
 from lifelong_cvae.model import rejection
-from lifelong_cvae.recognition import ridge_classifier, ridge_sums
-from lifelong_cvae.ridge import features, sums, temperature_scaling
+from lifelong_cvae.recognition import ridge_classifier, ridge_learning, ridge_sums
+from lifelong_cvae.ridge import features, leave_one_out, sums, temperature_scaling
 from lifelong_cvae.state import add_category, parameters_per_category
+from tests.compiled import extract_features
 from tests.conftest import SMALL_FEATURES, assert_trees_equal, one_line
 
 QUICK = {"min_steps": "2", "steps_per_call": "2", "epochs": "1"}
@@ -170,11 +171,10 @@ def test_update_and_add_held_out_add_the_means_over_all_images(task):
     grown, images, updated, held_out = task
     dictionary, settings = grown.params["ridge"]["dictionary"], grown.config.closed_form
     expand = features.expansion_matrix(settings, grown.image_shape)
-    extract = jax.jit(features.extract, static_argnames=("image_shape", "settings"))
     completed = ridge_sums.add_held_out(updated, held_out)
     added = 0
     for name, rows in images.items():
-        phi = np.float64(extract(dictionary, expand, rows, image_shape=grown.image_shape, settings=settings))
+        phi = np.float64(extract_features(dictionary, expand, rows, image_shape=grown.image_shape, settings=settings))
         added += phi.T @ phi / len(phi)
         vector = sums.decode(completed.params["categories"][name]["ridge"]["sum"]["all"])
         np.testing.assert_allclose(np.ldexp(vector[:-1], -sums.VECTOR_BITS), phi.mean(axis=0), atol=1e-8)
@@ -276,13 +276,12 @@ def test_log_likelihoods_weight_scores_and_evidence(state, images):
 def test_calibrate_fits_grids_to_held_out_images(config, digits, rng):
     state = learned_state(config, "240", digits, rng)
     held_out = digits["0"][19::20]
-    # A regression without the held-out images of the last task.
+    # Regressions that leave one of the held-out images of the last task out.
     grown = add_category(learned_state(config, "24", digits, rng), "0", rng=rng).replace(visits=(1, 1, 1))
     updated, pending = ridge_sums.update(grown, {"0": digits["0"].reshape(-1, 784)})
     completed = ridge_sums.select_ridge(ridge_sums.add_held_out(updated, pending))
-    classifier = ridge_classifier.solve(ridge_sums.with_ridge(updated, completed.params["ridge"]["ridge"]))
-    evidence = np.asarray(lifelong.evidence(state, held_out))
-    scores = np.asarray(ridge_classifier.scores(classifier, held_out))
+    found, _ = ridge_classifier.leave_one_out_scores(completed, {"0": pending["0"].phi}, {"0": len(digits["0"])})
+    evidence, scores = np.asarray(lifelong.evidence(state, held_out)), found["0"]
     grids = [np.asarray(state.params["categories"][name]["ridge"]["calibration"]) for name in "240"]
     # Two alternatives, so the losses count twice.
     expected = 2 * temperature_scaling.loss_grid(evidence, scores, 2)
@@ -306,6 +305,44 @@ def test_held_out_scores_of_many_categories_are_those_of_the_weights(state, digi
         np.testing.assert_allclose(values, ridge_classifier.scores_from_features(classifier, phi[name]))
         np.testing.assert_allclose(found[name], values, atol=1e-3)
     assert found_mean == pytest.approx(float(own_mean), abs=1e-3)
+
+
+def test_leave_one_out_scores_are_near_those_of_held_out_images(task):
+    _, images, updated, held_out = task
+    completed = ridge_sums.select_ridge(ridge_sums.add_held_out(updated, held_out))
+    without = ridge_sums.with_ridge(updated, completed.params["ridge"]["ridge"])
+    phi = {name: part.phi for name, part in held_out.items()}
+    found, classifier = ridge_classifier.leave_one_out_scores(completed, phi, {n: len(x) for n, x in images.items()})
+    expected, _ = ridge_classifier.held_out_scores(without, phi)
+    assert found.keys() == phi.keys()
+    for name, values in found.items():
+        fitted = np.asarray(ridge_classifier.scores_from_features(classifier, phi[name]))
+        column = completed.names.index(name)
+        assert (values[:, column] < fitted[:, column]).all()
+        np.testing.assert_allclose(values, expected[name], atol=0.1)
+    assert_trees_equal(classifier, ridge_classifier.solve(completed))
+
+
+def test_learn_regression_leaves_all_held_out_images_out_where_leverages_are_high(task, monkeypatch):
+    grown, images, updated, held_out = task
+    learned = ridge_learning.learn_regression(grown, images)
+    assert learned.classifier is not None
+    monkeypatch.setattr(leave_one_out, "MAX_LEVERAGE", 0.0)
+    refused = ridge_learning.learn_regression(grown, images)
+    assert refused.classifier is None
+    assert_trees_equal(refused.state, learned.state)
+    without = ridge_sums.with_ridge(updated, refused.state.params["ridge"]["ridge"])
+    expected, own_mean = ridge_classifier.held_out_scores(without, {name: part.phi for name, part in held_out.items()})
+    assert_trees_equal((refused.scores, refused.own_mean), (expected, own_mean))
+
+
+def test_learn_reports_the_solved_regression(state, config, digits, rng):
+    learned, report = lifelong.learn(state, {"3": digits["3"][:40]}, rng=rng)
+    assert_trees_equal(report.classifier, ridge_classifier.solve(learned))
+    recognizer = lifelong.make_recognizer(learned, classifier=report.classifier)
+    assert recognizer.classifier is report.classifier
+    _, first = lifelong.learn(lifelong.init(config, (28, 28), rng=rng), {"3": digits["3"][:40]}, rng=rng)
+    assert first.classifier is None
 
 
 def test_calibrate_fits_thresholds_to_relative_scores_of_held_out_images(state, digits, images):

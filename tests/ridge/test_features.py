@@ -12,6 +12,7 @@ from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.model import cpu
 from lifelong_cvae.ridge import dead_leaves, features, second_layer
 from lifelong_cvae.ridge.dictionary import contrast_floor, normalize_patches
+from tests.compiled import extract_features
 
 SETTINGS = ClosedFormConfig(num_filters=6, filter_size=3, pool_grid=2, random_features=24)
 FOLDED = dataclasses.replace(SETTINGS, fold_mirrors=True)
@@ -19,7 +20,6 @@ TWO_LAYERS = dataclasses.replace(SETTINGS, second_filters=4)
 FOLDED_LAYERS = dataclasses.replace(FOLDED, second_filters=4, random_features=0)
 GRAY, COLOR = (9, 8, 1), (8, 11, 2)
 
-extract_compiled = jax.jit(features.extract, static_argnames=("image_shape", "settings"))
 average_cells = jax.jit(cpu.average_cells, static_argnums=(1, 2))
 
 
@@ -39,7 +39,7 @@ def extract(rows, shape, settings=SETTINGS, **changes):
     """Features of rows as numpy, with some arrays of the dictionary replaced."""
     made = {**features.make_dictionary(settings, shape), **changes}
     expand = features.expansion_matrix(settings, shape)
-    return np.int32(extract_compiled(made, expand, rows, image_shape=shape, settings=settings))
+    return np.int32(extract_features(made, expand, rows, image_shape=shape, settings=settings))
 
 
 def overlap(position, positions, cell, cells):
@@ -120,7 +120,7 @@ def test_extract_expands_the_pooled_levels(settings):
 @pytest.mark.parametrize("shape", [GRAY, COLOR])
 def test_extract_returns_levels_of_8_bits(shape):
     made, expand = features.make_dictionary(SETTINGS, shape), features.expansion_matrix(SETTINGS, shape)
-    values = extract_compiled(made, expand, sample_rows(8, shape), image_shape=shape, settings=SETTINGS)
+    values = extract_features(made, expand, sample_rows(8, shape), image_shape=shape, settings=SETTINGS)
     assert values.dtype == np.int8
     assert values.shape == (8, features.feature_sizes(SETTINGS, shape).features) == (8, 72)
     assert abs(np.int32(values)).max() <= features.MAX_LEVEL
@@ -322,6 +322,6 @@ def test_extract_of_images_one_pixel_wide_is_finite(shape):
     rows = np.random.default_rng(0).integers(0, 256, (8, int(np.prod(shape))), np.uint8)
     dictionary = features.make_dictionary(settings, shape)
     expand = features.expansion_matrix(settings, shape)
-    phi = np.asarray(extract_compiled(dictionary, expand, rows, image_shape=shape, settings=settings))
+    phi = np.asarray(extract_features(dictionary, expand, rows, image_shape=shape, settings=settings))
     assert np.isfinite(phi).all()
     assert np.abs(phi).max() <= features.MAX_LEVEL

@@ -10,7 +10,17 @@ from sklearn import linear_model
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.model import rejection
-from lifelong_cvae.ridge import features, initial_sums, regression, sums, temperature_scaling
+from lifelong_cvae.ridge import (
+    cholesky,
+    features,
+    initial_sums,
+    moments,
+    penalty,
+    regression,
+    sums,
+    temperature_scaling,
+)
+from tests.compiled import extract_features
 
 SETTINGS = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=226)
 SHAPE, FEATURES = (8, 7, 1), 258
@@ -49,8 +59,7 @@ def made():
 @pytest.fixture(scope="module")
 def phi(rows, made, options):
     """Features by category, float64."""
-    extract = jax.jit(features.extract, static_argnames=tuple(options))
-    return [np.float64(extract(*made, images, **options)) for images in rows]
+    return [np.float64(extract_features(*made, images, **options)) for images in rows]
 
 
 def packed(gram):
@@ -66,7 +75,7 @@ def sums_of_images(images, made, options, weight):
 
 
 def solve(*arguments):
-    return jax.device_get(regression.solve(*arguments))
+    return jax.device_get(regression.solve(*arguments)[0])
 
 
 def standardize(gram, vectors):
@@ -74,8 +83,8 @@ def standardize(gram, vectors):
 
     @jax.jit
     def compute(gram, vectors):
-        moments = regression._moments(gram, None, vectors, 0.0)
-        return moments, regression._correlation(gram, None, moments, *regression._indices(len(moments.mean)))
+        found = moments.compute_moments(gram, None, vectors, 0.0)
+        return found, moments.correlations(gram, None, found, *moments.all_indices(len(found.mean)))
 
     with jax.enable_x64(True):
         return jax.device_get(compute(gram, vectors))
@@ -142,8 +151,8 @@ def test_solve_in_float32_is_as_good_as_in_float64(correlated, ridge):
 
 def test_solve_with_fewer_images_than_features_is_finite():
     few = [np.random.default_rng(c).integers(-127, 128, (2, 40)).astype(np.float64) for c in range(3)]
-    solution = solve(*sums_of(few), regression.RIDGES[0])
-    predict = joint_regression(few, regression.RIDGES[0])
+    solution = solve(*sums_of(few), penalty.RIDGES[0])
+    predict = joint_regression(few, penalty.RIDGES[0])
     for values in few:
         scores = values @ np.float64(solution.weights) + solution.intercept
         np.testing.assert_allclose(scores, predict(values), atol=1e-3)
@@ -181,7 +190,7 @@ def test_cholesky_reads_the_upper_triangle_and_solves_in_its_type(dtype, toleran
     matrix, targets = factor @ factor.T / 80, numbers.standard_normal((50, 3))
     with jax.enable_x64(True):
         upper = np.triu(matrix).astype(dtype)
-        found = jax.jit(lambda upper: regression._solve_factored(regression._cholesky(upper), targets))(upper)
+        found = jax.jit(lambda upper: cholesky.solve(cholesky.factorize(upper), targets))(upper)
         np.testing.assert_allclose(found, np.linalg.solve(matrix, targets), rtol=0, atol=tolerance)
 
 
@@ -269,7 +278,7 @@ def held_out_errors(phi, visits=(1, 1, 1)):
     """Squared error of held-out images for each ridge, with the same weight per image of a category."""
     fit, held_out = split(phi)
     errors = []
-    for ridge in regression.RIDGES:
+    for ridge in penalty.RIDGES:
         predict = joint_regression(fit, ridge / 4, split_weights(phi, visits)[0])
         squares = [
             visits[c] * np.square(predict(values) - np.eye(len(phi))[c]).sum() / len(phi[c])
@@ -290,14 +299,14 @@ def select_from_images(rows, made, options):
             vectors[is_held_out].append(sums.decode(sums.strided_vector(vector, 4)))
     fit, held_out = (reduce(sums.add, grams[part]) for part in (False, True))
     columns = (np.stack(vectors[part], axis=1) for part in (False, True))
-    return regression.select_ridge(sums.add(fit, held_out), held_out, *columns)
+    return penalty.select_ridge(sums.add(fit, held_out), held_out, *columns)
 
 
 def test_select_ridge_is_half_a_decade_below_the_least_held_out_error(rows, made, options, phi):
     errors = held_out_errors(phi)
     least = np.argmin(errors)
-    assert least > regression.RIDGES.index(regression.FIRST_RIDGE)
-    assert select_from_images(rows, made, options) == pytest.approx(regression.RIDGES[least] / 10**0.5)
+    assert least > penalty.RIDGES.index(penalty.FIRST_RIDGE)
+    assert select_from_images(rows, made, options) == pytest.approx(penalty.RIDGES[least] / 10**0.5)
 
 
 def sample_features(num_features, noise, rank):
@@ -319,16 +328,16 @@ def test_select_ridge_goes_downhill(num_features, noise, rank, least):
     phi = sample_features(num_features, noise, rank)
     assert np.argmin(held_out_errors(phi)) == least
     (fit, held_out), vectors = zip(*map(sums_of, split(phi), split_weights(phi, (1, 1, 1))), strict=True)
-    selected = regression.select_ridge(sums.add(fit, held_out), held_out, *vectors)
-    assert selected == regression.RIDGES[max(least - 1, 0)]
+    selected = penalty.select_ridge(sums.add(fit, held_out), held_out, *vectors)
+    assert selected == penalty.RIDGES[max(least - 1, 0)]
 
 
 def test_held_out_error_is_that_of_images_but_for_a_constant():
     phi, visits = sample_features(120, 2, 20), (1, 2, 5)
     (fit, held_out), vectors = zip(*map(sums_of, split(phi), split_weights(phi, visits)), strict=True)
     with jax.enable_x64(True):
-        problem = regression._held_out_problem(sums.add(fit, held_out), held_out, *vectors, rounding=0.0)
-        errors = np.array([float(regression._held_out_error(problem, ridge)) for ridge in regression.RIDGES])
+        problem = penalty._held_out_problem(sums.add(fit, held_out), held_out, *vectors, rounding=0.0)
+        errors = np.array([float(penalty._held_out_error(problem, ridge)) for ridge in penalty.RIDGES])
     expected = held_out_errors(phi, visits)
     np.testing.assert_allclose(errors - errors[0], expected - expected[0], atol=1e-5)
     assert np.ptp(expected) > 0.01
@@ -337,7 +346,7 @@ def test_held_out_error_is_that_of_images_but_for_a_constant():
 def test_select_ridge_without_held_out_images_returns_the_first(phi):
     gram, vectors = sums_of(phi)
     nothing = sums.zeros_gram(FEATURES)
-    assert regression.select_ridge(gram, nothing, vectors, np.zeros_like(vectors)) == regression.FIRST_RIDGE
+    assert penalty.select_ridge(gram, nothing, vectors, np.zeros_like(vectors)) == penalty.FIRST_RIDGE
 
 
 def test_solve_ignores_columns_of_zeros(correlated):
@@ -360,7 +369,7 @@ def test_held_out_mask_is_true_for_every_twentieth_image():
 def test_empty_sums_have_the_shapes_of_computed_ones(rows, made, options, gram_sharing):
     settings = dataclasses.replace(SETTINGS, gram_sharing=gram_sharing)
     gram, vector = sums_of_images(rows[0], made, options, len(rows[0]))
-    stride = regression.SEARCH_STRIDE
+    stride = penalty.SEARCH_STRIDE
     gram = {"gram": {"all": gram, "held_out": sums.strided_gram(gram, FEATURES, stride)}}
     vector = {"all": vector, "held_out": sums.strided_vector(vector, stride)}
     common = {"dictionary": made[0], "ridge": np.float32(0)}

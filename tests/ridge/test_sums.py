@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
 from lifelong_cvae.ridge import features, sums
+from tests.compiled import extract_features, gram_elements
 from tests.conftest import assert_trees_equal, one_line
 
 SETTINGS = ClosedFormConfig(num_filters=4, filter_size=3, pool_grid=2, random_features=13)
@@ -23,8 +24,6 @@ int64 = st.integers(-(2**63), 2**63 - 1)
 int48 = st.integers(-LIMIT, LIMIT - 1)
 
 
-gram_elements = jax.jit(sums.gram_elements, static_argnums=3)
-extract = jax.jit(features.extract, static_argnames=("image_shape", "settings"))
 divide = jax.jit(sums._divide, static_argnums=(2, 3))
 
 
@@ -202,7 +201,7 @@ def computed(rows):
 @pytest.fixture(scope="module")
 def phi(rows):
     made, expand = features.make_dictionary(SETTINGS, SHAPE), features.expansion_matrix(SETTINGS, SHAPE)
-    return np.int64(extract(made, expand, rows, image_shape=SHAPE, settings=SETTINGS))
+    return np.int64(extract_features(made, expand, rows, image_shape=SHAPE, settings=SETTINGS))
 
 
 @pytest.mark.parametrize("weight", [1, 37, 185])

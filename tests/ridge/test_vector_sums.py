@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from lifelong_cvae.ridge import sums, vector_sums
+from tests.compiled import gram_elements
 from tests.conftest import assert_trees_equal
 
 FEATURES, BATCH = 19, 8
-gram_elements = jax.jit(sums.gram_elements, static_argnums=3)
 
 
 def extract(rows):

@@ -58,7 +58,9 @@ def test_learn_trains_mixed_part_during_base_categories_only(small_config, digit
 
 @pytest.mark.parametrize("train_mixed", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_train_chunk_equals_masked_steps_over_whole_dict(small_config, digits, rng, train_mixed):
-    config = small_config.with_settings({"steps_per_call": 2, "base_categories": 9 if train_mixed else 1})
+    config = small_config.with_settings(
+        {"steps_per_call": 2, "base_categories": 9 if train_mixed else 1, "adam_b2": 0.5}
+    )
     state = learned_state(config, [{"b": digits["0"]}, {"a": digits["1"]}], rng)
     state = add_category(state, "new", rng=rng)
     data = make_task_data(state, {"new": digits["2"].reshape(-1, 784)}, rng=rng)
@@ -72,7 +74,7 @@ def test_train_chunk_equals_masked_steps_over_whole_dict(small_config, digits, r
 
     schedule = optax.cosine_decay_schedule(config.learning.learning_rate, int(data.total_steps[0]))
     mask = freeze_mask(state.params, ["new"], train_mixed=train_mixed)
-    optimizer = optax.selective_transform(optax.adam(schedule), freeze_mask=mask)
+    optimizer = optax.selective_transform(optax.adam(schedule, b2=config.learning.adam_b2), freeze_mask=mask)
 
     @jax.jit
     def masked_step(params, opt_state, step):
