@@ -42,7 +42,9 @@ class LearningConfig:
         min_steps: lower bound on the training steps of a task.
         batch_size: images per category and step.
         pixel_positions: pixels of an image that each of its category's pixel models learns from in a step.
-        learning_rate: peak of the cosine schedule of Adam.
+        learning_rate: peak of the cosine schedule of Adam, for tasks of at least `full_rate_steps` steps. Shorter ones
+            have a lower peak, by the square root of the part of these steps that they have.
+        full_rate_steps: see `learning_rate`. 1: the same peak for all tasks.
         adam_b2: decay of Adam's mean squared gradient, in [0, 1). Few steps need a mean over few steps.
         steps_per_call: steps in one call of the jitted train function. A task is a whole number of calls.
         playback_weight: weight of -ELBO_c(x*) for a replayed image x*. A weight of 0 leaves its term out.
@@ -60,12 +62,13 @@ class LearningConfig:
 
     mixed_mode: str = "frozen"
     base_categories: int = 1
-    epochs: int = 20
+    epochs: int = 16
     min_steps: int = 200
     batch_size: int = 128
     pixel_positions: int = 16
-    learning_rate: float = 4e-3
-    adam_b2: float = 0.999
+    learning_rate: float = 8e-3
+    full_rate_steps: int = 700
+    adam_b2: float = 0.98
     steps_per_call: int = 100
     playback_weight: float = 1.0
     generate_weight: float = 1.0
@@ -81,8 +84,9 @@ class LearningConfig:
     def __post_init__(self):
         check_choice("mixed_mode", self.mixed_mode, MIXED_MODES)
         check_choice("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
-        positive = ("base_categories", "epochs", "batch_size", "pixel_positions", "learning_rate", "steps_per_call")
-        for name in (*positive, "memory_size", "memory_categories", "memory_images", "replay_refresh_calls"):
+        positive = ("base_categories", "epochs", "batch_size", "pixel_positions", "learning_rate", "full_rate_steps")
+        memory = ("memory_size", "memory_categories", "memory_images", "replay_refresh_calls")
+        for name in (*positive, "steps_per_call", *memory):
             check_positive(name, getattr(self, name))
         for name in ("min_steps", "cycles", *(f"{term}_weight" for term in REPLAY_TERMS)):
             check_not_negative(name, getattr(self, name))

@@ -53,7 +53,7 @@ def add_new_settings(section: str, settings: Mapping[str, Any]) -> dict[str, Any
     """Completes settings of a section that an earlier version wrote, with values that change nothing."""
     new = {
         "network": {"pixel_widths": (), "sample_temperature": 1.0},
-        "learning": {"pixel_positions": 16, "adam_b2": 0.999},
+        "learning": {"pixel_positions": 16, "full_rate_steps": 1, "adam_b2": 0.999},
         "closed_form": {"second_filters": 0},
     }
     return {**new.get(section, {}), **settings}

@@ -2,7 +2,7 @@
 
 With `tests` there are 100 test images, whatever the number of categories. With `vectors` the run is on vectors, with
 `pixels` it has pixel models, with `playback` its mixed part keeps learning. With `products` every jitted function that
-the run calls is also exported for CPU, CUDA and TPU; one that cannot be lowered for a platform ends the run.
+the run calls is also lowered for CPU, CUDA and TPU; one that cannot be lowered for a platform ends the run.
 
 Prints a line of JSON. Runs in a process of its own, since compiled functions are kept. `backend_compile_duration` is
 JAX's event of a compilation; it is also recorded for a program that the persistent cache has.
@@ -59,10 +59,11 @@ def _recorder(function: Any, shapes: set[str], exported: set[str]) -> Any:
         key = str(jax.tree.map(lambda leaf: getattr(leaf, "shape", leaf), (args, kwargs))) if not traced else None
         if key is not None and key not in seen:
             seen.add(key)
+            traced = function.trace(*args, **kwargs)
             for platform in PLATFORMS:
-                module = jax.export.export(function, platforms=[platform])(*args, **kwargs).mlir_module()
+                lowered = traced.lower(lowering_platforms=(platform,))
                 if platform == "cuda":
-                    shapes.update(DOT_GENERAL.findall(module))
+                    shapes.update(DOT_GENERAL.findall(lowered.as_text()))
             exported.add(function.__name__)
         return function(*args, **kwargs)
 

@@ -371,10 +371,11 @@ def test_for_shape_refuses_pixel_models_of_vectors():
 
 
 def test_from_dict_reads_configurations_of_earlier_versions():
-    values = Config().with_settings({"adam_b2": 0.999}).to_dict()
+    earlier = Config().with_settings({"full_rate_steps": 1, "adam_b2": 0.999})
+    values = earlier.to_dict()
     del values["network"]["pixel_widths"], values["network"]["sample_temperature"]
-    del values["learning"]["pixel_positions"], values["learning"]["adam_b2"]
-    assert Config.from_dict(values) == Config().with_settings({"adam_b2": 0.999})
+    del values["learning"]["pixel_positions"], values["learning"]["full_rate_steps"], values["learning"]["adam_b2"]
+    assert Config.from_dict(values) == earlier
 
 
 def test_for_shape_replaces_zeros_by_values_for_the_channels():

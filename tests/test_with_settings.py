@@ -138,6 +138,7 @@ def test_with_settings_refuses_value_of_other_type(key, value, words):
         ("batch_size", 0),
         ("learning_rate", 0),
         ("learning_rate", -1e-9),
+        ("full_rate_steps", 0),
         ("adam_b2", 1),
         ("adam_b2", -1e-9),
         ("steps_per_call", 0),

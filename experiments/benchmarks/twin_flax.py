@@ -236,7 +236,7 @@ def train_steps(
         trained: parameters to train; donated.
         frozen: the other parameters.
         images: `[n, pixels]` in [0, 1].
-        settings: batch_size, learning_rate, adam_b2.
+        settings: batch_size, learning_rate, full_rate_steps, adam_b2.
         steps: number of steps.
         rng: key of the noise and of the batches.
         activations: the encoder's mixed activations of all images, if the mixed part is frozen; None computes them in
@@ -247,7 +247,8 @@ def train_steps(
         optax.scale_by_adam(b2=adam_b2).init(trained),
         np.random.default_rng(np.asarray(jax.random.key_data(rng))),
     )
-    schedule = 0.5 * settings["learning_rate"] * (1 + np.cos(np.pi * np.arange(steps) / steps))
+    peak = settings["learning_rate"] * min(1.0, steps / settings["full_rate_steps"]) ** 0.5
+    schedule = 0.5 * peak * (1 + np.cos(np.pi * np.arange(steps) / steps))
     for step, rate in enumerate(schedule.astype(np.float32)):
         index = numbers.integers(len(images), size=settings["batch_size"])
         batch_activations = None if activations is None else [layer[index] for layer in activations]

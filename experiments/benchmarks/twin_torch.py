@@ -185,7 +185,7 @@ def train_steps(
     Args:
         model: model of the category.
         images: `[n, pixels]` in [0, 1].
-        settings: batch_size, learning_rate, adam_b2.
+        settings: batch_size, learning_rate, full_rate_steps, adam_b2.
         steps: number of steps.
         train_mixed: whether the mixed part learns.
         activations: the encoder's mixed activations of all images, if the mixed part is frozen; None computes them in
@@ -194,8 +194,8 @@ def train_steps(
     model.mixed.requires_grad_(train_mixed)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # The fused implementation is the fastest one.
-    betas = (0.9, settings["adam_b2"])
-    optimizer = torch.optim.Adam(parameters, lr=settings["learning_rate"], betas=betas, fused=True)
+    peak = settings["learning_rate"] * min(1.0, steps / settings["full_rate_steps"]) ** 0.5
+    optimizer = torch.optim.Adam(parameters, lr=peak, betas=(0.9, settings["adam_b2"]), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     batch = settings["batch_size"]
     # On a CPU compiling takes longer than what it saves. CUDA graphs (mode="reduce-overhead") fail with PyTorch 2.11.

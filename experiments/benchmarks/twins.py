@@ -78,7 +78,10 @@ def baseline_settings(config: Config) -> dict[str, Any]:
     return {
         **{name: list(getattr(config.network, name)) for name in ("mixed_widths", "category_widths")},
         **{name: getattr(config.network, name) for name in ("output_rank", "latent_size", "log_scale")},
-        **{name: getattr(config.learning, name) for name in ("batch_size", "learning_rate", "adam_b2")},
+        **{
+            name: getattr(config.learning, name)
+            for name in ("batch_size", "learning_rate", "full_rate_steps", "adam_b2")
+        },
     }
 
 

@@ -18,7 +18,7 @@ def make_optimizer(
     Frozen leaves get zero updates and no moments.
 
     Args:
-        learning: peak of the schedule, and `adam_b2`.
+        learning: `learning_rate`, `full_rate_steps` and `adam_b2`.
         params: a whole parameter dict, or one with the task's categories alone.
         names: categories of the task.
         total_steps: length of each category's schedule, `[categories]` as the leading axis of the leaves; may be
@@ -26,12 +26,13 @@ def make_optimizer(
         train_mixed: whether the mixed part is trained.
     """
     mask = freeze_mask(params, names, train_mixed=train_mixed)
-    adam, schedule = optax.scale_by_adam(b2=learning.adam_b2), _scale_by_cosine(learning.learning_rate, total_steps)
+    adam, schedule = optax.scale_by_adam(b2=learning.adam_b2), _scale_by_cosine(learning, total_steps)
     return optax.selective_transform(optax.chain(adam, schedule), freeze_mask=mask)
 
 
-def _scale_by_cosine(peak: float, total_steps: Any) -> optax.GradientTransformation:
-    """Multiplies updates by minus the learning rate, which falls from `peak` to 0 along half a cosine."""
+def _scale_by_cosine(learning: LearningConfig, total_steps: Any) -> optax.GradientTransformation:
+    """Multiplies updates by minus the learning rate, which falls from its peak to 0 along half a cosine."""
+    peak = learning.learning_rate * jnp.sqrt(jnp.minimum(total_steps / learning.full_rate_steps, 1))
 
     def init(_: Any) -> optax.ScaleByScheduleState:
         return optax.ScaleByScheduleState(jnp.int32(0))

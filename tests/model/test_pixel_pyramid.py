@@ -11,6 +11,7 @@ from lifelong_cvae.model import cvae, pixel_model, pixel_pyramid
 SIDE, COUNT = 8, 256
 PYRAMID = pixel_pyramid.PixelPyramid((10, 9, 1), (4,), 2)
 SETTINGS = {
+    "mixed_mode": "none",
     "mixed_widths": "8",
     "category_widths": "8",
     "pixel_widths": "32",

@@ -59,7 +59,7 @@ def test_learn_trains_mixed_part_during_base_categories_only(small_config, digit
 @pytest.mark.parametrize("train_mixed", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_train_chunk_equals_masked_steps_over_whole_dict(small_config, digits, rng, train_mixed):
     config = small_config.with_settings(
-        {"steps_per_call": 2, "base_categories": 9 if train_mixed else 1, "adam_b2": 0.5}
+        {"steps_per_call": 2, "base_categories": 9 if train_mixed else 1, "adam_b2": 0.9}
     )
     state = learned_state(config, [{"b": digits["0"]}, {"a": digits["1"]}], rng)
     state = add_category(state, "new", rng=rng)
