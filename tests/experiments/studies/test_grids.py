@@ -84,7 +84,9 @@ def test_strategies_differ_in_the_settings_of_their_names():
     growing = {name: preset(name) for name in ("free", "frozen", "full", "none")}
     modes = {"free": "free", "frozen": "frozen", "full": "playback", "none": "none"}
     for name, mode in modes.items():
-        measured_learning = replace(lifelong.Config().learning, learning_rate=1.5e-3)
+        measured_learning = replace(
+            lifelong.Config().learning, epochs=20, learning_rate=1.5e-3, full_rate_steps=1, adam_b2=0.999
+        )
         assert replace(growing[name].learning, mixed_mode="frozen") == measured_learning
         assert growing[name].learning.mixed_mode == mode
     assert len({growing[name].network for name in ("free", "frozen", "full")}) == 1
