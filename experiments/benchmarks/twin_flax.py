@@ -242,11 +242,8 @@ def train_steps(
         activations: the encoder's mixed activations of all images, if the mixed part is frozen; None computes them in
             every step.
     """
-    adam_b2 = settings["adam_b2"]
-    moments, numbers = (
-        optax.scale_by_adam(b2=adam_b2).init(trained),
-        np.random.default_rng(np.asarray(jax.random.key_data(rng))),
-    )
+    adam_b2, numbers = settings["adam_b2"], np.random.default_rng(np.asarray(jax.random.key_data(rng)))
+    moments = optax.scale_by_adam(b2=adam_b2).init(trained)
     peak = settings["learning_rate"] * min(1.0, steps / settings["full_rate_steps"]) ** 0.5
     schedule = 0.5 * peak * (1 + np.cos(np.pi * np.arange(steps) / steps))
     for step, rate in enumerate(schedule.astype(np.float32)):

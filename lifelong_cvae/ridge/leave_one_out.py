@@ -34,16 +34,15 @@ def leverages(factored: Factored, phi: np.ndarray, weight: float) -> np.ndarray:
         weight: weight of each image in the sums, 1 / images of the visit.
     """
     padded = pad_rows(phi, power_of_two(len(phi), MIN_IMAGES))
-    # Reshaped outside of the program, which would copy the matrix element by element.
-    transposed = factored.columns.reshape(len(factored.mean), -1)
     with jax.enable_x64(True):
-        return np.asarray(_leverages(transposed, factored._replace(columns=None), padded, weight))[: len(phi)]
+        return np.asarray(_leverages(factored, padded, weight))[: len(phi)]
 
 
 @jax.jit
-def _leverages(transposed: jax.Array, factored: Factored, phi: jax.Array, weight: jax.Array) -> jax.Array:
+def _leverages(factored: Factored, phi: jax.Array, weight: jax.Array) -> jax.Array:
     z = (phi.astype(jnp.float64) - factored.mean[None]) / factored.scale[None]
-    norms = cholesky.squared_norms(transposed.T, z.T)
+    factor = factored.columns.reshape(len(factored.mean), -1).T
+    norms = cholesky.squared_norms(factor, z.T)
     return (weight / factored.total * (1 + norms)).astype(jnp.float32)
 
 
