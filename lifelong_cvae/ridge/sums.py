@@ -5,6 +5,7 @@ in fixed-point numbers of 48 or 64 bits, which two arrays hold. A Gram matrix is
 the columns from its first row on are stored, one block after another (`packed`). Sums of vectors: `vector_sums`.
 """
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from lifelong_cvae.images import aligned_zeros
 
 # Blocks of rows of a Gram matrix.
 ROW_BLOCKS = 8
+# Rows that `multiply_gram` holds in float64 at once; a power of two.
+MULTIPLIED_ROWS = 128
 # Bits after the binary point of Gram matrices and of vectors. The mean needs more, since its square is subtracted.
 GRAM_BITS, VECTOR_BITS = 20, 32
 # Batches whose int32 sums cannot overflow: 2^24 * 127 < 2^31.
@@ -134,6 +137,43 @@ def _packed_index(rows: jax.Array, columns: jax.Array, num_features: int) -> jax
     start = block * height
     before = height * (block * num_features - height * (block * (block - 1) // 2))
     return before + (first - start) * (num_features - start) + last - start
+
+
+def multiply_gram(gram: ExactSum, values: jax.Array) -> jax.Array:
+    """Multiplies a Gram matrix `[packed]` by values, float64 `[features, n]`. Traceable, with 64 bits.
+
+    Returns:
+        float64 `[features, n]`, in units of 2^-GRAM_BITS.
+    """
+    num_features, start, product = len(values), 0, jnp.zeros(values.shape)
+    for rows in row_blocks(num_features):
+        height, width = rows.stop - rows.start, num_features - rows.start
+        own, mirrored = _multiply_block(gram, start, height, values[rows.start :])
+        # The block stands for its mirror image, too, but for the part on the diagonal.
+        product = product.at[rows].add(own).at[rows.stop :].add(mirrored[height:])
+        start += height * width
+    return product
+
+
+def _multiply_block(gram: ExactSum, start: int, height: int, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Multiplies a block of rows, stored from `start` on, by values `[width, n]`, some rows at a time.
+
+    Returns:
+        The product `[height, n]`, and that of the transposed block with the first values, `[width, n]`.
+    """
+    at_once = math.gcd(height, MULTIPLIED_ROWS)
+    size = at_once * len(values)
+
+    def step(turn: jax.Array, products: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        own, mirrored = products
+        part = jax.tree.map(lambda stored: jax.lax.dynamic_slice(stored, (start + turn * size,), (size,)), gram)
+        matrix = (part["high"].astype(jnp.float64) * 2.0**16 + part["low"]).reshape(at_once, -1)
+        row = turn * at_once
+        mirrored += matrix.T @ jax.lax.dynamic_slice_in_dim(values, row, at_once)
+        return jax.lax.dynamic_update_slice_in_dim(own, matrix @ values, row, 0), mirrored
+
+    zeros = jnp.zeros((height, values.shape[1])), jnp.zeros(values.shape)
+    return jax.lax.fori_loop(0, height // at_once, step, zeros)
 
 
 @partial(jax.jit, static_argnames=("num_features", "stride"))
