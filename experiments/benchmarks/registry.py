@@ -26,7 +26,8 @@ from experiments.benchmarks import (
 from experiments.benchmarks.config import BenchmarkConfig
 from lifelong_cvae.files import device_description, package_versions, utc_date, write_json
 
-# Each benchmark returns figures by name. `rows`, if there are any, are dicts with the columns of a table.
+# Each benchmark returns figures by name. If there are any, `rows` are dicts with the columns of a table, and `versions`
+# are those of further packages.
 BENCHMARKS: dict[str, Callable[[BenchmarkConfig], dict[str, Any]]] = {
     "roofline": roofline.roofline,
     "playback": replay.step,
@@ -68,7 +69,7 @@ def run_benchmark(name: str, file: Path, benchmark_config: BenchmarkConfig) -> d
             "options": benchmark_config.flags,
             **figures,
             "date": utc_date(),
-            "versions": package_versions(),
+            "versions": {**package_versions(), **figures.get("versions", {})},
         }
 
     benchmark_config = replace(benchmark_config, save=lambda figures: write_json(file, values_of(figures)))

@@ -53,7 +53,7 @@ def measure(side: ModuleType, task: dict[str, Any]) -> dict[str, float]:
 
     Returns:
         `first steps`: seconds of the first two categories up to the end of their first step; for ours, seconds of
-        tracing and compiling. `learning`: the other seconds of learning. `recognising`: seconds of recognition.
+        tracing and compiling. `learning`: the other seconds of learning. `recognizing`: seconds of recognition.
         `accuracy`: fraction of the test images that are recognized.
 
     Raises:
@@ -80,7 +80,7 @@ def measure(side: ModuleType, task: dict[str, Any]) -> dict[str, float]:
     return {
         "first steps": first_steps,
         "learning": learned - start - first_steps,
-        "recognising": time.perf_counter() - learned,
+        "recognizing": time.perf_counter() - learned,
         "accuracy": float((predictions == arrays["test_labels"]).mean()),
     }
 

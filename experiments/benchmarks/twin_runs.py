@@ -69,7 +69,7 @@ def ten_categories(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
         "training_images": sum(source.counts["train"].values()),
         "test_images": sum(source.counts["test"].values()),
         "runs": REPEATS,
-        "pytorch": importlib.metadata.version("torch"),
+        "versions": {"pytorch": importlib.metadata.version("torch")},
     }
 
 

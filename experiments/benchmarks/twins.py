@@ -70,7 +70,7 @@ def speed(benchmark_config: BenchmarkConfig) -> dict[str, Any]:
         rates = {side: STEPS / seconds for side, seconds in median_seconds(trainers, rounds=ROUNDS).items()}
         ratios = {f"ours / {side}": rates["ours"] / rates[side] for side in (FLAX, TORCH)}
         rows.append({"category": case, **{f"{side}, steps/s": rate for side, rate in rates.items()}, **ratios})
-    return {"rows": rows, "pytorch": importlib.metadata.version("torch")}
+    return {"rows": rows, "versions": {"pytorch": importlib.metadata.version("torch")}}
 
 
 def baseline_settings(config: Config) -> dict[str, Any]:

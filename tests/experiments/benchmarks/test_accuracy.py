@@ -15,6 +15,6 @@ def test_time_to_accuracy_runs_with_an_empty_and_a_filled_cache(small_config, mo
     source = from_arrays("noise", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
     rows = accuracy.time_to_accuracy(BenchmarkConfig(0, small_config, lambda: source, {}))["rows"]
     assert [row["compiled"] for row in rows] == ["nothing", "compiled before"]
-    columns = ["compiled", "seconds", "imports", "first steps", "learning", "recognising", "accuracy"]
+    columns = ["compiled", "seconds", "imports", "first steps", "learning", "recognizing", "accuracy"]
     assert all(list(row) == columns for row in rows)
     assert rows[0]["accuracy"] == rows[1]["accuracy"]

@@ -14,7 +14,7 @@ from lifelong_cvae.state import add_category
 from lifelong_cvae.training.losses import TASK, StepNoise, real_terms
 
 SETTINGS = {"mixed_widths": "24,20", "category_widths": "12,10", "prior_components": "0", "sample_style": "mean"}
-FIGURES = ["first steps", "learning", "recognising", "accuracy"]
+FIGURES = ["first steps", "learning", "recognizing", "accuracy"]
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_measure_learns_categories_and_recognizes_them(stripes_task, side):
     figures = twin_process.measure(side, stripes_task)
     assert list(figures) == FIGURES
     assert figures["accuracy"] == 1
-    assert all(figures[name] > 0 for name in ("first steps", "learning", "recognising"))
+    assert all(figures[name] > 0 for name in ("first steps", "learning", "recognizing"))
 
 
 def test_measure_rejects_a_loss_that_is_not_finite(stripes_task, monkeypatch):
