@@ -147,33 +147,29 @@ def multiply_gram(gram: ExactSum, values: jax.Array) -> jax.Array:
     """
     num_features, start, product = len(values), 0, jnp.zeros(values.shape)
     for rows in row_blocks(num_features):
-        height, width = rows.stop - rows.start, num_features - rows.start
-        own, mirrored = _multiply_block(gram, start, height, values[rows.start :])
-        # The block stands for its mirror image, too, but for the part on the diagonal.
-        product = product.at[rows].add(own).at[rows.stop :].add(mirrored[height:])
-        start += height * width
+        product += _multiply_block(gram, start, rows, values)
+        start += (rows.stop - rows.start) * (num_features - rows.start)
     return product
 
 
-def _multiply_block(gram: ExactSum, start: int, height: int, values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Multiplies a block of rows, stored from `start` on, by values `[width, n]`, some rows at a time.
+def _multiply_block(gram: ExactSum, start: int, rows: slice, values: jax.Array) -> jax.Array:
+    """Multiplies a block of rows, stored from `start` on, and its mirror image by values `[features, n]`."""
+    num_features = len(values)
+    width, at_once = num_features - rows.start, math.gcd(num_features, _block_height(num_features), MULTIPLIED_ROWS)
 
-    Returns:
-        The product `[height, n]`, and that of the transposed block with the first values, `[width, n]`.
-    """
-    at_once = math.gcd(height, MULTIPLIED_ROWS)
-    size = at_once * len(values)
+    def step(turn: jax.Array, product: jax.Array) -> jax.Array:
+        first, size = start + turn * at_once * width, at_once * width
+        part = jax.tree.map(lambda stored: jax.lax.dynamic_slice(stored, (first,), (size,)), gram)
+        matrix = (part["high"].astype(jnp.float64) * 2.0**16 + part["low"]).reshape(at_once, width)
+        # Products of the same shape for all blocks, since other devices tune each shape by timing.
+        matrix = jnp.pad(matrix, ((0, 0), (rows.start, 0)))
+        row = rows.start + turn * at_once
+        mirrored = matrix.T @ jax.lax.dynamic_slice_in_dim(values, row, at_once)
+        product += jnp.where(jnp.arange(num_features)[:, None] < rows.stop, 0, mirrored)
+        own = jax.lax.dynamic_slice_in_dim(product, row, at_once) + matrix @ values
+        return jax.lax.dynamic_update_slice_in_dim(product, own, row, 0)
 
-    def step(turn: jax.Array, products: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        own, mirrored = products
-        part = jax.tree.map(lambda stored: jax.lax.dynamic_slice(stored, (start + turn * size,), (size,)), gram)
-        matrix = (part["high"].astype(jnp.float64) * 2.0**16 + part["low"]).reshape(at_once, -1)
-        row = turn * at_once
-        mirrored += matrix.T @ jax.lax.dynamic_slice_in_dim(values, row, at_once)
-        return jax.lax.dynamic_update_slice_in_dim(own, matrix @ values, row, 0), mirrored
-
-    zeros = jnp.zeros((height, values.shape[1])), jnp.zeros(values.shape)
-    return jax.lax.fori_loop(0, height // at_once, step, zeros)
+    return jax.lax.fori_loop(0, (rows.stop - rows.start) // at_once, step, jnp.zeros(values.shape))
 
 
 @partial(jax.jit, static_argnames=("num_features", "stride"))
