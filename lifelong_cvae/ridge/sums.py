@@ -5,7 +5,6 @@ in fixed-point numbers of 48 or 64 bits, which two arrays hold. A Gram matrix is
 the columns from its first row on are stored, one block after another (`packed`). Sums of vectors: `vector_sums`.
 """
 
-import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -19,7 +18,7 @@ from lifelong_cvae.images import aligned_zeros
 
 # Blocks of rows of a Gram matrix.
 ROW_BLOCKS = 8
-# Rows that `multiply_gram` holds in float64 at once; a power of two.
+# Rows that `multiply_gram` holds in float64 at once.
 MULTIPLIED_ROWS = 128
 # Bits after the binary point of Gram matrices and of vectors. The mean needs more, since its square is subtracted.
 GRAM_BITS, VECTOR_BITS = 20, 32
@@ -154,22 +153,24 @@ def multiply_gram(gram: ExactSum, values: jax.Array) -> jax.Array:
 
 def _multiply_block(gram: ExactSum, start: int, rows: slice, values: jax.Array) -> jax.Array:
     """Multiplies a block of rows, stored from `start` on, and its mirror image by values `[features, n]`."""
-    num_features = len(values)
-    width, at_once = num_features - rows.start, math.gcd(num_features, _block_height(num_features), MULTIPLIED_ROWS)
+    num_features, height = len(values), rows.stop - rows.start
+    width, at_once = num_features - rows.start, min(height, MULTIPLIED_ROWS)
 
     def step(turn: jax.Array, product: jax.Array) -> jax.Array:
-        first, size = start + turn * at_once * width, at_once * width
-        part = jax.tree.map(lambda stored: jax.lax.dynamic_slice(stored, (first,), (size,)), gram)
+        # The last rows overlap those before, which are not added again.
+        row = jnp.minimum(turn * at_once, height - at_once)
+        place, size = start + row * width, at_once * width
+        part = jax.tree.map(lambda stored: jax.lax.dynamic_slice(stored, (place,), (size,)), gram)
         matrix = (part["high"].astype(jnp.float64) * 2.0**16 + part["low"]).reshape(at_once, width)
+        matrix = jnp.where((row + jnp.arange(at_once) >= turn * at_once)[:, None], matrix, 0.0)
         # Products of the same shape for all blocks, since other devices tune each shape by timing.
-        matrix = jnp.pad(matrix, ((0, 0), (rows.start, 0)))
-        row = rows.start + turn * at_once
+        matrix, row = jnp.pad(matrix, ((0, 0), (rows.start, 0))), rows.start + row
         mirrored = matrix.T @ jax.lax.dynamic_slice_in_dim(values, row, at_once)
         product += jnp.where(jnp.arange(num_features)[:, None] < rows.stop, 0, mirrored)
         own = jax.lax.dynamic_slice_in_dim(product, row, at_once) + matrix @ values
         return jax.lax.dynamic_update_slice_in_dim(product, own, row, 0)
 
-    return jax.lax.fori_loop(0, (rows.stop - rows.start) // at_once, step, jnp.zeros(values.shape))
+    return jax.lax.fori_loop(0, -(-height // at_once), step, jnp.zeros(values.shape))
 
 
 @partial(jax.jit, static_argnames=("num_features", "stride"))

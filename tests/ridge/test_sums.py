@@ -70,7 +70,7 @@ def test_gram_products_are_those_of_rows_and_the_columns_from_the_first_on(num_f
         np.testing.assert_array_equal(product, gram[rows, rows.start :])
 
 
-@pytest.mark.parametrize(("num_features", "rows"), [(1, 4), (7, 4), (41, 1), (64, 4), (64, 128)])
+@pytest.mark.parametrize(("num_features", "rows"), [(1, 4), (7, 4), (41, 1), (41, 4), (64, 4), (64, 128)])
 def test_multiply_gram_multiplies_the_full_matrix(num_features, rows, monkeypatch):
     monkeypatch.setattr(sums, "MULTIPLIED_ROWS", rows)
     matrix = random_symmetric(num_features)
