@@ -22,9 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae.ridge import cholesky, sums
+from lifelong_cvae.ridge import cholesky
 from lifelong_cvae.ridge.moments import Moments, all_indices, compute_moments, correlations, to_float
 from lifelong_cvae.ridge.sums import ExactSum
+
+# Rows of the matrix that are computed in float64 at once.
+ROWS = 256
 
 
 class Solution(NamedTuple):
@@ -142,19 +145,21 @@ class _System(NamedTuple):
 def _factored(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, rounding: float) -> _System:
     """Factors the penalized correlations of the features in float32."""
     moments = compute_moments(gram, None, vectors, rounding)
-    mean, scale = moments.mean, moments.scale
+    size, correlation = len(moments.mean), partial(correlations, gram, None, moments)
     # Rounding in the factorization is well below the lower bound of the penalty.
-    ridge = jnp.maximum(ridge, float(jnp.finfo(jnp.float32).eps) * len(mean) / 8)
-    rows, columns = all_indices(len(mean))
-    # Below the diagonal, which is not read, an element is computed that is at hand.
-    matrix = correlations(gram, None, moments, rows, jnp.maximum(rows, columns)) + ridge * (rows == columns)
-    factor = cholesky.factorize(matrix.astype(jnp.float32))
+    ridge = jnp.maximum(ridge, float(jnp.finfo(jnp.float32).eps) * size / 8)
 
     def multiply(weights: jax.Array) -> jax.Array:
-        # Computed from the sums, so that there is only one matrix in memory.
-        scaled = weights / scale[:, None]
-        second_moment = sums.multiply_gram(gram, scaled) * 2.0**-sums.GRAM_BITS / moments.total
-        return (second_moment - jnp.outer(mean, mean @ scaled)) / scale[:, None] + ridge * weights
+        # Elements are computed again, some rows at a time, so that there is only one matrix in memory.
+        height, columns = min(ROWS, size), jnp.arange(size, dtype=jnp.int32)
+        parts = jnp.pad(columns, (0, -size % height), mode="edge").reshape(-1, height)
+        products = jax.lax.map(lambda rows: correlation(*jnp.meshgrid(rows, columns, indexing="ij")) @ weights, parts)
+        return products.reshape(-1, weights.shape[1])[:size] + ridge * weights
+
+    rows, columns = all_indices(size)
+    # Below the diagonal, which is not read, an element is computed that is at hand.
+    matrix = correlation(rows, jnp.maximum(rows, columns)) + ridge * (rows == columns)
+    factor = cholesky.factorize(matrix.astype(jnp.float32))
 
     def solve(values: jax.Array) -> jax.Array:
         weights = cholesky.solve(factor, values)

@@ -18,8 +18,6 @@ from lifelong_cvae.images import aligned_zeros
 
 # Blocks of rows of a Gram matrix.
 ROW_BLOCKS = 8
-# Rows that `multiply_gram` holds in float64 at once.
-MULTIPLIED_ROWS = 128
 # Bits after the binary point of Gram matrices and of vectors. The mean needs more, since its square is subtracted.
 GRAM_BITS, VECTOR_BITS = 20, 32
 # Batches whose int32 sums cannot overflow: 2^24 * 127 < 2^31.
@@ -136,41 +134,6 @@ def _packed_index(rows: jax.Array, columns: jax.Array, num_features: int) -> jax
     start = block * height
     before = height * (block * num_features - height * (block * (block - 1) // 2))
     return before + (first - start) * (num_features - start) + last - start
-
-
-def multiply_gram(gram: ExactSum, values: jax.Array) -> jax.Array:
-    """Multiplies a Gram matrix `[packed]` by values, float64 `[features, n]`. Traceable, with 64 bits.
-
-    Returns:
-        float64 `[features, n]`, in units of 2^-GRAM_BITS.
-    """
-    num_features, start, product = len(values), 0, jnp.zeros(values.shape)
-    for rows in row_blocks(num_features):
-        product += _multiply_block(gram, start, rows, values)
-        start += (rows.stop - rows.start) * (num_features - rows.start)
-    return product
-
-
-def _multiply_block(gram: ExactSum, start: int, rows: slice, values: jax.Array) -> jax.Array:
-    """Multiplies a block of rows, stored from `start` on, and its mirror image by values `[features, n]`."""
-    num_features, height = len(values), rows.stop - rows.start
-    width, at_once = num_features - rows.start, min(height, MULTIPLIED_ROWS)
-
-    def step(turn: jax.Array, product: jax.Array) -> jax.Array:
-        # The last rows overlap those before, which are not added again.
-        row = jnp.minimum(turn * at_once, height - at_once)
-        place, size = start + row * width, at_once * width
-        part = jax.tree.map(lambda stored: jax.lax.dynamic_slice(stored, (place,), (size,)), gram)
-        matrix = (part["high"].astype(jnp.float64) * 2.0**16 + part["low"]).reshape(at_once, width)
-        matrix = jnp.where((row + jnp.arange(at_once) >= turn * at_once)[:, None], matrix, 0.0)
-        # Products of the same shape for all blocks, since other devices tune each shape by timing.
-        matrix, row = jnp.pad(matrix, ((0, 0), (rows.start, 0))), rows.start + row
-        mirrored = matrix.T @ jax.lax.dynamic_slice_in_dim(values, row, at_once)
-        product += jnp.where(jnp.arange(num_features)[:, None] < rows.stop, 0, mirrored)
-        own = jax.lax.dynamic_slice_in_dim(product, row, at_once) + matrix @ values
-        return jax.lax.dynamic_update_slice_in_dim(product, own, row, 0)
-
-    return jax.lax.fori_loop(0, -(-height // at_once), step, jnp.zeros(values.shape))
 
 
 @partial(jax.jit, static_argnames=("num_features", "stride"))

@@ -173,8 +173,10 @@ def test_solve_of_one_category_scores_1(phi):
     np.testing.assert_allclose(phi[1] @ solution.weights + solution.intercept, 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("ridge", [1e-3, 0.1])
-def test_solve_refines_the_solution_of_its_matrix(correlated, ridge):
+@pytest.mark.parametrize(("ridge", "rows"), [(1e-3, 60), pytest.param(0.1, 1024, marks=pytest.mark.slow)])
+def test_solve_refines_the_solution_of_its_matrix(correlated, ridge, rows, monkeypatch):
+    monkeypatch.setattr(regression, "ROWS", rows)
+    jax.clear_caches()
     gram, vectors = sums_of(correlated)
     moments, matrix = standardize(gram, vectors)
     expected = np.linalg.solve(matrix + ridge * np.eye(len(matrix)), moments.targets) / moments.scale[:, None]

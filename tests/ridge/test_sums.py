@@ -70,17 +70,6 @@ def test_gram_products_are_those_of_rows_and_the_columns_from_the_first_on(num_f
         np.testing.assert_array_equal(product, gram[rows, rows.start :])
 
 
-@pytest.mark.parametrize(("num_features", "rows"), [(1, 4), (7, 4), (41, 1), (41, 4), (64, 4), (64, 128)])
-def test_multiply_gram_multiplies_the_full_matrix(num_features, rows, monkeypatch):
-    monkeypatch.setattr(sums, "MULTIPLIED_ROWS", rows)
-    matrix = random_symmetric(num_features)
-    values = np.random.default_rng(1).standard_normal((num_features, 3))
-    with jax.enable_x64(True):
-        product = jax.jit(lambda gram, values: sums.multiply_gram(gram, values))(exact_gram(matrix), values)
-    # Numbers of 47 bits: rounded to float64 in the sums alone.
-    np.testing.assert_allclose(product, matrix.astype(np.float64) @ values, rtol=0, atol=1e-14 * LIMIT * num_features)
-
-
 @sizes
 def test_row_blocks_divide_the_rows(num_features):
     blocks = sums.row_blocks(num_features)
