@@ -41,6 +41,12 @@ if OWNER:
 COMPILED = os.environ["LIFELONG_CVAE_COMPILED"]
 jax.config.update("jax_compilation_cache_dir", COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.03)
+# For processes that tests start: they reuse programs that others compiled, those of the tests among them.
+CACHE_VARIABLES = {
+    "JAX_COMPILATION_CACHE_DIR": COMPILED,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.03",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+}
 
 # What may differ between a resumed run and an uninterrupted one.
 TIMES = {"seconds", "seconds_total", "seconds_learning", "images_per_second", "compilations"}

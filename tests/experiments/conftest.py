@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.build_once import build_once
-from tests.conftest import COMPILED, SMALL, snapshot
+from tests.conftest import CACHE_VARIABLES, SMALL, snapshot
 from tests.experiments.bad_inputs import assert_one_line_error, write_bad_inputs
 from tests.experiments.idx import write_digits
 
@@ -116,16 +116,10 @@ def launch_server(folder, **variables):
     working folder. `variables` are of the environment.
     """
     out, err = folder / "out", folder / "err"
-    # Processes reuse programs that others compiled, those of the tests among them.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": COMPILED,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.03",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-    }
     server = subprocess.Popen(
         [sys.executable, "-c", SERVER],
         cwd=ROOT,
-        env={**environment(), **cache, **variables},
+        env={**environment(), **CACHE_VARIABLES, **variables},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -11,7 +11,7 @@ import nbclient
 import nbformat
 import pytest
 
-from tests.conftest import COMPILED, SMALL, SMALL_FEATURES
+from tests.conftest import CACHE_VARIABLES, SMALL, SMALL_FEATURES
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "experiments/lifelong_cvae_colab.ipynb"
@@ -29,13 +29,7 @@ def executed_cells(notebook, tmp_path_factory):
     small_notebook = nbformat.from_dict(notebook)
     (parameters,) = [cell for cell in small_notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source = f'CATEGORIES = "31"\nSETTINGS = {SMALL_SETTINGS}'
-    environment = {
-        "JAX_COMPILATION_CACHE_DIR": COMPILED,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = {**CACHE_VARIABLES, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     workdir = tmp_path_factory.mktemp("notebook")
     client = nbclient.NotebookClient(small_notebook, timeout=300, resources={"metadata": {"path": str(workdir)}})
     client.execute(env={**os.environ, **environment})
