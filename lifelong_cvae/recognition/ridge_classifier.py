@@ -15,6 +15,7 @@ from lifelong_cvae.model.vectors import is_vector, to_rows
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.ridge import features, leave_one_out, regression
 from lifelong_cvae.ridge.features import Features
+from lifelong_cvae.ridge.products import map_columns
 from lifelong_cvae.state import LifelongState
 
 # From so many categories on, and so many per image, scores are computed without the weights.
@@ -29,7 +30,8 @@ class RidgeClassifier(flax.struct.PyTreeNode):
     Targets are 1 for the true category and 0 for the others.
 
     Attributes:
-        weights: float32 `[features, capacity]`, categories in the order of `state.names`, padded to a power of two.
+        weights: float32 `[features, capacity]`, categories in the order of `state.names`, padded as in
+            `ridge_sums.sums_by_category`.
         intercept: float32 `[capacity]`.
         categories: number of categories.
         own_mean: mean score of a category's own images for it, averaged over the categories.
@@ -197,5 +199,6 @@ def _scores(classifier: RidgeClassifier, batches: Iterable[jax.Array], count: in
 # Compiled separately from the features, which would otherwise be recompiled for every size of weights.
 @jax.jit
 def _product(phi: jax.Array, weights: jax.Array, intercept: jax.Array) -> jax.Array:
+    phi = phi.astype(jnp.float32)
     with jax.default_matmul_precision("float32"):
-        return phi.astype(jnp.float32) @ weights + intercept[None]
+        return map_columns(lambda block: phi @ block, weights) + intercept[None]

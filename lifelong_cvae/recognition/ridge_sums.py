@@ -15,12 +15,11 @@ import numpy as np
 
 from lifelong_cvae.config import ClosedFormConfig
 from lifelong_cvae.errors import InputError
-from lifelong_cvae.images import Shape
+from lifelong_cvae.images import Shape, power_of_two
 from lifelong_cvae.model.rows import Rows
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.ridge import features, initial_sums, penalty, sums, vector_sums
+from lifelong_cvae.ridge import features, initial_sums, penalty, products, sums, vector_sums
 from lifelong_cvae.ridge.features import Features
-from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState, drop_category
 
 # Error of a sum of float32 products, with a margin.
@@ -270,7 +269,11 @@ def common_gram(state: LifelongState, part: str) -> sums.ExactSum:
 
 
 def sums_by_category(state: LifelongState, names: Sequence[str], part: str) -> np.ndarray:
-    """Returns the sums of features of each category, int64 `[features + 1, capacity]`, padded with zeros."""
+    """Returns the sums of features of each category, int64 `[features + 1, columns]`.
+
+    Columns of zeros are added, to a power of two and at least a block of `products`.
+    """
     subtrees = [state.params["categories"][name]["ridge"]["sum"][part] for name in names]
     columns = np.stack([sums.decode(subtree) for subtree in subtrees], axis=1)
-    return np.pad(columns, ((0, 0), (0, padded_capacity(len(names), state.capacity) - len(names))))
+    padded = power_of_two(max(len(names), state.capacity), products.COLUMNS)
+    return np.pad(columns, ((0, 0), (0, padded - len(names))))

@@ -22,12 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lifelong_cvae.ridge import cholesky
+from lifelong_cvae.ridge import cholesky, sums
 from lifelong_cvae.ridge.moments import Moments, all_indices, compute_moments, correlations, to_float
+from lifelong_cvae.ridge.products import map_columns, multiply_gram, project
 from lifelong_cvae.ridge.sums import ExactSum
-
-# Rows of the matrix that are computed in float64 at once.
-ROWS = 256
 
 
 class Solution(NamedTuple):
@@ -91,7 +89,7 @@ def _solve(
     system = _factored(gram, vectors, ridge, rounding)
     moments, (vector_sums, counts) = system.moments, to_float(vectors)
     weights = system.solve(moments.targets) / moments.scale[:, None]
-    intercept = moments.prior - moments.mean @ weights
+    intercept = moments.prior - project(moments.mean, weights)
     own_means = jnp.einsum("dc,dc->c", weights, vector_sums) / jnp.maximum(counts, 1e-9) + intercept
     own_mean = jnp.mean(own_means, where=counts > 0)
     solution = jax.tree.map(jnp.float32, Solution(weights[:, order], intercept[order], own_mean))
@@ -127,8 +125,9 @@ def _scores(
     system = _factored(gram, vectors, ridge, rounding)
     moments, (_, counts) = system.moments, to_float(vectors)
     z = (phi.astype(jnp.float64) - moments.mean[None]) / moments.scale[None]
-    found = system.solve(z.T).T @ moments.targets + moments.prior[None]
-    squares = cholesky.squared_norms(system.factor, moments.targets)
+    solved = system.solve(z.T).T
+    found = map_columns(lambda targets: solved @ targets, moments.targets) + moments.prior[None]
+    squares = map_columns(lambda targets: cholesky.squared_norms(system.factor, targets)[None], moments.targets)[0]
     own_means = squares * moments.total / jnp.maximum(counts, 1e-9) + moments.prior
     return found.astype(jnp.float32), jnp.mean(own_means, where=counts > 0).astype(jnp.float32)
 
@@ -145,24 +144,24 @@ class _System(NamedTuple):
 def _factored(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, rounding: float) -> _System:
     """Factors the penalized correlations of the features in float32."""
     moments = compute_moments(gram, None, vectors, rounding)
-    size, correlation = len(moments.mean), partial(correlations, gram, None, moments)
+    mean, scale = moments.mean, moments.scale
     # Rounding in the factorization is well below the lower bound of the penalty.
-    ridge = jnp.maximum(ridge, float(jnp.finfo(jnp.float32).eps) * size / 8)
-
-    def multiply(weights: jax.Array) -> jax.Array:
-        # Elements are computed again, some rows at a time, so that there is only one matrix in memory.
-        height, columns = min(ROWS, size), jnp.arange(size, dtype=jnp.int32)
-        parts = jnp.pad(columns, (0, -size % height), mode="edge").reshape(-1, height)
-        products = jax.lax.map(lambda rows: correlation(*jnp.meshgrid(rows, columns, indexing="ij")) @ weights, parts)
-        return products.reshape(-1, weights.shape[1])[:size] + ridge * weights
-
-    rows, columns = all_indices(size)
+    ridge = jnp.maximum(ridge, float(jnp.finfo(jnp.float32).eps) * len(mean) / 8)
+    rows, columns = all_indices(len(mean))
     # Below the diagonal, which is not read, an element is computed that is at hand.
-    matrix = correlation(rows, jnp.maximum(rows, columns)) + ridge * (rows == columns)
+    matrix = correlations(gram, None, moments, rows, jnp.maximum(rows, columns)) + ridge * (rows == columns)
     factor = cholesky.factorize(matrix.astype(jnp.float32))
 
+    def multiply(weights: jax.Array) -> jax.Array:
+        # Computed from the sums, so that there is only one matrix in memory.
+        scaled = weights / scale[:, None]
+        second_moment = multiply_gram(gram, scaled) * 2.0**-sums.GRAM_BITS / moments.total
+        return (second_moment - jnp.outer(mean, project(mean, scaled))) / scale[:, None] + ridge * weights
+
+    solve_rounded = partial(map_columns, partial(cholesky.solve, factor))
+
     def solve(values: jax.Array) -> jax.Array:
-        weights = cholesky.solve(factor, values)
-        return weights + cholesky.solve(factor, values - multiply(weights))
+        weights = solve_rounded(values)
+        return weights + solve_rounded(values - multiply(weights))
 
     return _System(moments, factor, solve)

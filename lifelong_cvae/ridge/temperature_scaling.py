@@ -59,7 +59,7 @@ def _loss_grid(
     def losses(elbo_temperature: jax.Array) -> jax.Array:
         logits = (evidence / elbo_temperature)[:, None] + scores[:, None] / temperatures
         logits = jnp.where(is_category[:, None, None], logits, -jnp.inf)
-        # A sum along the first axis adds one category after the other, so that padding changes no bit on a CPU.
+        # A sum along the first axis adds one category after the other: padding adds zeros.
         log_posteriors = jax.nn.log_softmax(logits, axis=0)[category]
         return -jnp.where(is_image[None], log_posteriors, 0.0).sum(axis=1) / images
 

@@ -1,0 +1,74 @@
+"""Matrix products whose bits do not depend on the number of categories.
+
+The order in which a product adds depends on the shapes of its factors, and where categories are columns, a run that is
+extended has more of them. So columns are multiplied in blocks of one width.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from lifelong_cvae.ridge.sums import ExactSum, row_blocks
+
+# Width of a block of columns: so wide that it costs little more than a column, and most runs have one block.
+COLUMNS = 16
+# Rows of a Gram matrix that `multiply_gram` holds in float64 at once.
+ROWS = 128
+
+
+def map_columns(function: Callable[[jax.Array], jax.Array], values: jax.Array) -> jax.Array:
+    """Applies a function to the columns of a matrix in blocks, the last one padded with zeros. Traceable.
+
+    Args:
+        function: maps `[rows, COLUMNS]` to `[m, COLUMNS]`, each column by itself.
+        values: `[rows, n]`.
+
+    Returns:
+        `[m, n]`.
+    """
+    count = values.shape[1]
+    padded = jnp.pad(values, ((0, 0), (0, -count % COLUMNS)))
+    blocks = jnp.moveaxis(padded.reshape(len(values), -1, COLUMNS), 1, 0)
+    results = function(blocks[0])[None] if len(blocks) == 1 else jax.lax.map(function, blocks)
+    return jnp.moveaxis(results, 0, 1).reshape(results.shape[1], -1)[:, :count]
+
+
+def project(direction: jax.Array, values: jax.Array) -> jax.Array:
+    """Multiplies a vector `[rows]` by the columns of values `[rows, n]`: `[n]`. Traceable."""
+    return map_columns(lambda block: direction[None] @ block, values)[0]
+
+
+def multiply_gram(gram: ExactSum, values: jax.Array) -> jax.Array:
+    """Multiplies a Gram matrix `[packed]` by values, float64 `[features, n]`. Traceable, with 64 bits.
+
+    Returns:
+        float64 `[features, n]`, in units of 2^-GRAM_BITS.
+    """
+    num_features, start, product = len(values), 0, jnp.zeros(values.shape)
+    for rows in row_blocks(num_features):
+        product += _multiply_block(gram, start, rows, values)
+        start += (rows.stop - rows.start) * (num_features - rows.start)
+    return product
+
+
+def _multiply_block(gram: ExactSum, start: int, rows: slice, values: jax.Array) -> jax.Array:
+    """Multiplies a block of rows, stored from `start` on, and its mirror image by values `[features, n]`."""
+    num_features, height = len(values), rows.stop - rows.start
+    width, at_once = num_features - rows.start, min(height, ROWS)
+
+    def step(turn: jax.Array, product: jax.Array) -> jax.Array:
+        # The last rows overlap those before, which are not added again.
+        row = jnp.minimum(turn * at_once, height - at_once)
+        place, size = start + row * width, at_once * width
+        part = jax.tree.map(lambda stored: jax.lax.dynamic_slice(stored, (place,), (size,)), gram)
+        matrix = (part["high"].astype(jnp.float64) * 2.0**16 + part["low"]).reshape(at_once, width)
+        matrix = jnp.where((row + jnp.arange(at_once) >= turn * at_once)[:, None], matrix, 0.0)
+        # Products of the same shape for all blocks, since other devices tune each shape by timing.
+        matrix, row = jnp.pad(matrix, ((0, 0), (rows.start, 0))), rows.start + row
+        mirrored = map_columns(lambda block: matrix.T @ block, jax.lax.dynamic_slice_in_dim(values, row, at_once))
+        product += jnp.where(jnp.arange(num_features)[:, None] < rows.stop, 0, mirrored)
+        added = jax.lax.dynamic_slice_in_dim(product, row, at_once) + map_columns(lambda block: matrix @ block, values)
+        return jax.lax.dynamic_update_slice_in_dim(product, added, row, 0)
+
+    return jax.lax.fori_loop(0, -(-height // at_once), step, jnp.zeros(values.shape))
