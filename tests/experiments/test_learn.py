@@ -1,12 +1,19 @@
 """The launcher `learn`: files and output of a run, and its resumption."""
 
 import json
+import os
 import shutil
+
+import pytest
 
 import lifelong_cvae as lifelong
 from lifelong_cvae.runs.config import read_run_config
 from lifelong_cvae.runs.workdir import load_state
-from tests.conftest import SMALL, result_of, snapshot
+from tests.conftest import SMALL, assert_runs_equal, result_of, snapshot
+from tests.experiments.conftest import launch_server
+
+# Programs as users compile them, for all cores.
+USUAL = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false", "XLA_FLAGS": "", "PJRT_NPROC": str(os.cpu_count())}
 
 
 def test_learn_records_flags_and_settings(learned_run, idx_folder):
@@ -67,3 +74,18 @@ def test_learn_resumes_with_recorded_settings_and_more_categories(learned_run, l
     for name in ("3", "1"):
         leaves = [state.params["categories"][name]["decoder"] for state in states]
         assert str(leaves[0]) == str(leaves[1])
+
+
+@pytest.mark.slow
+def test_learn_of_two_categories_and_then_seven_equals_learning_nine(tmp_path):
+    """With the features of the preset `default`: only products of so many add in an order that depends on the width."""
+    categories, flags = "3,1,4,0,2,5,6,7,9", ["--nofigures", "--noreport", "--set=min_steps=50", "--set=epochs=1"]
+    with launch_server(tmp_path, **USUAL) as launch:
+        for name, *own in (
+            ("extended", "--categories=3,1", *flags),
+            ("extended", f"--categories={categories}", "--resume", "--nofigures", "--noreport"),
+            ("at_once", f"--categories={categories}", *flags),
+        ):
+            ended = launch("learn", f"--workdir={tmp_path / name}", *own)
+            assert (ended.code, ended.err) == (0, ""), ended
+    assert_runs_equal(tmp_path / "extended", tmp_path / "at_once")
