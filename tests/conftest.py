@@ -1,6 +1,7 @@
 """Shared fixtures: strict JAX, real images, a small learner."""
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -34,6 +35,8 @@ LEAN = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_cou
 if jax.__version_info__[:2] == (0, 10) and LEAN not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LEAN}".strip()
 jax.config.update("jax_disable_most_optimizations", True)
+# Garbage is collected less often: each collection walks all that JAX has traced.
+gc.set_threshold(100_000, 20, 20)
 # What one of their processes has compiled, the other finds.
 OWNER = "LIFELONG_CVAE_COMPILED" not in os.environ
 if OWNER:

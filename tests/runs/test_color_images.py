@@ -45,8 +45,9 @@ def test_run_learns_and_imagines_color_images(npz_file, tmp_path):
     assert result["accuracy_elbo"] > 0.95
     state = load_state(tmp_path / "run")
     columns.write_samples(state, list(COLORS), 20, tmp_path / "imagined.npz", seed=0)
-    imagined = np.load(tmp_path / "imagined.npz")
-    assert imagined["images"].shape == (60, 32, 32, 3)
+    with np.load(tmp_path / "imagined.npz") as imagined:
+        images, labels = imagined["images"], imagined["labels"]
+    assert images.shape == (60, 32, 32, 3)
     for name, color in COLORS.items():
-        center = imagined["images"][imagined["labels"] == name][:, 14:18, 14:18].mean(axis=(0, 1, 2))
+        center = images[labels == name][:, 14:18, 14:18].mean(axis=(0, 1, 2))
         np.testing.assert_allclose(center / center.max(), color / np.max(color), atol=0.1)
