@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import logging as python_logging
 import os
 import signal
@@ -46,6 +48,8 @@ def run(main: Callable[[], None]) -> None:
     # Orbax's threads complain after an error that has been reported.
     sys.unraisablehook = lambda unraisable: failures.record(unraisable.exc_value)
     threading.excepthook = lambda ended: failures.record(ended.exc_value)
+    # Half a second that a process would search its memory for garbage before it ends.
+    atexit.register(gc.freeze)
     app.run(lambda _: _guard(main), flags_parser=_parse)
 
 

@@ -19,6 +19,7 @@ from lifelong_cvae.images import to_uint8
 
 DOTS_PER_INCH = 150
 TILE_INCHES = 0.42
+PADDING = 0.1  # around a figure, in inches
 DEFAULT_FONT = "DejaVu Sans"
 
 _logger = logging.getLogger("lifelong_cvae")
@@ -182,6 +183,7 @@ def _warn_once(message: str) -> None:
 
 def write_figure(figure: Any, file: Path) -> None:
     """Writes a matplotlib figure as PNG, and creates its folder. Dollar signs are not parsed as math."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
     texts = figure.findobj(Text)
@@ -195,8 +197,10 @@ def write_figure(figure: Any, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        # What bbox_inches="tight" finds by drawing everything once more.
+        tight = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer()).padded(PADDING)
         # Level 3 is faster than the default, and its files are smaller.
-        figure.savefig(file, bbox_inches="tight", metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+        figure.savefig(file, bbox_inches=tight, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
