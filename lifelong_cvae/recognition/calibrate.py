@@ -12,7 +12,6 @@ from lifelong_cvae.model import rejection
 from lifelong_cvae.recognition import bounds, ridge_sums
 from lifelong_cvae.recognition.ridge_learning import LearnedRegression, take_regression
 from lifelong_cvae.ridge import temperature_scaling
-from lifelong_cvae.ridge.products import COLUMNS
 from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState
 
@@ -46,8 +45,8 @@ def calibrate(
     samples = {name: _sample(state, rows) for name, rows in images.items()}
     evidence = _evidence(state, samples, with_others=with_scores, rng=rng, mesh=mesh)
     categories = dict(state.params["categories"])
-    # At least as many as the regression has columns: bits of small losses differ from shape to shape.
-    capacity = max(padded_capacity(len(state.names), state.capacity), COLUMNS)
+    # As many as the regression has columns, since bits of small losses differ from shape to shape.
+    capacity = max(padded_capacity(len(state.names), state.capacity), ridge_sums.MIN_COLUMNS)
     for name, sample in samples.items():
         column = state.names.index(name) if with_scores else 0
         subtree = dict(categories[name])

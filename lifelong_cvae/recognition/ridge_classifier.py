@@ -15,7 +15,6 @@ from lifelong_cvae.model.vectors import is_vector, to_rows
 from lifelong_cvae.recognition import ridge_sums
 from lifelong_cvae.ridge import features, leave_one_out, regression
 from lifelong_cvae.ridge.features import Features
-from lifelong_cvae.ridge.products import map_columns
 from lifelong_cvae.state import LifelongState
 
 # From so many categories on, and so many per image, scores are computed without the weights.
@@ -199,6 +198,5 @@ def _scores(classifier: RidgeClassifier, batches: Iterable[jax.Array], count: in
 # Compiled separately from the features, which would otherwise be recompiled for every size of weights.
 @jax.jit
 def _product(phi: jax.Array, weights: jax.Array, intercept: jax.Array) -> jax.Array:
-    phi = phi.astype(jnp.float32)
     with jax.default_matmul_precision("float32"):
-        return map_columns(lambda block: phi @ block, weights) + intercept[None]
+        return phi.astype(jnp.float32) @ weights + intercept[None]

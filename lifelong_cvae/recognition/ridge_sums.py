@@ -18,12 +18,15 @@ from lifelong_cvae.errors import InputError
 from lifelong_cvae.images import Shape, power_of_two
 from lifelong_cvae.model.rows import Rows
 from lifelong_cvae.model.types import own_types
-from lifelong_cvae.ridge import features, initial_sums, penalty, products, sums, vector_sums
+from lifelong_cvae.ridge import features, initial_sums, penalty, sums, vector_sums
 from lifelong_cvae.ridge.features import Features
 from lifelong_cvae.state import LifelongState, drop_category
 
 # Error of a sum of float32 products, with a margin.
 VECTOR_ROUNDING = 1e-5
+# Fewest columns of categories. The order in which a product adds depends on its shape; of one shape, a run that is
+# extended up to this number of categories has the same bits as one that learns all of them at once.
+MIN_COLUMNS = 16
 
 
 class Part(NamedTuple):
@@ -271,9 +274,9 @@ def common_gram(state: LifelongState, part: str) -> sums.ExactSum:
 def sums_by_category(state: LifelongState, names: Sequence[str], part: str) -> np.ndarray:
     """Returns the sums of features of each category, int64 `[features + 1, columns]`.
 
-    Columns of zeros are added, to a power of two and at least a block of `products`.
+    Columns of zeros are added, to a power of two and at least `MIN_COLUMNS`.
     """
     subtrees = [state.params["categories"][name]["ridge"]["sum"][part] for name in names]
     columns = np.stack([sums.decode(subtree) for subtree in subtrees], axis=1)
-    padded = power_of_two(max(len(names), state.capacity), products.COLUMNS)
+    padded = power_of_two(max(len(names), state.capacity), MIN_COLUMNS)
     return np.pad(columns, ((0, 0), (0, padded - len(names))))

@@ -1,42 +1,12 @@
-"""Matrix products whose bits do not depend on the number of categories.
-
-The order in which a product adds depends on the shapes of its factors, and where categories are columns, a run that is
-extended has more of them. So columns are multiplied in blocks of one width.
-"""
-
-from collections.abc import Callable
+"""Products with a Gram matrix, computed from its exact sums."""
 
 import jax
 import jax.numpy as jnp
 
 from lifelong_cvae.ridge.sums import ExactSum, row_blocks
 
-# Width of a block of columns: so wide that it costs little more than a column, and most runs have one block.
-COLUMNS = 16
-# Rows of a Gram matrix that `multiply_gram` holds in float64 at once.
+# Rows of the matrix that are in memory in float64 at once.
 ROWS = 128
-
-
-def map_columns(function: Callable[[jax.Array], jax.Array], values: jax.Array) -> jax.Array:
-    """Applies a function to the columns of a matrix in blocks, the last one padded with zeros. Traceable.
-
-    Args:
-        function: maps `[rows, COLUMNS]` to `[m, COLUMNS]`, each column by itself.
-        values: `[rows, n]`.
-
-    Returns:
-        `[m, n]`.
-    """
-    count = values.shape[1]
-    padded = jnp.pad(values, ((0, 0), (0, -count % COLUMNS)))
-    blocks = jnp.moveaxis(padded.reshape(len(values), -1, COLUMNS), 1, 0)
-    results = function(blocks[0])[None] if len(blocks) == 1 else jax.lax.map(function, blocks)
-    return jnp.moveaxis(results, 0, 1).reshape(results.shape[1], -1)[:, :count]
-
-
-def project(direction: jax.Array, values: jax.Array) -> jax.Array:
-    """Multiplies a vector `[rows]` by the columns of values `[rows, n]`: `[n]`. Traceable."""
-    return map_columns(lambda block: direction[None] @ block, values)[0]
 
 
 def multiply_gram(gram: ExactSum, values: jax.Array) -> jax.Array:
@@ -66,9 +36,9 @@ def _multiply_block(gram: ExactSum, start: int, rows: slice, values: jax.Array) 
         matrix = jnp.where((row + jnp.arange(at_once) >= turn * at_once)[:, None], matrix, 0.0)
         # Products of the same shape for all blocks, since other devices tune each shape by timing.
         matrix, row = jnp.pad(matrix, ((0, 0), (rows.start, 0))), rows.start + row
-        mirrored = map_columns(lambda block: matrix.T @ block, jax.lax.dynamic_slice_in_dim(values, row, at_once))
+        mirrored = matrix.T @ jax.lax.dynamic_slice_in_dim(values, row, at_once)
         product += jnp.where(jnp.arange(num_features)[:, None] < rows.stop, 0, mirrored)
-        added = jax.lax.dynamic_slice_in_dim(product, row, at_once) + map_columns(lambda block: matrix @ block, values)
+        added = jax.lax.dynamic_slice_in_dim(product, row, at_once) + matrix @ values
         return jax.lax.dynamic_update_slice_in_dim(product, added, row, 0)
 
     return jax.lax.fori_loop(0, -(-height // at_once), step, jnp.zeros(values.shape))

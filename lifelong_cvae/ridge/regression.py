@@ -24,7 +24,7 @@ import numpy as np
 
 from lifelong_cvae.ridge import cholesky, sums
 from lifelong_cvae.ridge.moments import Moments, all_indices, compute_moments, correlations, to_float
-from lifelong_cvae.ridge.products import map_columns, multiply_gram, project
+from lifelong_cvae.ridge.products import multiply_gram
 from lifelong_cvae.ridge.sums import ExactSum
 
 
@@ -89,7 +89,7 @@ def _solve(
     system = _factored(gram, vectors, ridge, rounding)
     moments, (vector_sums, counts) = system.moments, to_float(vectors)
     weights = system.solve(moments.targets) / moments.scale[:, None]
-    intercept = moments.prior - project(moments.mean, weights)
+    intercept = moments.prior - moments.mean @ weights
     own_means = jnp.einsum("dc,dc->c", weights, vector_sums) / jnp.maximum(counts, 1e-9) + intercept
     own_mean = jnp.mean(own_means, where=counts > 0)
     solution = jax.tree.map(jnp.float32, Solution(weights[:, order], intercept[order], own_mean))
@@ -125,9 +125,8 @@ def _scores(
     system = _factored(gram, vectors, ridge, rounding)
     moments, (_, counts) = system.moments, to_float(vectors)
     z = (phi.astype(jnp.float64) - moments.mean[None]) / moments.scale[None]
-    solved = system.solve(z.T).T
-    found = map_columns(lambda targets: solved @ targets, moments.targets) + moments.prior[None]
-    squares = map_columns(lambda targets: cholesky.squared_norms(system.factor, targets)[None], moments.targets)[0]
+    found = system.solve(z.T).T @ moments.targets + moments.prior[None]
+    squares = cholesky.squared_norms(system.factor, moments.targets)
     own_means = squares * moments.total / jnp.maximum(counts, 1e-9) + moments.prior
     return found.astype(jnp.float32), jnp.mean(own_means, where=counts > 0).astype(jnp.float32)
 
@@ -156,12 +155,10 @@ def _factored(gram: ExactSum, vectors: jax.Array, ridge: jax.Array, rounding: fl
         # Computed from the sums, so that there is only one matrix in memory.
         scaled = weights / scale[:, None]
         second_moment = multiply_gram(gram, scaled) * 2.0**-sums.GRAM_BITS / moments.total
-        return (second_moment - jnp.outer(mean, project(mean, scaled))) / scale[:, None] + ridge * weights
-
-    solve_rounded = partial(map_columns, partial(cholesky.solve, factor))
+        return (second_moment - jnp.outer(mean, mean @ scaled)) / scale[:, None] + ridge * weights
 
     def solve(values: jax.Array) -> jax.Array:
-        weights = solve_rounded(values)
-        return weights + solve_rounded(values - multiply(weights))
+        weights = cholesky.solve(factor, values)
+        return weights + cholesky.solve(factor, values - multiply(weights))
 
     return _System(moments, factor, solve)

@@ -181,23 +181,6 @@ def test_solve_refines_the_solution_of_its_matrix(correlated, ridge):
     np.testing.assert_allclose(solve(gram, vectors, ridge).weights, expected, rtol=1e-5, atol=1e-9)
 
 
-@pytest.fixture(scope="module")
-def many():
-    """Sums of three categories, with so many features that products add in an order that depends on their width."""
-    numbers = np.random.default_rng(5)
-    return sums_of([numbers.integers(-20, 20, (40, 1100)).astype(np.float64) + category for category in range(3)])
-
-
-@pytest.mark.parametrize("columns", [16, 32, 128])
-def test_solve_has_the_same_bits_where_more_categories_are_planned(many, columns):
-    gram, vectors = many
-    padded = np.pad(vectors, ((0, 0), (0, columns - 3)))
-    expected, solution = solve(gram, vectors, 0.01), solve(gram, padded, 0.01)
-    assert solution.weights.shape == (1100, columns)
-    for found, value in zip(solution, expected, strict=True):
-        np.testing.assert_array_equal(found[..., :3] if found.ndim else found, value)
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-3), (np.float64, 1e-11)])
 def test_cholesky_reads_the_upper_triangle_and_solves_in_its_type(dtype, tolerance):
     numbers = np.random.default_rng(0)
