@@ -12,7 +12,6 @@ from lifelong_cvae.model import rejection
 from lifelong_cvae.recognition import bounds, ridge_sums
 from lifelong_cvae.recognition.ridge_learning import LearnedRegression, take_regression
 from lifelong_cvae.ridge import temperature_scaling
-from lifelong_cvae.stacked import padded_capacity
 from lifelong_cvae.state import LifelongState
 
 # Largest number of images of a category that are evaluated.
@@ -45,8 +44,8 @@ def calibrate(
     samples = {name: _sample(state, rows) for name, rows in images.items()}
     evidence = _evidence(state, samples, with_others=with_scores, rng=rng, mesh=mesh)
     categories = dict(state.params["categories"])
-    # As many as the regression has columns, since bits of small losses differ from shape to shape.
-    capacity = max(padded_capacity(len(state.names), state.capacity), ridge_sums.MIN_COLUMNS)
+    # Of the same shape as in the regression, since bits of small losses depend on it.
+    capacity = ridge_sums.num_columns(state)
     for name, sample in samples.items():
         column = state.names.index(name) if with_scores else 0
         subtree = dict(categories[name])

@@ -29,9 +29,8 @@ class RidgeClassifier(flax.struct.PyTreeNode):
     Targets are 1 for the true category and 0 for the others.
 
     Attributes:
-        weights: float32 `[features, capacity]`, categories in the order of `state.names`, padded as in
-            `ridge_sums.sums_by_category`.
-        intercept: float32 `[capacity]`.
+        weights: float32 `[features, ridge_sums.num_columns]`, categories in the order of `state.names`.
+        intercept: float32 `[ridge_sums.num_columns]`.
         categories: number of categories.
         own_mean: mean score of a category's own images for it, averaged over the categories.
         dictionary: from `ridge_sums.dictionary`.

@@ -272,11 +272,12 @@ def common_gram(state: LifelongState, part: str) -> sums.ExactSum:
 
 
 def sums_by_category(state: LifelongState, names: Sequence[str], part: str) -> np.ndarray:
-    """Returns the sums of features of each category, int64 `[features + 1, columns]`.
-
-    Columns of zeros are added, to a power of two and at least `MIN_COLUMNS`.
-    """
+    """Returns the sums of features by category, int64 `[features + 1, num_columns]`, padded with zeros."""
     subtrees = [state.params["categories"][name]["ridge"]["sum"][part] for name in names]
     columns = np.stack([sums.decode(subtree) for subtree in subtrees], axis=1)
-    padded = power_of_two(max(len(names), state.capacity), MIN_COLUMNS)
-    return np.pad(columns, ((0, 0), (0, padded - len(names))))
+    return np.pad(columns, ((0, 0), (0, num_columns(state) - len(names))))
+
+
+def num_columns(state: LifelongState) -> int:
+    """Returns the number of columns for which programs are compiled: the categories, and padding."""
+    return power_of_two(max(len(state.names), state.capacity), MIN_COLUMNS)

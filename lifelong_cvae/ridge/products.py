@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lifelong_cvae.ridge.sums import ExactSum, row_blocks
+from lifelong_cvae.ridge.sums import ExactSum, row_blocks, stored_elements
 
 # Rows of the matrix that are in memory in float64 at once.
 ROWS = 128
@@ -32,7 +32,7 @@ def _multiply_block(gram: ExactSum, start: int, rows: slice, values: jax.Array) 
         row = jnp.minimum(turn * at_once, height - at_once)
         place, size = start + row * width, at_once * width
         part = jax.tree.map(lambda stored: jax.lax.dynamic_slice(stored, (place,), (size,)), gram)
-        matrix = (part["high"].astype(jnp.float64) * 2.0**16 + part["low"]).reshape(at_once, width)
+        matrix = stored_elements(part).reshape(at_once, width)
         matrix = jnp.where((row + jnp.arange(at_once) >= turn * at_once)[:, None], matrix, 0.0)
         # Products of the same shape for all blocks, since other devices tune each shape by timing.
         matrix, row = jnp.pad(matrix, ((0, 0), (rows.start, 0))), rows.start + row

@@ -123,7 +123,12 @@ def gram_elements(gram: ExactSum, rows: jax.Array, columns: jax.Array, num_featu
         Exact, as float64 in units of 2^-GRAM_BITS.
     """
     index = _packed_index(rows, columns, num_features)
-    return gram["high"][index].astype(jnp.float64) * 2.0**16 + gram["low"][index]
+    return stored_elements(jax.tree.map(lambda stored: stored[index], gram))
+
+
+def stored_elements(part: ExactSum) -> jax.Array:
+    """Returns elements of a part of a packed Gram matrix as `gram_elements` does. Traceable, with 64 bits."""
+    return part["high"].astype(jnp.float64) * 2.0**16 + part["low"]
 
 
 def _packed_index(rows: jax.Array, columns: jax.Array, num_features: int) -> jax.Array:
